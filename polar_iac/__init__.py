@@ -1,0 +1,1 @@
+"""Polar meters as code: plan in the pull request, apply on merge."""

@@ -1,0 +1,220 @@
+"""What a meter is: its spec, the canonical form that equality uses, and the meter as Polar holds it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, Literal
+
+Scalar = str | int | bool
+MetadataValue = str | int | float | bool
+Impact = Literal["billing", "invoice", "internal"]
+
+CONJUNCTIONS = ("and", "or")
+OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte", "like", "not_like")
+FUNCS = ("count", "sum", "max", "min", "avg", "unique")
+UNITS = ("scalar", "token", "custom")
+
+MARKER = "polar_iac"
+"""The metadata key of the ownership marker; its value is `<project>/<key>`."""
+
+MAX_METADATA_KEYS = 50
+
+IMPACT: Mapping[str, Impact] = {
+    "filter": "billing",
+    "aggregation": "billing",
+    "name": "invoice",
+    "unit": "invoice",
+    "custom_label": "invoice",
+    "custom_multiplier": "invoice",
+    "metadata": "internal",
+}
+"""The fields of a meter in the order in which people read them, and whom a change of each concerns."""
+
+FROZEN_FIELDS = ("filter", "aggregation")
+"""What Polar refuses to change once the meter aggregates events."""
+
+
+def canonical_json(value: Any) -> str:
+    """Compact JSON with sorted keys: equal texts mean equal values, and `1`, `1.0` and `true` differ."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def canonical_property(name: str) -> str:
+    """A property without any leading `metadata.`.
+
+    Polar strips one on each write and another on every read (observed), so only the bare name is stable.
+    """
+    while name.startswith("metadata."):
+        name = name.removeprefix("metadata.")
+    return name
+
+
+def canonical_value(value: Any) -> Any:
+    """A clause's value as Polar stores it: whole floats become ints (observed)."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def canonical_metadata_value(value: Any) -> Any:
+    """A metadata value as a GET returns it: floats written with an exponent that are whole become ints,
+    `-0.0` becomes `0.0` (observed: PostgreSQL's jsonb keeps numbers as decimals)."""
+    if isinstance(value, float) and value.is_integer():
+        return int(Decimal(repr(value))) if "e" in repr(value) else value + 0.0
+    return value
+
+
+@dataclass(frozen=True, eq=False)
+class Clause:
+    """One comparison of an event's property with a value."""
+
+    property: str
+    operator: str
+    value: Scalar
+
+    def wire(self) -> dict[str, Any]:
+        return {
+            "property": canonical_property(self.property),
+            "operator": self.operator,
+            "value": canonical_value(self.value),
+        }
+
+    canonical = wire
+
+
+@dataclass(frozen=True, eq=False)
+class Filter:
+    """A conjunction of clauses and filters; without clauses it matches every event."""
+
+    conjunction: str
+    clauses: tuple[Clause | Filter, ...] = ()
+
+    def wire(self) -> dict[str, Any]:
+        """The filter as it is sent: in the author's order."""
+        return {"conjunction": self.conjunction, "clauses": [c.wire() for c in self.clauses]}
+
+    def canonical(self) -> dict[str, Any]:
+        """The filter with the clauses of each conjunction sorted: their order means nothing to Polar."""
+        clauses = [c.canonical() for c in self.clauses]
+        return {"conjunction": self.conjunction, "clauses": sorted(clauses, key=canonical_json)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Filter:
+        """Read what `wire` or `canonical` wrote, or what Polar answered.
+
+        Raises KeyError, TypeError or AttributeError when `data` is no filter.
+        """
+        clauses = (
+            cls.from_json(c) if "clauses" in c else Clause(c["property"], c["operator"], c["value"])
+            for c in data["clauses"]
+        )
+        return cls(data["conjunction"], tuple(clauses))
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregation:
+    """How the events that match become a number; `count` has no property."""
+
+    func: str
+    property: str | None = None
+
+    def wire(self) -> dict[str, Any]:
+        if self.property is None or self.func == "count":
+            return {"func": self.func}
+        return {"func": self.func, "property": canonical_property(self.property)}
+
+    canonical = wire
+
+
+@dataclass(frozen=True, eq=False)
+class MeterSpec:
+    """What the manifest may say of a meter, and so what is compared. Equality is of the canonical form.
+
+    `metadata` is without the ownership marker.
+    """
+
+    name: str
+    filter: Filter
+    aggregation: Aggregation
+    unit: str = "scalar"
+    custom_label: str | None = None
+    custom_multiplier: int | None = None
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+    archived: bool = False
+
+    @cached_property
+    def canonical(self) -> dict[str, Any]:
+        """The whole spec as JSON data, every field present, in the form that survives Polar's own."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "custom_label": self.custom_label,
+            "custom_multiplier": self.custom_multiplier,
+            "filter": self.filter.canonical(),
+            "aggregation": self.aggregation.canonical(),
+            "metadata": {k: canonical_metadata_value(v) for k, v in self.metadata.items()},
+            "archived": self.archived,
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return canonical_json(self.canonical)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MeterSpec) and self.fingerprint == other.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def wire(self, field_name: str) -> Any:
+        """The value of one field as it is sent to Polar."""
+        value = getattr(self, field_name)
+        return value.wire() if isinstance(value, Filter | Aggregation) else value
+
+    def create_body(self, marker: str) -> dict[str, Any]:
+        """The body of a POST: what differs from Polar's defaults, and the ownership marker."""
+        body = {"name": self.name, "filter": self.filter.wire(), "aggregation": self.aggregation.wire()}
+        if self.unit != "scalar":
+            body["unit"] = self.unit
+        for optional in ("custom_label", "custom_multiplier"):
+            if getattr(self, optional) is not None:
+                body[optional] = getattr(self, optional)
+        return body | {"metadata": {**self.metadata, MARKER: marker}}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> MeterSpec:
+        """Read a canonical spec or a meter as Polar answers it; fields that later versions of Polar brought
+        may be absent. Raises KeyError, TypeError or AttributeError when `data` is no meter."""
+        aggregation = data["aggregation"]
+        return cls(
+            name=data["name"],
+            filter=Filter.from_json(data["filter"]),
+            aggregation=Aggregation(aggregation["func"], aggregation.get("property")),
+            unit=data.get("unit", "scalar"),
+            custom_label=data.get("custom_label"),
+            custom_multiplier=data.get("custom_multiplier"),
+            metadata={k: v for k, v in data.get("metadata", {}).items() if k != MARKER},
+            archived=data.get("archived", data.get("archived_at") is not None),
+        )
+
+
+@dataclass(frozen=True)
+class LiveMeter:
+    """A meter as Polar holds it now. Times are RFC 3339 texts in UTC, comparable as texts."""
+
+    id: str
+    organization_id: str
+    created_at: str
+    archived_at: str | None
+    marker: str | None
+    spec: MeterSpec
+
+    @property
+    def archived(self) -> bool:
+        return self.archived_at is not None
+
+    def marked(self, marker: str) -> LiveMeter:
+        """The same meter under another ownership marker."""
+        return replace(self, marker=marker)
