@@ -107,10 +107,12 @@ class Filter:
         Raises KeyError, TypeError or AttributeError when `data` is no filter.
         """
         clauses = (
-            cls.from_json(c) if "clauses" in c else Clause(c["property"], c["operator"], c["value"])
-            for c in data["clauses"]
+            cls.from_json(c)
+            if "clauses" in c
+            else Clause(_text(c["property"]), _text(c["operator"]), _typed(c["value"], str, int, float))
+            for c in _typed(data["clauses"], list)
         )
-        return cls(data["conjunction"], tuple(clauses))
+        return cls(_text(data["conjunction"]), tuple(clauses))
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,21 +190,34 @@ class MeterSpec:
         """Read a canonical spec or a meter as Polar answers it; fields that later versions of Polar brought
         may be absent. Raises KeyError, TypeError or AttributeError when `data` is no meter."""
         aggregation = data["aggregation"]
+        metadata = data.get("metadata", {})
         return cls(
-            name=data["name"],
+            name=_text(data["name"]),
             filter=Filter.from_json(data["filter"]),
-            aggregation=Aggregation(aggregation["func"], aggregation.get("property")),
-            unit=data.get("unit", "scalar"),
-            custom_label=data.get("custom_label"),
-            custom_multiplier=data.get("custom_multiplier"),
-            metadata={k: v for k, v in data.get("metadata", {}).items() if k != MARKER},
-            archived=data.get("archived", data.get("archived_at") is not None),
+            aggregation=Aggregation(
+                _text(aggregation["func"]), _typed(aggregation.get("property"), str, type(None))
+            ),
+            unit=_text(data.get("unit", "scalar")),
+            custom_label=_typed(data.get("custom_label"), str, type(None)),
+            custom_multiplier=_typed(data.get("custom_multiplier"), int, type(None)),
+            metadata={k: _typed(v, str, int, float) for k, v in metadata.items() if k != MARKER},
+            archived=_typed(data.get("archived", data.get("archived_at") is not None), bool),
         )
+
+
+def _typed(value: Any, *types: type) -> Any:
+    if not isinstance(value, types):
+        raise TypeError(f"got {type(value).__name__}")
+    return value
+
+
+def _text(value: Any) -> str:
+    return str(_typed(value, str))
 
 
 @dataclass(frozen=True)
 class LiveMeter:
-    """A meter as Polar holds it now. Times are RFC 3339 texts in UTC, comparable as texts."""
+    """A meter as Polar holds it now. Times are RFC 3339 texts in UTC of one length, comparable as texts."""
 
     id: str
     organization_id: str
@@ -218,3 +233,45 @@ class LiveMeter:
     def marked(self, marker: str) -> LiveMeter:
         """The same meter under another ownership marker."""
         return replace(self, marker=marker)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the lockfile says of one meter.
+
+    `spec` is what the manifest declared when it was last applied; None when nothing ever was (a meter that
+    was found by its marker and then refused a change). `frozen` means that Polar once refused to change its
+    filter or aggregation. `extra` holds fields of later versions of this tool.
+    """
+
+    id: str
+    spec: MeterSpec | None
+    frozen: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def merge_metadata(
+    desired: Mapping[str, MetadataValue],
+    base: Mapping[str, MetadataValue],
+    live: Mapping[str, MetadataValue],
+    ignored: frozenset[str],
+) -> dict[str, MetadataValue]:
+    """Three-way merge, key by key, as `kubectl apply` does it.
+
+    A desired key is set; a key of `base` (what was declared last) that is desired no more is removed, also
+    when someone changed it meanwhile; a key that someone else added stays. `ignored` holds
+    `ignore_changes` entries: those keys stay as they are live.
+    """
+    if "metadata" in ignored:
+        return dict(live)
+    ours = {k for k in {*desired, *base} if f"metadata.{k}" not in ignored}
+    kept = {k: v for k, v in live.items() if k not in ours}
+    # A value that Polar would only normalise is left as it is, so that no key of ours shows as a change.
+    return kept | {
+        k: live[k] if k in live and same_value(live[k], v) else v for k, v in desired.items() if k in ours
+    }
+
+
+def same_value(left: Any, right: Any) -> bool:
+    """Whether two metadata values are one to Polar; `1`, `1.0` and `true` are three."""
+    return canonical_json(canonical_metadata_value(left)) == canonical_json(canonical_metadata_value(right))

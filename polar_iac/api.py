@@ -1,0 +1,407 @@
+"""Polar's meters API over HTTP: paging, retries, rate limits, and errors in plain words."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from json import JSONDecodeError
+from types import TracebackType
+from typing import Any, Protocol, Self
+from urllib.parse import urlsplit
+
+import httpx
+import tenacity
+from pydantic import AwareDatetime, BaseModel, ValidationError
+
+from polar_iac.errors import PolarIacError
+from polar_iac.meter import MARKER, LiveMeter, MeterSpec
+
+API_VERSION = "2026-04"
+BASE_URLS = {"production": "https://api.polar.sh", "sandbox": "https://sandbox-api.polar.sh"}
+ORGANIZATION_TOKEN = "polar_oat_"  # noqa: S105  a prefix, no secret
+PAGE = 100
+"""Meters a list request; Polar clamps a larger limit silently (observed)."""
+
+_ATTEMPTS = 6
+_MAX_REDIRECTS = 3
+
+
+class ApiError(PolarIacError):
+    """Polar, or the way to it, did not do what was asked. `status` is None when there was no answer."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class NotFoundError(ApiError):
+    """Polar does not know this meter."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One entry of a 422: `loc` as Polar sent it, with its union tags."""
+
+    loc: tuple[str | int, ...]
+    message: str
+    type: str
+
+
+class InvalidRequestError(ApiError):
+    """Polar refused the fields of a request (422)."""
+
+    def __init__(self, message: str, problems: Sequence[Problem]) -> None:
+        super().__init__(message, status=422)
+        self.problems = tuple(problems)
+
+
+class TransientError(ApiError):
+    """No usable answer: the same request may succeed later. A write may have been done all the same."""
+
+
+class Clock(Protocol):
+    """Seconds that only go forward, and a way to let some pass."""
+
+    def now(self) -> float: ...
+    def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    def now(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class RateGate:
+    """Holds all workers back together when Polar says 429.
+
+    Polar's window is fixed, from its first request, and `Retry-After` is always the whole window: an upper
+    bound (observed). So one worker tries when the window that this process has seen must have ended; the
+    others wait for its success, or for the upper bound. A try while limited costs nothing (observed).
+    `on_wait` is told the seconds of each wait.
+    """
+
+    _MARGIN = 0.02
+    """Of a window, for the way to Polar: its window begins a little after ours."""
+    _NEXT_TRY = 0.1
+    """Of a window, between two tries."""
+
+    def __init__(self, clock: Clock, on_wait: Callable[[float], None]) -> None:
+        self._clock, self._on_wait = clock, on_wait
+        self._lock = threading.Lock()
+        self._sent: deque[float] = deque(maxlen=1000)
+        self._epoch = 0
+        self._closed_until: float | None = None
+        self._try_at = 0.0
+
+    def enter(self) -> int:
+        """Return when a request may be sent, with a ticket for `passed` or `limited`."""
+        while True:
+            with self._lock:
+                now = self._clock.now()
+                if self._closed_until is not None and now >= self._closed_until:
+                    self._open(now)
+                if self._closed_until is None:
+                    self._sent.append(now)
+                    return self._epoch
+                if now >= self._try_at:
+                    self._try_at = self._closed_until
+                    return self._epoch
+                # Woken now and then: a success may open the gate before its time.
+                pause = min(self._try_at - now, 1.0)
+            self._clock.sleep(pause)
+
+    def passed(self, ticket: int) -> None:
+        """A request was not limited. Answers to requests from before the gate closed say nothing."""
+        with self._lock:
+            if self._closed_until is not None and ticket == self._epoch:
+                self._open(self._clock.now())
+
+    def limited(self, ticket: int, window: float) -> None:
+        """A request was answered 429, and told to wait for `window` seconds."""
+        with self._lock:
+            if ticket != self._epoch:
+                return
+            now = self._clock.now()
+            if self._closed_until is not None:
+                self._try_at = min(now + window * self._NEXT_TRY, self._closed_until)
+                return
+            start = self._sent[0]
+            for sent in self._sent:
+                if sent >= start + window:
+                    start = sent
+            self._epoch += 1
+            self._closed_until = now + window
+            self._try_at = min(start + window * (1 + self._MARGIN), self._closed_until)
+            wait = self._try_at - now
+        self._on_wait(max(wait, 0.0))
+
+    def _open(self, now: float) -> None:
+        self._closed_until = None
+        self._sent.clear()
+        self._sent.append(now)
+
+
+class PolarClient:
+    """The meters of one organisation. Safe to share between threads.
+
+    `base_url` is without `/v1`. `organization_id` is sent exactly when the token is not an organisation's
+    own, since Polar refuses it from those (observed). GET and PATCH are repeated when no usable answer came;
+    a POST is sent once, and whoever asked decides what a `TransientError` means.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str,
+        *,
+        organization_id: str | None = None,
+        transport: httpx.BaseTransport | None = None,
+        clock: Clock | None = None,
+        on_wait: Callable[[float], None] = lambda _: None,
+        timeout: float = 30.0,
+        retry_wait: float = 0.2,
+    ) -> None:
+        self._organization = (
+            {} if token.startswith(ORGANIZATION_TOKEN) else {"organization_id": organization_id}
+        )
+        self._clock = clock or SystemClock()
+        self._gate = RateGate(self._clock, on_wait)
+        self._retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(TransientError),
+            stop=tenacity.stop_after_attempt(_ATTEMPTS),
+            wait=tenacity.wait_exponential_jitter(initial=retry_wait, max=25 * retry_wait, jitter=retry_wait),
+            sleep=self._clock.sleep,
+            reraise=True,
+        )
+        self._origin = _origin(httpx.URL(base_url))
+        self._http = httpx.Client(
+            base_url=base_url.rstrip("/") + "/v1",
+            headers={
+                "Authorization": f"Bearer {token}",
+                "Polar-Version": API_VERSION,
+                "User-Agent": "polar-iac",
+                "Accept": "application/json",
+            },
+            transport=transport,
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
+            follow_redirects=True,
+            max_redirects=_MAX_REDIRECTS,
+            event_hooks={"request": [self._stay_home]},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def list_meters(self) -> list[LiveMeter]:
+        """Every meter, archived ones too, oldest first: one request for each 100."""
+        return list(self._list({}))
+
+    def find_by_marker(self, marker: str) -> list[LiveMeter]:
+        """The meters, archived ones too, whose ownership marker is `marker`, oldest first."""
+        return list(self._list({f"metadata[{MARKER}]": marker}))
+
+    def get_meter(self, meter_id: str) -> LiveMeter:
+        """Raises NotFoundError when Polar does not know the id."""
+        return self._retrying(lambda: _meter(self._send("GET", f"/meters/{meter_id}")))
+
+    def create_meter(self, body: Mapping[str, Any]) -> LiveMeter:
+        """Send the POST once. A TransientError leaves open whether the meter was created."""
+        return _meter(self._send("POST", "/meters/", json={**body, **self._organization}))
+
+    def update_meter(self, meter_id: str, body: Mapping[str, Any]) -> LiveMeter:
+        """Send a PATCH with exactly `body`; sending it again changes nothing more, so it may be repeated."""
+        return self._retrying(lambda: _meter(self._send("PATCH", f"/meters/{meter_id}", json=body)))
+
+    def _list(self, query: Mapping[str, str]) -> Iterator[LiveMeter]:
+        seen: set[str] = set()
+        page, last = 1, 1
+        while page <= last:
+            params = {"sorting": "created_at", "limit": PAGE, "page": page, **query, **self._organization}
+            answer = self._retrying(lambda params=params: _page(self._send("GET", "/meters/", params=params)))
+            last = answer.pagination.max_page if answer.items else 0
+            for item in answer.items:
+                meter = _meter(item)
+                if meter.id not in seen:
+                    seen.add(meter.id)
+                    yield meter
+            page += 1
+
+    def _send(self, method: str, path: str, **content: Any) -> Any:
+        """One request, repeated only while Polar limits the rate: the parsed JSON of a 2xx answer."""
+        while True:
+            ticket = self._gate.enter()
+            try:
+                response = self._http.request(method, path, **content)
+            except httpx.TooManyRedirects as error:
+                raise TransientError(f"{method} {path}: the answer redirects in a circle") from error
+            except httpx.TransportError as error:
+                raise _no_answer(error, self._http.base_url) from error
+            if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+                self._gate.limited(ticket, _retry_after(response))
+                continue
+            self._gate.passed(ticket)
+            if not response.is_success:
+                raise _error(response)
+            try:
+                return response.json()
+            except (ValueError, RecursionError) as error:
+                raise TransientError(
+                    f"{method} {path}: Polar's answer is no JSON: cut short, or not Polar's"
+                ) from error
+
+    def _stay_home(self, request: httpx.Request) -> None:
+        """Refuse to carry the token, or a meter, to where it was not sent to."""
+        if _origin(request.url) != self._origin:
+            raise ApiError(
+                f"{self._origin} redirects to {_origin(request.url)}, and this tool follows no redirect to "
+                "another host: set POLAR_BASE_URL to the right address"
+            )
+
+
+def _origin(url: httpx.URL) -> str:
+    return f"{url.scheme}://{url.netloc.decode('ascii')}"
+
+
+class _Pagination(BaseModel):
+    max_page: int
+
+
+class _Page(BaseModel):
+    items: list[dict[str, Any]]
+    pagination: _Pagination
+
+
+class _Identity(BaseModel):
+    """What a meter's answer must hold besides its spec; fields that this version does not know may come."""
+
+    id: str
+    organization_id: str
+    created_at: AwareDatetime
+    archived_at: AwareDatetime | None = None
+
+
+def _page(answer: Any) -> _Page:
+    try:
+        return _Page.model_validate(answer)
+    except ValidationError as error:
+        raise TransientError("Polar's answer is no list of meters: cut short, or not Polar's") from error
+
+
+def _meter(answer: Any) -> LiveMeter:
+    try:
+        identity = _Identity.model_validate(answer)
+        spec = MeterSpec.from_json(answer)
+        marker = answer.get("metadata", {}).get(MARKER)
+        _ = spec.fingerprint  # wrong types inside show here
+    except (ValidationError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise TransientError("Polar's answer is no meter: cut short, or not Polar's") from error
+    return LiveMeter(
+        id=identity.id,
+        organization_id=identity.organization_id,
+        created_at=_instant(identity.created_at),
+        archived_at=None if identity.archived_at is None else _instant(identity.archived_at),
+        marker=None if marker is None else str(marker),
+        spec=spec,
+    )
+
+
+def _instant(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds, from either form of the header; Polar's own window when there is none."""
+    text = response.headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), 3600.0)
+    try:
+        at = parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        return 60.0
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return min(max((at - datetime.now(UTC)).total_seconds(), 1.0), 3600.0)
+
+
+def _no_answer(error: httpx.TransportError, base_url: httpx.URL) -> ApiError:
+    cause = str(error).lower()
+    host = base_url.host
+    if isinstance(error, httpx.TimeoutException):
+        return TransientError(f"{host} did not answer in time")
+    if "certificate" in cause or "ssl" in cause or "tls" in cause:
+        return ApiError(f"no trusted TLS connection to {host}: {error}")
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return ApiError(f"{host} cannot be asked: {error}")
+    if any(sign in cause for sign in ("name or service", "getaddrinfo", "nodename", "name resolution")):
+        return TransientError(f"the host {host} cannot be found: check the network and POLAR_BASE_URL")
+    if isinstance(error, httpx.ConnectError):
+        return TransientError(f"no connection to {host}: {error}")
+    return TransientError(f"the connection to {host} broke before the answer came")
+
+
+def _error(response: httpx.Response) -> ApiError:
+    """What an answer that is no success means, in plain words."""
+    status, request = response.status_code, f"{response.request.method} {response.request.url.path}"
+    if status == httpx.codes.UNAUTHORIZED:
+        return ApiError(
+            "Polar does not accept the token: it is wrong, expired or revoked, or of another environment "
+            "(sandbox and production have their own)",
+            status=status,
+        )
+    if status == httpx.codes.FORBIDDEN:
+        return ApiError(f"the token may not do this: it lacks the scope {_scope(response)}", status=status)
+    if status == httpx.codes.NOT_FOUND:
+        if "polar-version" not in response.headers:
+            return ApiError(
+                f"{request}: not found, and the answer does not look like Polar {API_VERSION}: "
+                "check POLAR_BASE_URL",
+                status=status,
+            )
+        return NotFoundError(f"{request}: Polar knows no such meter", status=status)
+    if status == httpx.codes.UNPROCESSABLE_ENTITY:
+        problems = _problems(response)
+        told = "; ".join(f"{'.'.join(map(str, p.loc))}: {p.message}" for p in problems) or "no reason given"
+        return InvalidRequestError(f"Polar refused {request}: {told}", problems)
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.REQUEST_TIMEOUT:
+        return TransientError(f"{request}: Polar failed with status {status}", status=status)
+    return ApiError(f"{request}: Polar answered with status {status}", status=status)
+
+
+def _scope(response: httpx.Response) -> str:
+    """The missing scope, named in `www-authenticate: Bearer …, scope="meters:write", …` (observed)."""
+    header = response.headers.get("www-authenticate", "")
+    _, found, rest = header.partition('scope="')
+    return rest.partition('"')[0] if found else "meters:read or meters:write"
+
+
+def _problems(response: httpx.Response) -> list[Problem]:
+    try:
+        detail = response.json()["detail"]
+        return [Problem(tuple(entry["loc"]), str(entry["msg"]), str(entry["type"])) for entry in detail]
+    except (JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+        return []
+
+
+def check_base_url(url: str) -> str:
+    """An address that a token may be sent to: https, or http to this machine only.
+
+    Raises PolarIacError otherwise.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+        raise PolarIacError("POLAR_BASE_URL is no address like https://api.polar.sh")
+    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise PolarIacError(f"POLAR_BASE_URL would send the token unencrypted to {parts.hostname}: use https")
+    return url.rstrip("/").removesuffix("/v1")

@@ -1,0 +1,102 @@
+"""Which Polar is meant: addresses, tokens and organisations of `production`, `sandbox` and `local`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from polar_iac.api import BASE_URLS, ORGANIZATION_TOKEN, PolarClient, check_base_url
+from polar_iac.errors import PolarIacError, RefusedError
+from polar_iac.lockfile import Lockfile, state_directory
+from polar_iac.manifest import Manifest
+from polar_iac.meter import LiveMeter
+
+LOCAL_TOKEN = "polar_oat_local"  # noqa: S105  opens the embedded Polar, which guards nothing
+LOCAL_DATABASE = "local.sqlite"
+
+
+def pinned_organization(manifest: Manifest, lock: Lockfile) -> str | None:
+    """The organisation that the manifest or an earlier apply names.
+
+    Raises RefusedError when they name two.
+    """
+    declared = manifest.organizations.get(lock.environment)
+    if declared and lock.organization_id and declared != lock.organization_id:
+        raise RefusedError(
+            f"the manifest pins organisation {declared} for {lock.environment}, but the lockfile is of "
+            f"{lock.organization_id}: correct `environments.{lock.environment}.organization_id`, or use "
+            "another lockfile"
+        )
+    return declared or lock.organization_id
+
+
+@contextmanager
+def connect(
+    environment: str,
+    variables: Mapping[str, str],
+    organization_id: str | None,
+    lockfile: Path,
+    on_wait: Callable[[float], None],
+) -> Iterator[PolarClient]:
+    """A client for the environment; `variables` is the process environment, the only source of tokens.
+
+    `local` is the embedded Polar, kept in the state directory beside the lockfile.
+    """
+    if environment == "local":
+        from httpx import WSGITransport
+
+        from polar_iac.local import LocalPolar
+
+        server = LocalPolar(state_directory(lockfile) / LOCAL_DATABASE)
+        try:
+            transport = WSGITransport(app=server)
+            with PolarClient("http://localhost", LOCAL_TOKEN, transport=transport, on_wait=on_wait) as client:
+                yield client
+        finally:
+            server.close()
+        return
+    token = _token(environment, variables)
+    if not token.startswith(ORGANIZATION_TOKEN) and organization_id is None:
+        raise PolarIacError(
+            "a personal token may see several organisations: say which one is meant, in the manifest, with "
+            f"environments: {{{environment}: {{organization_id: …}}}}"
+        )
+    base_url = _setting("POLAR_BASE_URL", environment, variables) or BASE_URLS[environment]
+    with PolarClient(
+        check_base_url(base_url), token, organization_id=organization_id, on_wait=on_wait
+    ) as client:
+        yield client
+
+
+def _setting(name: str, environment: str, variables: Mapping[str, str]) -> str | None:
+    """A variable's value, the environment's own before the general one; empty means unset."""
+    return variables.get(f"{name}_{environment.upper()}") or variables.get(name) or None
+
+
+def _token(environment: str, variables: Mapping[str, str]) -> str:
+    token = (_setting("POLAR_ACCESS_TOKEN", environment, variables) or "").strip()
+    suffixed = f"POLAR_ACCESS_TOKEN_{environment.upper()}"
+    if not token:
+        raise PolarIacError(
+            f"no token for {environment}: set {suffixed} (or POLAR_ACCESS_TOKEN) to an organisation access "
+            "token with the scope meters:read to plan, meters:write to apply"
+        )
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise PolarIacError(f"the token in {suffixed} or POLAR_ACCESS_TOKEN holds characters no token has")
+    return token
+
+
+def confirm_organization(pinned: str | None, live: Sequence[LiveMeter], environment: str) -> str | None:
+    """The organisation that the token belongs to, as far as live meters tell.
+
+    Raises RefusedError when it is not the pinned one.
+    """
+    found = {meter.organization_id for meter in live}
+    wrong = sorted(found - {pinned}) if pinned else sorted(found)[1:]
+    if wrong:
+        raise RefusedError(
+            f"the token belongs to organisation {wrong[0]}, but {environment} is pinned to {pinned} by the "
+            "manifest or the lockfile: use a token of that organisation"
+        )
+    return pinned or next(iter(found), None)

@@ -1,0 +1,317 @@
+"""Carries out a plan: calls Polar, records each effect before the next step, and tells what happened.
+
+Requests run in a pool of threads; the caller's thread alone writes the journal and yields the events.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from polar_iac.api import (
+    ApiError,
+    Clock,
+    InvalidRequestError,
+    PolarClient,
+    Problem,
+    SystemClock,
+    TransientError,
+)
+from polar_iac.errors import PolarIacError
+from polar_iac.journal import Journal
+from polar_iac.manifest import DesiredMeter, Manifest, document_path
+from polar_iac.meter import (
+    FROZEN_FIELDS,
+    MARKER,
+    MAX_METADATA_KEYS,
+    LiveMeter,
+    Record,
+    canonical_json,
+    merge_metadata,
+)
+from polar_iac.plan import Bookkeeping, Change, Done, Event, Failed, Left, Plan
+
+LOOKUP_TIMEOUT = 10.0
+"""Seconds for which a lookup by marker is repeated: Polar may read from a replica that lags (read)."""
+
+_HOPELESS = frozenset({401, 403})
+"""Statuses that every further request would get too."""
+
+_POSTS = 5
+"""How often a create is sent, each time after a lookup found nothing."""
+
+_FAILURES_IN_A_ROW = 8
+"""After so many changes without a usable answer Polar is taken to be out of reach."""
+
+
+@dataclass
+class _Job:
+    """Everything that is to happen to one key. `base` is its record as the run found it."""
+
+    key: str
+    change: Change | None
+    bookkeeping: Sequence[Bookkeeping]
+    desired: DesiredMeter | None
+    base: Record | None
+    step: Literal["send", "look up"] = "send"
+    posts: int = 0
+
+    @property
+    def action(self) -> str:
+        return self.change.action if self.change else self.bookkeeping[0].action
+
+    @property
+    def id(self) -> str:
+        """The meter's id; a create has none yet."""
+        found = self.change.id if self.change else self.bookkeeping[0].id
+        return found or ""
+
+    @property
+    def was(self) -> str | None:
+        return next((b.was for b in self.bookkeeping if b.was), None)
+
+    @property
+    def rewrites_marker(self) -> bool:
+        return any(b.action in ("marker", "moved") for b in self.bookkeeping)
+
+    @property
+    def only_recorded(self) -> bool:
+        return self.change is None and not self.rewrites_marker
+
+
+def execute(
+    plan: Plan,
+    manifest: Manifest,
+    live: Sequence[LiveMeter],
+    client: PolarClient,
+    journal: Journal,
+    *,
+    parallelism: int = 4,
+    lookup_timeout: float = LOOKUP_TIMEOUT,
+    clock: Clock | None = None,
+    stop: threading.Event | None = None,
+) -> Iterator[Event]:
+    """Do what the plan says; one meter's failure does not stop the others. Yields one event a key.
+
+    `live` is the list that the plan was made from. Once `stop` is set nothing more is begun. When an event
+    is yielded, the journal holds its effect. Raises PolarIacError when the journal cannot be written, or when
+    the first answer shows that the token belongs to another organisation than the pinned one.
+    """
+    for change in plan.changes:
+        if change.action == "blocked":
+            yield Left(change.key, change.action, change.reason or "")
+    stop = stop or threading.Event()
+    run = _Run(plan, manifest, client, journal, lookup_timeout, clock or SystemClock(), stop)
+    jobs = _jobs(plan, manifest, journal)
+    for job in jobs:
+        if job.only_recorded:
+            yield run.record(job, job.id)
+    remote = deque(job for job in jobs if not job.only_recorded)
+    if not live:
+        # Only an answer can tell whose the token is: the first create goes alone.
+        creates = [job for job in remote if job.action == "create"]
+        for first in creates[:1]:
+            remote.remove(first)
+            yield from run.all(deque([first]), parallelism=1)
+    yield from run.all(remote, parallelism)
+
+
+def _jobs(plan: Plan, manifest: Manifest, journal: Journal) -> list[_Job]:
+    changes = {change.key: change for change in plan.changes if change.action != "blocked"}
+    bookkeeping: dict[str, list[Bookkeeping]] = defaultdict(list)
+    for entry in plan.bookkeeping:
+        bookkeeping[entry.key].append(entry)
+    jobs = []
+    for key in sorted({*changes, *bookkeeping}):
+        job = _Job(key, changes.get(key), bookkeeping[key], manifest.meters.get(key), journal.get(key))
+        if job.base is None and job.was:
+            job.base = journal.get(job.was)
+        jobs.append(job)
+    return jobs
+
+
+@dataclass
+class _Run:
+    """What the steps of one run share."""
+
+    plan: Plan
+    manifest: Manifest
+    client: PolarClient
+    journal: Journal
+    lookup_timeout: float
+    clock: Clock
+    interrupted: threading.Event
+    hopeless: str | None = None
+    failures_in_a_row: int = 0
+
+    @property
+    def stopped(self) -> str | None:
+        """Why nothing more is begun."""
+        return "interrupted" if self.interrupted.is_set() else self.hopeless
+
+    def all(self, jobs: deque[_Job], parallelism: int) -> Iterator[Event]:
+        """Run the jobs, so many at a time; what a stop leaves over is told as left."""
+        running: dict[Future[LiveMeter | None], _Job] = {}
+        with ThreadPoolExecutor(parallelism, thread_name_prefix="polar") as pool:
+            while running or (jobs and self.stopped is None):
+                while jobs and len(running) < parallelism and self.stopped is None:
+                    job = jobs.popleft()
+                    running[self._start(job, pool)] = job
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    job = running.pop(future)
+                    event = self._settle(job, future)
+                    if event:
+                        yield event
+                    else:
+                        jobs.appendleft(job)
+        for job in jobs:
+            yield Left(job.key, job.action, self.stopped or "")
+
+    def _start(self, job: _Job, pool: ThreadPoolExecutor) -> Future[LiveMeter | None]:
+        if job.action != "create" or job.desired is None:
+            return pool.submit(self._change, job)
+        marker = self._marker(job.key)
+        if job.step == "look up":
+            return pool.submit(self._look_up, marker)
+        self.journal.intend(job.key, marker, job.desired.spec)
+        job.posts += 1
+        return pool.submit(self.client.create_meter, job.desired.spec.create_body(marker))
+
+    def _settle(self, job: _Job, future: Future[LiveMeter | None]) -> Event | None:
+        """Record what came of a step; None when the job has another step to go."""
+        try:
+            meter = future.result()
+        except TransientError as error:
+            if job.action == "create" and job.step == "send":
+                job.step = "look up"
+                return None
+            self._count_failure(error)
+            return Failed(job.key, job.action, str(error))
+        except ApiError as error:
+            if job.action == "create" and job.step == "send":
+                self.journal.give_up(job.key)
+            if error.status in _HOPELESS:
+                self.hopeless = f"not tried: {error}"
+            return self._refused(job, error)
+        self.failures_in_a_row = 0
+        if meter is None:
+            if job.posts < _POSTS and self.stopped is None:
+                job.step = "send"
+                return None
+            return Failed(
+                job.key,
+                job.action,
+                f"Polar never answered {job.posts} times, and no meter bears the marker: apply again",
+            )
+        if job.action == "create":
+            self._check_organization(job, meter)
+        return self.record(job, meter.id)
+
+    def _count_failure(self, error: ApiError) -> None:
+        self.failures_in_a_row += 1
+        if self.failures_in_a_row >= _FAILURES_IN_A_ROW:
+            self.hopeless = f"not tried: {error}, {self.failures_in_a_row} times in a row"
+
+    def record(self, job: _Job, meter_id: str) -> Done:
+        """Write down what a key is now; a key that left the manifest is forgotten."""
+        if job.desired is None:
+            self.journal.forget(job.key)
+        else:
+            frozen = job.base is not None and job.base.id == meter_id and job.base.frozen
+            record = Record(meter_id, job.desired.spec, frozen)
+            self.journal.record(job.key, record, was=job.was, created=job.action == "create")
+        return Done(job.key, job.action, meter_id)
+
+    def _refused(self, job: _Job, error: ApiError) -> Failed:
+        """An error as the manifest's author reads it: at the lines of the fields that Polar named."""
+        if not isinstance(error, InvalidRequestError):
+            return Failed(job.key, job.action, str(error))
+        places: dict[tuple[str | int, ...], Problem] = {}
+        for problem in error.problems:
+            path = document_path(problem.loc)
+            if path is not None:
+                places.setdefault(path, problem)
+        frozen = [p for p in places if p and p[0] in FROZEN_FIELDS and places[p].type == "forbidden"]
+        if frozen and job.id:
+            # Remembered, so that later plans say it without asking.
+            spec = job.base.spec if job.base else None
+            self.journal.record(job.key, Record(job.id, spec, frozen=True), was=job.was)
+        if job.desired is None:
+            return Failed(job.key, job.action, str(error))
+        diagnostics = tuple(
+            self.manifest.diagnose(
+                job.key,
+                ("archived",) if path == ("is_archived",) else path,
+                f"Polar refused `{job.key}`: {problem.message}",
+            )
+            for path, problem in places.items()
+        )
+        return Failed(job.key, job.action, str(error), diagnostics)
+
+    def _check_organization(self, job: _Job, meter: LiveMeter) -> None:
+        """The first answer in an empty organisation tells whose the token is."""
+        pinned = self.journal.organization_id or self.plan.organization_id
+        if pinned is None:
+            self.journal.learn_organization(meter.organization_id)
+        elif meter.organization_id != pinned:
+            self.client.update_meter(meter.id, {"is_archived": True})
+            self.journal.give_up(job.key)
+            raise PolarIacError(
+                f"the token belongs to organisation {meter.organization_id}, not to {pinned}, which is "
+                f"pinned for {self.plan.environment}. The one meter created there, {meter.id}, is archived; "
+                "nothing else was done"
+            )
+
+    def _marker(self, key: str) -> str:
+        return f"{self.plan.project}/{key}"
+
+    # What follows runs in the pool.
+
+    def _look_up(self, marker: str) -> LiveMeter | None:
+        """The active meter that bears the marker, looked for patiently."""
+        end, pause = self.clock.now() + self.lookup_timeout, 0.1
+        while True:
+            active = [m for m in self.client.find_by_marker(marker) if not m.archived]
+            if active:
+                return active[0]
+            if self.clock.now() >= end:
+                return None
+            self.clock.sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+    def _change(self, job: _Job) -> LiveMeter:
+        """Update, archive, unarchive or mark again, in one PATCH that carries only what changed."""
+        change, desired, body = job.change, job.desired, dict[str, Any]()
+        fields = change.fields if change else ()
+        for name in (f.path for f in fields if not f.path.startswith("metadata.")):
+            body[name] = desired.spec.wire(name) if desired else None
+        if job.action in ("archive", "unarchive"):
+            body["is_archived"] = job.action == "archive"
+        if job.rewrites_marker or any(f.path.startswith("metadata.") for f in fields):
+            # A PATCH replaces the whole object: read just before, so that nobody's key is lost.
+            live = self.client.get_meter(job.id)
+            metadata = self._metadata(job, live)
+            if canonical_json(metadata) != canonical_json({**live.spec.metadata, MARKER: live.marker}):
+                body["metadata"] = metadata
+            if not body:
+                return live
+        return self.client.update_meter(job.id, body)
+
+    def _metadata(self, job: _Job, live: LiveMeter) -> dict[str, Any]:
+        """The whole metadata object to send: ours merged into what is there now, and the marker."""
+        known = {None, self._marker(job.key), self._marker(job.was or job.key)}
+        if live.marker not in known and not (live.marker or "").startswith(f"{self.plan.project}/"):
+            raise ApiError(f"{live.id} has meanwhile been marked as {live.marker}: plan again")
+        metadata = dict(live.spec.metadata)
+        if job.desired and not job.desired.spec.archived:
+            base = job.base.spec.metadata if job.base and job.base.spec else {}
+            ignored = job.desired.ignore_changes
+            metadata = merge_metadata(job.desired.spec.metadata, base, metadata, ignored)
+        metadata[MARKER] = self._marker(job.key)
+        if len(metadata) > MAX_METADATA_KEYS:
+            raise ApiError(f"{live.id} would have {len(metadata)} metadata keys, Polar takes 50: plan again")
+        return metadata

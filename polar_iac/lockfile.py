@@ -1,0 +1,264 @@
+"""The lockfile: which Polar meter each key became, and the spec as last applied. Reviewed, merged by git."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError, SourceSpan
+from polar_iac.meter import MeterSpec, Record
+
+VERSION = 1
+STATE_DIRECTORY = ".polar-iac"
+_CONFLICT = re.compile(r"^(<{7}|={7}|>{7}|\|{7})(\s|$)", re.MULTILINE)
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class Lockfile:
+    """`organization_id` is None until an apply has learned it. `extra` holds fields of later versions."""
+
+    environment: str
+    organization_id: str | None
+    project: str
+    meters: Mapping[str, Record] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def default_path(manifest: Path, environment: str) -> Path:
+    """`meters.yaml` has `meters.<environment>.lock.json` beside it."""
+    return manifest.with_name(f"{manifest.stem}.{environment}.lock.json")
+
+
+def state_directory(lockfile: Path) -> Path:
+    """The directory beside the lockfile for what is not to be committed; made if need be.
+
+    It ignores itself through a `.gitignore` of its own. Raises PolarIacError when it cannot be made.
+    """
+    directory = lockfile.parent / STATE_DIRECTORY
+    try:
+        directory.mkdir(exist_ok=True)
+        if directory.is_symlink():
+            raise PolarIacError(f"{directory} is a symbolic link: remove it, so that state stays here")
+        with suppress(FileExistsError), (directory / ".gitignore").open("x", encoding="utf-8") as ignore:
+            ignore.write("*\n")
+    except OSError as error:
+        raise PolarIacError(f"cannot write to {directory}: {error.strerror}") from error
+    return directory
+
+
+def read(path: Path, environment: str, project: str) -> Lockfile:
+    """The lockfile at `path`, or an empty one when there is none.
+
+    Raises DiagnosticError with the position of the fault, PolarIacError when the file cannot be read.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        return Lockfile(environment, None, project)
+    except UnicodeDecodeError as error:
+        raise PolarIacError(f"{path}: error: the lockfile is not UTF-8 text: restore it from git") from error
+    except OSError as error:
+        raise PolarIacError(f"{path}: error: cannot read the lockfile: {error.strerror}") from error
+    return loads(text, str(path), environment, project)
+
+
+def loads(text: str, file: str, environment: str, project: str) -> Lockfile:
+    """Read a lockfile's text and hold it against the environment and project that are meant."""
+    if conflict := _CONFLICT.search(text):
+        raise _fault(text, file, conflict.start(), "a git conflict marker: resolve the merge first")
+    try:
+        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise _fault(text, file, error.pos, f"this is no JSON: {error.msg}; restore it from git") from error
+    except _FaultError as fault:
+        raise _located(text, file, fault) from fault
+    except (ValueError, RecursionError) as error:
+        raise _fault(text, file, 0, "this is no lockfile: a number or a nesting beyond reason") from error
+    try:
+        return _lockfile(data, environment, project)
+    except _FaultError as fault:
+        raise _located(text, file, fault) from fault
+
+
+def dumps(lockfile: Lockfile) -> str:
+    """Sorted keys, two spaces, a final newline, no timestamps: equal states give equal texts."""
+    meters = {
+        key: {
+            **record.extra,
+            "id": record.id,
+            "spec": record.spec and record.spec.canonical,
+            **({"frozen": True} if record.frozen else {}),
+        }
+        for key, record in lockfile.meters.items()
+    }
+    data = {
+        **lockfile.extra,
+        "version": VERSION,
+        "environment": lockfile.environment,
+        "organization_id": lockfile.organization_id,
+        "project": lockfile.project,
+        "meters": meters,
+    }
+    return json.dumps(data, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+
+
+def save(path: Path, lockfile: Lockfile) -> None:
+    """Write the lockfile so that at each moment, whatever crashes, either the old or the new one is there."""
+    write_atomically(path, dumps(lockfile))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by a file that holds `text`, on disk before the name points at it.
+
+    The new file is made by us alone (no link is followed) and keeps the old one's mode, else the umask's.
+    Raises PolarIacError when it cannot be written.
+    """
+    try:
+        try:
+            mode = path.stat(follow_symlinks=False).st_mode & 0o777
+        except FileNotFoundError:
+            mode = 0o666 & ~_umask()
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                Path(name).unlink()
+            raise
+        sync_directory(path.parent)
+    except OSError as error:
+        raise PolarIacError(f"cannot write {path}: {error.strerror}") from error
+
+
+def sync_directory(directory: Path) -> None:
+    """Make a rename, a new name or a removal in `directory` survive a power cut."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+class _FaultError(Exception):
+    """Something in the JSON that is not a lockfile's; `path` leads to it."""
+
+    def __init__(self, message: str, *path: str, duplicate: str | None = None) -> None:
+        super().__init__(message)
+        self.path, self.duplicate = path, duplicate
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise _FaultError(f"the key `{twice}` stands twice: a merge went wrong, keep one", duplicate=twice)
+    return data
+
+
+def _no_constant(name: str) -> Any:
+    raise _FaultError(f"{name} is no JSON number")
+
+
+def _lockfile(data: Any, environment: str, project: str) -> Lockfile:
+    if not isinstance(data, dict):
+        raise _FaultError("a lockfile is a JSON object; restore it from git")
+    version = data.pop("version", None)
+    if version != VERSION or isinstance(version, bool):
+        raise _FaultError(
+            f"lockfile version {json.dumps(version)} is not known to this polar-iac: it reads {VERSION}; "
+            "use the polar-iac that wrote it, or a newer one",
+            "version",
+        )
+    found = data.pop("environment", None)
+    if found != environment:
+        raise _FaultError(
+            f"this lockfile is of the environment {json.dumps(found)}, not of {environment}: "
+            "choose the environment with -e, or the file with --lockfile",
+            "environment",
+        )
+    found = data.pop("project", None)
+    if found != project:
+        raise _FaultError(
+            f"this lockfile is of the project {json.dumps(found)}, the manifest of {project}: "
+            "a project is not renamed, since its name stands in every ownership marker",
+            "project",
+        )
+    organization = data.pop("organization_id", None)
+    if organization is not None and not (isinstance(organization, str) and _UUID.fullmatch(organization)):
+        raise _FaultError("organization_id is no UUID; restore it from git", "organization_id")
+    meters = data.pop("meters", None)
+    if not isinstance(meters, dict):
+        raise _FaultError("`meters` is no object; restore it from git", "meters")
+    records = {key: _record(key, value) for key, value in meters.items()}
+    owners: dict[str, str] = {}
+    for key, record in records.items():
+        if other := owners.setdefault(record.id, key) != key and owners[record.id]:
+            raise _FaultError(
+                f"`{other}` and `{key}` record the same meter {record.id}: a merge went wrong; keep the one "
+                "that the meter's metadata `polar_iac` names",
+                "meters",
+                key,
+                "id",
+            )
+    return Lockfile(environment, organization, project, records, data)
+
+
+def _record(key: str, value: Any) -> Record:
+    if not isinstance(value, dict):
+        raise _FaultError(f"the entry of `{key}` is no object; restore it from git", "meters", key)
+    meter_id, spec, frozen = value.pop("id", None), value.pop("spec", None), value.pop("frozen", False)
+    if not (isinstance(meter_id, str) and _UUID.fullmatch(meter_id)):
+        raise _FaultError(f"`{key}` has no id: a UUID; restore it from git", "meters", key, "id")
+    if not isinstance(frozen, bool):
+        raise _FaultError(f"`frozen` of `{key}` is neither true nor false", "meters", key, "frozen")
+    try:
+        parsed = None if spec is None else MeterSpec.from_json(spec)
+        if parsed is not None:
+            _ = parsed.fingerprint  # wrong types inside show here, not in the middle of a plan
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise _FaultError(
+            f"the spec of `{key}` is no meter; restore it from git", "meters", key, "spec"
+        ) from error
+    return Record(meter_id, parsed, frozen, value)
+
+
+def _located(text: str, file: str, fault: _FaultError) -> DiagnosticError:
+    if fault.duplicate is not None:
+        needle = re.compile(re.escape(json.dumps(fault.duplicate, ensure_ascii=False)) + r"\s*:")
+        places = [m.start() for m in needle.finditer(text)]
+        return _fault(text, file, places[-1] if places else 0, str(fault))
+    position = 0
+    for name in fault.path:
+        needle = re.compile(re.escape(json.dumps(name, ensure_ascii=False)) + r"\s*:")
+        found = needle.search(text, position)
+        position = found.start() if found else position
+    return _fault(text, file, position, str(fault))
+
+
+def _fault(text: str, file: str, position: int, message: str) -> DiagnosticError:
+    line = text.count("\n", 0, position) + 1
+    start = text.rfind("\n", 0, position) + 1
+    end = text.find("\n", position)
+    excerpt = text[start : end if end >= 0 else len(text)]
+    column = position - start + 1
+    return DiagnosticError([Diagnostic(SourceSpan(file, line, column, column + 1), message, excerpt)])

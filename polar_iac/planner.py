@@ -1,0 +1,490 @@
+"""What would change: the decision table, as a pure function of desired, recorded and live state.
+
+`_identify` and `_decide` transcribe the two tables of the design, row by row; `tests/test_planner.py` names
+each row. Nothing here does IO, knows a clock or reads the environment.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from polar_iac.manifest import DesiredMeter, Manifest, Move
+from polar_iac.meter import (
+    FROZEN_FIELDS,
+    IMPACT,
+    MAX_METADATA_KEYS,
+    LiveMeter,
+    MeterSpec,
+    Record,
+    canonical_json,
+    merge_metadata,
+)
+from polar_iac.plan import (
+    Action,
+    Bookkeeping,
+    Cause,
+    Change,
+    Evidence,
+    FieldChange,
+    Housekeeping,
+    Origin,
+    Plan,
+    change_digest,
+)
+
+UNIT_FIELDS = ("unit", "custom_label", "custom_multiplier")
+
+_UNKNOWN_HERE = (
+    "likely the wrong organisation, environment or token: Polar deletes no meters, so an id in the lockfile "
+    "always exists in its own organisation"
+)
+
+
+@dataclass(frozen=True)
+class _State:
+    """Recorded and live state after `moved` has renamed keys in both, indexed for the decisions."""
+
+    recorded: Mapping[str, Record]
+    by_id: Mapping[str, LiveMeter]
+    by_key: Mapping[str, Sequence[LiveMeter]]
+    """Per key the meters that bear its marker, and are not recorded under another key."""
+    unclaimed: Mapping[str, Sequence[LiveMeter]]
+    """Active meters that are none of ours, by what they bill (their filter and aggregation)."""
+    record_was: Mapping[str, str]
+    """Keys that `moved` renamed in the lockfile, with the former key."""
+    marker_was: Mapping[str, str]
+    """Ids of meters whose marker `moved` renamed, with the former key."""
+    project: str
+    refreshed: bool
+
+    @property
+    def any_record_live(self) -> bool:
+        return any(record.id in self.by_id for record in self.recorded.values())
+
+
+@dataclass(frozen=True)
+class _Blocked:
+    cause: Cause
+    reason: str
+    after: MeterSpec | None = None
+    fields: tuple[FieldChange, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Effect:
+    action: Action
+    after: MeterSpec
+    fields: tuple[FieldChange, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+
+
+def make_plan(
+    manifest: Manifest,
+    recorded: Mapping[str, Record],
+    live: Sequence[LiveMeter] | None,
+    *,
+    environment: str,
+    organization_id: str | None,
+    targets: Collection[str] = (),
+    allow_archive: bool = False,
+) -> Plan:
+    """Decide what an apply would do.
+
+    `live` is every meter of the organisation, archived ones too; None plans against the lockfile alone.
+    `targets` leaves all other keys alone altogether. `allow_archive` turns a removal that the manifest does
+    not list (`archived: true`) from blocked into archive.
+    """
+    state = _observe(manifest, recorded, live)
+    known = {*state.recorded, *(key for key, ms in state.by_key.items() if not all(m.archived for m in ms))}
+    keys = known | set(manifest.meters)
+    changes: list[Change] = []
+    bookkeeping: list[Bookkeeping] = []
+    unchanged = 0
+    for key in sorted(keys.intersection(targets) if targets else keys):
+        desired, record = manifest.meters.get(key), state.recorded.get(key)
+        meter, problem = _identify(key, state)
+        outcome = problem or _decide(key, desired, record, meter, manifest, state, allow_archive)
+        if problem and problem.cause == "unknown-id" and desired is None and state.any_record_live:
+            outcome = None  # Forgotten: it is gone from the manifest, and Polar does not know it.
+        if not isinstance(outcome, _Blocked):
+            bookkeeping += _bookkeeping(key, desired, record, meter, outcome, state)
+        if outcome is None:
+            unchanged += desired is not None
+            continue
+        before, after = meter.spec if meter else None, outcome.after
+        named = after or before or (desired and desired.spec)
+        action = "blocked" if isinstance(outcome, _Blocked) else outcome.action
+        meter_id = meter.id if meter else record.id if record else None
+        changes.append(
+            Change(
+                key=key,
+                action=action,
+                id=meter_id,
+                name=named.name if named else key,
+                before=before,
+                after=after,
+                digest=change_digest(environment, organization_id, key, action, meter_id, before, after),
+                fields=outcome.fields,
+                source=desired.span if desired else None,
+                reason=outcome.reason if isinstance(outcome, _Blocked) else None,
+                cause=outcome.cause if isinstance(outcome, _Blocked) else None,
+                freeze="frozen" if record and record.frozen else "unknown",
+                evidence=() if isinstance(outcome, _Blocked) else outcome.evidence,
+            )
+        )
+    return Plan(
+        environment=environment,
+        organization_id=organization_id,
+        project=manifest.project,
+        refreshed=live is not None,
+        changes=tuple(changes),
+        bookkeeping=tuple(bookkeeping),
+        unchanged=unchanged,
+        refusal=_refusal(changes, state),
+    )
+
+
+def _observe(manifest: Manifest, recorded: Mapping[str, Record], live: Sequence[LiveMeter] | None) -> _State:
+    """Follow `moved` through the lockfile and the markers, and index what is there."""
+    project = manifest.project
+    new_key = _destinations(manifest.moved)
+    records, record_was = dict(recorded), {}
+    # The name that a meter bore last comes first in `new_key`, so it wins when two names were recorded.
+    for old, new in new_key.items():
+        if old in records and new not in records:
+            records[new] = records.pop(old)
+            record_was[new] = old
+    if live is None:
+        live = [
+            LiveMeter(r.id, "", "", "" if r.spec.archived else None, f"{project}/{key}", r.spec)
+            for key, r in records.items()
+            if r.spec
+        ]
+        refreshed = False
+    else:
+        refreshed = True
+
+    owner = {record.id: key for key, record in records.items()}
+    by_key: dict[str, list[LiveMeter]] = defaultdict(list)
+    unclaimed: dict[str, list[LiveMeter]] = defaultdict(list)
+    by_id, marker_was = {}, {}
+    for meter in live:
+        key = _key_in(project, meter)
+        if key in new_key:
+            marker_was[meter.id], key = key, new_key[key]
+            meter = replace(meter, marker=f"{project}/{key}")
+        by_id[meter.id] = meter
+        # An id in the lockfile outweighs a marker: a meter recorded under one key is no other key's.
+        if key is not None and owner.get(meter.id, key) == key:
+            by_key[key].append(meter)
+        elif meter.id not in owner and not meter.archived:
+            unclaimed[_billing(meter.spec)].append(meter)
+    return _State(records, by_id, by_key, unclaimed, record_was, marker_was, project, refreshed)
+
+
+def _destinations(moves: Sequence[Move]) -> dict[str, str]:
+    """Per former key the key of today, chains followed; keys nearest to their destination first."""
+    step = {move.source: move.target for move in moves}
+    paths = {}
+    for source in step:
+        path = [source]
+        while path[-1] in step:
+            path.append(step[path[-1]])
+        paths[source] = path
+    return {source: paths[source][-1] for source in sorted(paths, key=lambda s: (len(paths[s]), s))}
+
+
+def _key_in(project: str, meter: LiveMeter) -> str | None:
+    """The key of this project that the meter's marker names."""
+    owner, slash, key = (meter.marker or "").partition("/")
+    return key if slash and owner == project else None
+
+
+def _billing(spec: MeterSpec) -> str:
+    return canonical_json([spec.canonical[name] for name in FROZEN_FIELDS])
+
+
+def _identify(key: str, state: _State) -> tuple[LiveMeter | None, _Blocked | None]:
+    """The design's first table: which live meter a key means, or why that cannot be told."""
+    record = state.recorded.get(key)
+    marked = state.by_key.get(key, ())
+    active = [meter for meter in marked if not meter.archived]
+    if record:
+        meter = state.by_id.get(record.id)
+        if meter is None:
+            if not state.refreshed:  # Nothing was ever applied to it: what it holds is not known offline.
+                return None, None
+            return None, _Blocked("unknown-id", f"Polar does not know its id {record.id}: {_UNKNOWN_HERE}.")
+        others = [m for m in active if m.id != meter.id]
+        if others:
+            return meter, _twins(key, [meter, *others], state)
+        if meter.marker is not None and _key_in(state.project, meter) is None:
+            return meter, _Blocked(
+                "foreign",
+                f"the lockfile records {meter.id}, but its marker says that it belongs to {meter.marker}: "
+                f"remove `{key}` from the lockfile, or the marker (metadata `polar_iac`) from the meter.",
+            )
+        return meter, None
+    if len(active) > 1:
+        return None, _twins(key, active, state)
+    if active:
+        return active[0], None
+    # A key that nobody declares has no business with archived meters that bear its marker.
+    return max(marked, key=lambda m: (m.archived_at or "", m.id), default=None), None
+
+
+def _twins(key: str, meters: Sequence[LiveMeter], state: _State) -> _Blocked:
+    ordered = sorted(meters, key=lambda m: (m.created_at, m.id))
+    named = "; ".join(
+        f'{m.id} "{m.spec.name}"' + (" (archived)" if m.archived else "") + f", created {m.created_at}"
+        for m in ordered
+    )
+    return _Blocked(
+        "twins",
+        f"{len(ordered)} meters bear the marker {state.project}/{key}, and more than one may be billing: "
+        f"{named}. Keep the one that your prices point at; archive each other one in Polar's dashboard, or "
+        "take its metadata `polar_iac` off.",
+    )
+
+
+def _decide(
+    key: str,
+    desired: DesiredMeter | None,
+    record: Record | None,
+    meter: LiveMeter | None,
+    manifest: Manifest,
+    state: _State,
+    allow_archive: bool,
+) -> _Effect | _Blocked | None:
+    """The design's second table: what happens to the meter, by what the manifest says of its key."""
+    if desired is None:
+        if meter is None or meter.archived:
+            return None
+        archived = replace(meter.spec, archived=True)
+        if allow_archive:
+            return _Effect("archive", archived, evidence=_archive_evidence())
+        return _Blocked(
+            "unlisted",
+            f"`{key}` is gone from the manifest, but {meter.id} still bills. Keep its block with "
+            "`archived: true` to archive it, or allow this once with --allow-archive.",
+            archived,
+        )
+    if desired.spec.archived:
+        if meter is None or meter.archived:
+            return None
+        return _Effect("archive", replace(meter.spec, archived=True), evidence=_archive_evidence())
+    if meter is None:
+        if record and not state.refreshed:
+            return _offline_unknown(desired, record)
+        fields = tuple(_create_fields(desired, manifest))
+        return _Effect("create", desired.spec, fields, _same_billing(desired.spec, state))
+
+    if desired.spec == meter.spec:  # the common case, and the cheap one
+        return None
+    base = record.spec if record else None
+    after = _merged(desired, base, meter.spec)
+    fields = tuple(_changed_fields(desired, base, meter.spec, after, manifest))
+    touches_frozen = [f.path for f in fields if f.path in FROZEN_FIELDS]
+    over_limit = fields and len(after.metadata) + 1 > MAX_METADATA_KEYS
+    if over_limit:
+        return _Blocked(
+            "metadata-limit",
+            f"the meter would have {len(after.metadata) + 1} metadata keys, the marker included; Polar takes "
+            f"{MAX_METADATA_KEYS}. Others have added keys: remove some of theirs or of yours.",
+            after,
+            fields,
+        )
+    if meter.archived:
+        return _Effect("unarchive", after, fields, _unarchive_evidence(touches_frozen, record))
+    if not fields:
+        return None
+    if touches_frozen and record and record.frozen:
+        return _Blocked("frozen", _frozen_reason(touches_frozen), after, fields)
+    return _Effect("update", after, fields, _rematch_evidence(touches_frozen))
+
+
+def _offline_unknown(desired: DesiredMeter, record: Record) -> _Effect | _Blocked | None:
+    """Only the id is recorded, nothing was ever applied: offline that is all there is to say."""
+    if record.frozen:
+        return _Blocked("frozen", _frozen_reason(FROZEN_FIELDS), desired.spec)
+    return None
+
+
+def _frozen_reason(fields: Sequence[str]) -> str:
+    verb = "differs" if len(fields) == 1 else "differ"
+    return (
+        f"{' and '.join(fields)} {verb}, and Polar has frozen both: the meter already aggregates events. "
+        "Nothing of this meter is changed. Put them back as they are in Polar; to bill by another rule, "
+        "declare a new meter under another key, move the prices to it, and archive this one."
+    )
+
+
+def _archive_evidence() -> tuple[Evidence, ...]:
+    text = (
+        "an archived meter bills nothing and drops the usage of that time; subscriptions that still bill "
+        "through a replaced price do not stop Polar from archiving it"
+    )
+    return (Evidence("archive", "warning", text, "polar"),)
+
+
+def _rematch_evidence(touched: Sequence[str]) -> tuple[Evidence, ...]:
+    if not touched:
+        return ()
+    return (
+        Evidence(
+            "freeze", "warning", "freeze unknown: Polar refuses this if the meter aggregates events", "polar"
+        ),
+        Evidence(
+            "rematch",
+            "warning",
+            "events already ingested are not matched again: what matched before is still billed",
+            "polar",
+        ),
+    )
+
+
+def _unarchive_evidence(touched: Sequence[str], record: Record | None) -> tuple[Evidence, ...]:
+    gap = Evidence("gap", "warning", "usage of the time it was archived is not filled in", "polar")
+    if touched and record and record.frozen:
+        text = f"Polar refused to change its {' and '.join(FROZEN_FIELDS)} before, and will refuse this too"
+        return (gap, Evidence("freeze", "warning", text, "lockfile"))
+    return (gap, *_rematch_evidence(touched))
+
+
+def _same_billing(spec: MeterSpec, state: _State) -> tuple[Evidence, ...]:
+    return tuple(
+        Evidence(
+            "same-billing",
+            "warning",
+            f'{m.id} "{m.spec.name}" has the same filter and aggregation'
+            + (f" and belongs to {m.marker}" if m.marker else " and no owner")
+            + ": both would count the same events",
+            "polar",
+        )
+        for m in sorted(state.unclaimed.get(_billing(spec), ()), key=lambda m: m.id)
+    )
+
+
+def _merged(desired: DesiredMeter, base: MeterSpec | None, live: MeterSpec) -> MeterSpec:
+    """The spec that the meter would have: the manifest's, but for what it ignores and others' metadata."""
+    ignored = desired.ignore_changes
+    kept: dict[str, Any] = {"name": live.name} if "name" in ignored else {}
+    if "unit" in ignored:
+        kept |= {name: getattr(live, name) for name in UNIT_FIELDS}
+    metadata = merge_metadata(desired.spec.metadata, base.metadata if base else {}, live.metadata, ignored)
+    return replace(desired.spec, **kept, metadata=metadata)
+
+
+def _changed_fields(
+    desired: DesiredMeter, base: MeterSpec | None, live: MeterSpec, after: MeterSpec, manifest: Manifest
+) -> Iterator[FieldChange]:
+    """What differs between live and after, field by field in reading order. Equality decided before."""
+    if replace(live, archived=False) == after:
+        return
+    was, then = live.canonical, after.canonical
+    for path in sorted(_explain(was, then), key=_reading_order):
+        name, _, sub = path.partition(".")
+        before = was[name].get(sub) if sub else was[name]
+        wanted = then[name].get(sub) if sub else then[name]
+        yield FieldChange(
+            path,
+            before,
+            wanted,
+            IMPACT[name],
+            _origin(name, sub, base, before, wanted),
+            manifest.span(desired.key, path.split(".", 1)),
+        )
+
+
+def _explain(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
+    """The paths of the fields that differ: a field's name, or `metadata.KEY`."""
+    from deepdiff import DeepDiff  # slow to import, and only a plan with changes needs it
+
+    tree = DeepDiff(before, after, view="tree")
+    paths = set()
+    for levels in tree.values():
+        for level in levels:
+            name, *rest = level.path(output_format="list")
+            if name != "archived":
+                paths.add(f"{name}.{rest[0]}" if name == "metadata" and rest else name)
+    return paths
+
+
+def _reading_order(path: str) -> tuple[int, str]:
+    name, _, sub = path.partition(".")
+    return list(IMPACT).index(name), sub
+
+
+def _origin(name: str, sub: str, base: MeterSpec | None, live: Any, wanted: Any) -> Origin:
+    """Who moved the two apart since the last apply. Without a base only the manifest can be named."""
+    if base is None:
+        return "manifest"
+    value = base.canonical[name]
+    recorded = canonical_json(value.get(sub) if sub else value)
+    if recorded == canonical_json(live):
+        return "manifest"
+    return "outside" if recorded == canonical_json(wanted) else "both"
+
+
+def _create_fields(desired: DesiredMeter, manifest: Manifest) -> Iterator[FieldChange]:
+    """Every field that a create sends: the required ones and those that differ from Polar's defaults."""
+    canonical = desired.spec.canonical
+    for name, impact in IMPACT.items():
+        if name == "metadata":
+            for sub, value in sorted(canonical["metadata"].items()):
+                span = manifest.span(desired.key, ("metadata", sub))
+                yield FieldChange(f"metadata.{sub}", None, value, impact, "manifest", span)
+        elif canonical[name] is not None and canonical[name] != "scalar":
+            span = manifest.span(desired.key, (name,))
+            yield FieldChange(name, None, canonical[name], impact, "manifest", span)
+
+
+def _bookkeeping(
+    key: str,
+    desired: DesiredMeter | None,
+    record: Record | None,
+    meter: LiveMeter | None,
+    effect: _Effect | None,
+    state: _State,
+) -> Iterator[Bookkeeping]:
+    """What the lockfile and the marker would be told besides."""
+
+    def entry(action: Housekeeping, meter_id: str, was: str | None = None) -> Bookkeeping:
+        return Bookkeeping(key, action, meter_id, was)
+
+    if desired is None:
+        if record and effect is None:
+            yield entry("forget", record.id)
+        return
+    if meter is None:
+        return
+    was = state.record_was.get(key) or state.marker_was.get(meter.id)
+    if was:
+        yield entry("moved", meter.id, was)
+    if record is None:
+        yield entry("adopt", meter.id)
+    if state.refreshed and meter.marker != f"{state.project}/{key}":
+        yield entry("marker", meter.id)
+    # A record of what is equal already is brought up to date; one of a change is written with the change.
+    if record is not None and effect is None and record.spec != desired.spec:
+        yield entry("refresh", meter.id)
+
+
+def _refusal(changes: Sequence[Change], state: _State) -> str | None:
+    """Why an apply would be refused as a whole, if it would."""
+    unknown = [change for change in changes if change.cause == "unknown-id"]
+    if unknown and not state.any_record_live:
+        named = ", ".join(f"{change.key} ({change.id})" for change in unknown[:5])
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        return f"Polar knows none of the ids in the lockfile: {named}{more}. This is {_UNKNOWN_HERE}."
+    unlisted = [change.key for change in changes if change.cause == "unlisted"]
+    if unlisted:
+        blocks = "\n".join(f"    {key}:\n      archived: true" for key in unlisted)
+        return (
+            "meters are gone from the manifest that still bill. Archiving is written down: keep their "
+            f"blocks, each with\n\n  meters:\n{blocks}\n\nor allow it this once with --allow-archive."
+        )
+    return None

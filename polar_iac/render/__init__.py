@@ -1,0 +1,1 @@
+"""Values to text, one module per format. Nothing here does IO or talks to Polar."""

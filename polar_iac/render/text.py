@@ -1,0 +1,246 @@
+"""Plans, diagnostics and results as text for a person. Colours are ANSI codes, which a caller may strip."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from click import style
+
+from polar_iac.errors import Diagnostic
+from polar_iac.plan import Bookkeeping, Change, Done, Event, Failed, FieldChange, Left, Plan
+from polar_iac.render.words import (
+    Line,
+    aggregation,
+    expression,
+    filter_diff,
+    outline,
+    printable,
+    value,
+)
+
+SIGNS = {"create": "+", "update": "~", "archive": "-", "unarchive": "^", "bookkeeping": "=", "blocked": "!"}
+COLOURS = {
+    "create": "green",
+    "update": "yellow",
+    "archive": "red",
+    "unarchive": "cyan",
+    "bookkeeping": "bright_black",
+    "blocked": "red",
+}
+_HOUSEKEEPING = {
+    "adopt": "adopted: found by its marker, recorded in the lockfile",
+    "forget": "forgotten: gone from the manifest, and archived or unknown",
+    "moved": "moved from {was}: the same meter under a new key",
+    "marker": "its ownership marker is written again",
+    "refresh": "the lockfile is brought up to date",
+}
+_COLUMN = 66
+"""Where the right-hand notes begin."""
+_SHORT = 70
+"""The longest filter that is shown on one line."""
+_CLIP = 100
+"""The longest excerpt of a line of the user's."""
+
+
+def plan_text(plan: Plan, manifest_file: str) -> str:
+    """The whole plan, and what it comes to."""
+    return "".join(f"{line}\n" for line in _plan(plan, manifest_file))
+
+
+def _plan(plan: Plan, manifest_file: str) -> Iterator[str]:
+    organisation = f" · organisation {plan.organization_id[:8]}" if plan.organization_id else ""
+    offline = "" if plan.refreshed else " · offline, against the lockfile"
+    yield f"{printable(manifest_file)} → {plan.environment}{organisation}{offline}"
+    yield ""
+    for change in plan.changes:
+        yield from _change(change)
+        yield ""
+    for entry in plan.bookkeeping:
+        yield _bookkeeping(entry)
+    if plan.bookkeeping:
+        yield ""
+    occurring = [a for a in SIGNS if any(c.action == a for c in plan.changes)]
+    if plan.bookkeeping:
+        occurring.append("bookkeeping")
+    if occurring:
+        yield "  ".join(_paint(a, f"{SIGNS[a]} {a}") for a in SIGNS if a in occurring)
+    yield summary(plan)
+
+
+def summary(plan: Plan) -> str:
+    """What the plan comes to, in one line."""
+    counts = plan.summary
+    if not plan.changes:
+        return f"No changes. {_meters(plan.unchanged)} the manifest."
+    told = [
+        f"{counts['create']} to create",
+        f"{counts['update']} to update",
+        f"{counts['archive']} to archive",
+    ]
+    if counts["unarchive"]:
+        told.append(f"{counts['unarchive']} to unarchive")
+    if counts["blocked"]:
+        told.append(_paint("blocked", f"{counts['blocked']} blocked"))
+    return f"Plan: {', '.join(told)}. {plan.unchanged} unchanged."
+
+
+def _meters(count: int) -> str:
+    return "1 meter matches" if count == 1 else f"{count} meters match"
+
+
+def _paint(action: str, text: str) -> str:
+    return style(text, fg=COLOURS[action], bold=action == "blocked")
+
+
+def _change(change: Change) -> Iterator[str]:
+    title = f'{change.key} "{printable(change.name)}"'
+    note = f"{printable(change.source.file)}:{change.source.line}" if change.source else ""
+    yield _columns(f"  {SIGNS[change.action]} {title}", note, change.action)
+    if change.action == "blocked":
+        yield from _wrapped("blocked: " + printable(change.reason or ""), "      ")
+    for field in change.fields:
+        yield from _field(change, field)
+    for fact in change.evidence:
+        yield from _wrapped(("note: " if fact.severity == "info" else "") + printable(fact.text), "      ! ")
+
+
+def _field(change: Change, field: FieldChange) -> Iterator[str]:
+    if change.action == "create":
+        yield from _created(field)
+        return
+    note: str = field.impact
+    if field.origin != "manifest":
+        note += ", changed outside" if field.origin == "outside" else ", changed here and outside"
+    label = f"      {printable(field.path)}".ljust(18) + " "
+    if field.path == "filter":
+        short = f"{label}{expression(field.before)} → {expression(field.after)}"
+        if len(short) <= _COLUMN:
+            yield _columns(short, note)
+        else:
+            yield _columns(label.rstrip(), note)
+            yield from _outlined(filter_diff(field.before, field.after))
+        return
+    write = aggregation if field.path == "aggregation" else value
+    yield _columns(f"{label}{write(field.before)} → {write(field.after)}", note)
+
+
+def _created(field: FieldChange) -> Iterator[str]:
+    label = f"      {printable(field.path)}".ljust(18) + " "
+    if field.path == "name":
+        return
+    if field.path == "filter":
+        short = expression(field.after)
+        if len(short) <= _SHORT:
+            yield label + short
+        else:
+            yield label.rstrip()
+            yield from _outlined(outline(field.after))
+    elif field.path == "aggregation":
+        yield label + aggregation(field.after)
+    else:
+        yield label + value(field.after)
+
+
+def _outlined(lines: Iterator[Line]) -> Iterator[str]:
+    for line in lines:
+        text = f"        {line.sign} {'  ' * line.depth}{line.text}"
+        yield style(text, fg={"-": "red", "+": "green"}.get(line.sign))
+
+
+def _bookkeeping(entry: Bookkeeping) -> str:
+    told = _HOUSEKEEPING[entry.action].format(was=entry.was)
+    return _paint("bookkeeping", f"  = {entry.key} {entry.id[:8]}  {told}")
+
+
+def _columns(left: str, right: str, action: str | None = None) -> str:
+    gap = " " * max(2, _COLUMN - display_width(left))
+    painted = _paint(action, left) if action else left
+    return painted + gap + style(right, dim=True) if right else painted
+
+
+def _wrapped(text: str, indent: str) -> Iterator[str]:
+    """Prose in lines of a readable length; the first with `indent`, the others below its text."""
+    line, rest = indent, " " * len(indent)
+    for word in text.split(" "):
+        if display_width(line) + display_width(word) > _CLIP and line.strip():
+            yield line.rstrip()
+            line = rest
+        line += word + " "
+    yield line.rstrip()
+
+
+def display_width(text: str) -> int:
+    """Columns that `text` takes in a terminal, near enough."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
+
+
+def diagnostics_text(diagnostics: Sequence[Diagnostic]) -> str:
+    """`FILE:LINE:COL: error: message`, each with its line, clipped when long, and a caret."""
+    return "".join(_diagnostic(d) for d in diagnostics)
+
+
+def _diagnostic(diagnostic: Diagnostic) -> str:
+    span = diagnostic.span
+    head = f"{printable(span.file)}:{span.line}:{span.column}: " + style("error", fg="red", bold=True)
+    text = f"{head}: {printable(diagnostic.message)}\n"
+    if not diagnostic.excerpt.strip():
+        return text
+    before, marked, after = _clipped(diagnostic.excerpt, span.column - 1, span.end_column - 1)
+    margin = f"{span.line:>5} | "
+    caret = " " * display_width(before) + "^" * max(1, display_width(marked))
+    blank = " " * (len(margin) - 2) + "| "
+    return f"{text}{margin}{before}{marked}{after}\n{blank}{style(caret, fg='red')}\n"
+
+
+def _clipped(line: str, start: int, end: int) -> tuple[str, str, str]:
+    """The part of a line around what is marked: before it, it, and after it, each printable."""
+    start = min(start, len(line))
+    end = min(max(end, start), len(line), start + _CLIP // 2)
+    first = max(0, start - _CLIP // 2) if len(line) > _CLIP else 0
+    last = min(len(line), max(end, first + _CLIP))
+    before, marked, after = (printable(line[a:b]) for a, b in ((first, start), (start, end), (end, last)))
+    return ("…" if first else "") + before, marked, after + ("…" if last < len(line) else "")
+
+
+_PAST = {
+    "create": "created",
+    "update": "updated",
+    "archive": "archived",
+    "unarchive": "unarchived",
+    "adopt": "adopted",
+    "forget": "forgotten",
+    "moved": "moved",
+    "marker": "marked",
+    "refresh": "recorded",
+}
+
+
+def event_text(event: Event) -> str:
+    """What an apply did with one meter."""
+    sign = event.action if event.action in SIGNS else "bookkeeping"
+    head = f"  {SIGNS[sign]} {event.key}"
+    match event:
+        case Done():
+            return _paint(sign, f"{head} {_PAST[event.action]} {event.id}") + "\n"
+        case Left():
+            return _paint("blocked", f"  ! {event.key}") + f" left as it is: {printable(event.reason)}\n"
+        case Failed():
+            told = diagnostics_text(event.diagnostics) or f"    {printable(event.message)}\n"
+            return _paint("blocked", f"  ! {event.key} failed to {event.action}:") + f"\n{told}"
+
+
+def result_text(events: Sequence[Event]) -> str:
+    """What an apply came to, in one line."""
+    done = Counter(_PAST[event.action] for event in events if isinstance(event, Done))
+    failed = sum(isinstance(event, Failed) for event in events)
+    left = sum(isinstance(event, Left) for event in events)
+    told = [f"{count} {verb}" for verb, count in done.items()] or ["nothing done"]
+    if failed:
+        told.append(_paint("blocked", f"{failed} failed"))
+    if left:
+        told.append(_paint("blocked", f"{left} not done"))
+    return f"Apply: {', '.join(told)}."
