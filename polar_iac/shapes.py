@@ -1,0 +1,137 @@
+"""Reading typed values out of a positioned tree, and collecting what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from polar_iac import source
+from polar_iac.errors import Diagnostic, DiagnosticError
+from polar_iac.yaml_text import Doubtful, clip, nearest
+
+_SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_SLUG_RULE = "1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit"
+_CLAUSE = "a clause stands in the list `clauses` of a filter"
+_FOUND_ELSEWHERE: Mapping[str, str] = {
+    "organization_id": "it stands under environments, at the top of the file",
+    **dict.fromkeys(("property", "operator", "value"), _CLAUSE),
+    **dict.fromkeys(("conjunction", "clauses"), "it stands under filter"),
+    "func": "it stands under aggregation",
+    "ignore_changes": "it stands under lifecycle",
+}
+
+
+class Shapes:
+    """The values of one document.
+
+    A method that finds fault with a value returns something of the right type all the same: nothing is made
+    of it, since any fault raises in the end.
+    """
+
+    def __init__(self, document: source.Document) -> None:
+        self.document = document
+        self.faults: list[Diagnostic] = []
+
+    def fault(self, node: source.Node, message: str) -> None:
+        self.faults.append(self.document.diagnose(node, message))
+        if len(self.faults) >= source.MAX_PROBLEMS:
+            self.finish()
+
+    def finish(self) -> None:
+        """Raise all that was found; what the parser could not make sense of is not blamed a second time."""
+        known = {problem.span for problem in self.document.problems}
+        faults = [fault for fault in self.faults if fault.span not in known]
+        if self.document.problems or faults:
+            raise DiagnosticError([*self.document.problems, *faults])
+
+    def keys(
+        self, node: source.Map, known: Sequence[str], required: Sequence[str], blamed: source.Node
+    ) -> None:
+        """Unknown keys, each with the known one that was probably meant; required ones that are missing."""
+        meant = set()
+        for key in node.keys:
+            name = key.text
+            if name in known or (name.startswith("x-") and "x-…" in known):
+                continue
+            guess = nearest(name, [other for other in known if other not in node.entries])
+            if name in _FOUND_ELSEWHERE:
+                hint = _FOUND_ELSEWHERE[name]
+            elif guess:
+                hint = f"did you mean `{guess}`?"
+                meant.add(guess)
+            else:
+                hint = f"known here {'are' if len(known) > 1 else 'is only'} {', '.join(known)}"
+            self.fault(key, f"unknown key `{clip(name)}`: {hint}")
+        for name in required:
+            if name not in node.entries and name not in meant:
+                self.fault(blamed, f"`{name}` is missing")
+
+    def map(self, node: source.Node, what: str, example: str) -> source.Map | None:
+        if isinstance(node, source.Map):
+            return node
+        self.fault(node, f"{what} must be a map such as `{example}`, got {got(node)}")
+        return None
+
+    def list(self, node: source.Node, what: str, example: str) -> list[source.Node]:
+        if isinstance(node, source.List):
+            return node.children
+        self.fault(node, f"{what} must be a list such as `{example}`, got {got(node)}")
+        return []
+
+    def text(self, node: source.Node, what: str) -> str | None:
+        """A text; None for anything else, which is a fault."""
+        value = node.value if isinstance(node, source.Scalar) else None
+        if type(value) is str:
+            if "\0" not in value:
+                return value
+            self.fault(node, f"{what} holds a NUL character: remove it")
+        elif isinstance(value, Doubtful):
+            self.fault(node, value.advice)
+        else:
+            hint = "" if value is None else ": put it in quotes"
+            self.fault(node, f"{what} must be text, got {got(node)}{hint}")
+        return None
+
+    def choice(self, node: source.Node, what: str, choices: Sequence[str]) -> str:
+        """One of `choices`; an empty text, or one that is no choice, was found at fault."""
+        text = self.text(node, what)
+        if text is None:
+            return ""
+        if text not in choices:
+            guess = nearest(text, choices)
+            hint = f": did you mean {guess}?" if guess else ""
+            self.fault(
+                node, f"{what} must be {', '.join(choices[:-1])} or {choices[-1]}, got {got(node)}{hint}"
+            )
+        return text
+
+    def slug(self, node: source.Node, what: str) -> str:
+        """A name that can be part of the ownership marker; empty when it was found at fault."""
+        text = self.text(node, what)
+        if text is None or _SLUG.fullmatch(text):
+            return text or ""
+        self.fault(node, f"{what} must be {_SLUG_RULE}, got {got(node)}")
+        return ""
+
+    def boolean(self, node: source.Node, what: str) -> bool:
+        value = node.value if isinstance(node, source.Scalar) else None
+        if type(value) is not bool:
+            self.fault(node, f"{what} must be true or false, got {got(node)}")
+        return value is True
+
+
+def got(node: source.Node) -> str:
+    """A value as people would say it."""
+    if isinstance(node, source.List):
+        return "a list"
+    if isinstance(node, source.Map):
+        return "a map"
+    value = node.value
+    if value is None:
+        return "null" if node.text else "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return f"the number {clip(node.text)}"
+    return f"the text {json.dumps(clip(value), ensure_ascii=False)}"

@@ -1,0 +1,172 @@
+"""What single texts mean: the bytes of a file, unquoted scalars, and the parser's complaints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+MAX_BYTES = 32 * 1024 * 1024
+MAX_DIGITS = 3_000
+"""In hexadecimal too this stays below the 4,300 decimal digits at which Python refuses to convert."""
+
+Value = str | int | float | bool | None
+
+
+class UnreadableError(Exception):
+    """Bytes that are no text: what could be read before the fault, and what is wrong."""
+
+    def __init__(self, before: str, message: str) -> None:
+        super().__init__(message)
+        self.before = before
+        self.message = message
+
+
+class Doubtful(str):
+    """An unquoted text that is not to be guessed at; `advice` says why, and what to write instead."""
+
+    advice: str
+
+    def __new__(cls, text: str, advice: str) -> Doubtful:
+        self = super().__new__(cls, text)
+        self.advice = advice
+        return self
+
+
+# --- What an unquoted scalar means ---
+
+_WORDS: dict[str, bool | None] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+SUSPECT = frozenset(["", *"~nNtTfF+-.0123456789"])
+"""What a plain scalar begins with that is not simply text."""
+_INT = re.compile(r"[-+]?[0-9]+")
+_BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t][0-9: \t.TtZz+-]*)?")
+
+
+def resolve(text: str) -> Value:
+    """What an unquoted text stands for by the core schema of YAML 1.2 (`yes` and `on` are texts)."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.fullmatch(text):
+        if len(text) > MAX_DIGITS:
+            return _too_long(text)
+        digits = text.lstrip("+-")
+        if digits[0] == "0" and len(digits) > 1:
+            number = int(text)
+            return Doubtful(
+                text,
+                f"{clip(text)} begins with a zero: write {clip(str(number))} for the number,"
+                f" or put it in quotes for the text",
+            )
+        return int(text)
+    if _BASED.fullmatch(text):
+        return _too_long(text) if len(text) > MAX_DIGITS else int(text, 0)
+    if _FLOAT.fullmatch(text):
+        return _too_long(text) if len(text) > MAX_DIGITS else float(text)
+    if _NOT_FINITE.fullmatch(text):
+        return float(text.replace(".", ""))
+    if _DATE.fullmatch(text):
+        return Doubtful(text, f'{text} without quotes is a date: put it in quotes, "{text}"')
+    return text
+
+
+def _too_long(text: str) -> Doubtful:
+    return Doubtful(text, f"a number of {len(text):,} characters is too long (at most {MAX_DIGITS:,})")
+
+
+def clip(text: str, width: int = 40) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """The known word that was probably meant."""
+    return next(iter(get_close_matches(word[:100].lower(), known, 1)), None)
+
+
+# --- Bytes that are no text ---
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NO_UTF8 = "the file is UTF-16 or UTF-32: save it as UTF-8"
+UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def decode(data: bytes | str) -> str:
+    """UTF-8 without a byte order mark. Raises UnreadableError."""
+    if len(data) > MAX_BYTES:
+        raise UnreadableError("", f"the file is larger than {MAX_BYTES // 1024**2} MiB")
+    if isinstance(data, str):
+        if lone := _SURROGATE.search(data):
+            raise UnreadableError(data[: lone.start()], "half of a character (a lone surrogate) stands here")
+        return data.removeprefix("\ufeff")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UnreadableError("", _NO_UTF8)
+    if (nul := data.find(b"\0")) >= 0:
+        head = data[:1000]
+        if max(head[::2].count(0), head[1::2].count(0)) * 3 > len(head):
+            raise UnreadableError("", _NO_UTF8)
+        before = data[:nul].decode(errors="replace")
+        raise UnreadableError(before, "a NUL byte stands here: this is no text file")
+    try:
+        return data.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        what = f"the byte 0x{data[error.start]:02x} is not UTF-8: save the file as UTF-8"
+        raise UnreadableError(data[: error.start].decode(), what) from None
+
+
+# --- Text that is no YAML ---
+
+_QUOTE = "put the text in quotes"
+_TAB = "a tab indents this line: YAML wants spaces"
+_REASONS: Mapping[str, str] = {
+    "found a tab character": _TAB,
+    "found unexpected ':'": f"a `:` in unquoted text between brackets: {_QUOTE}",
+    "block sequence entries": "a list cannot begin here: begin it on a line of its own",
+    "could not find expected ':'": "this is no `key: value`: a `:` is missing, or the indentation is wrong",
+    "did not find expected key": "this does not fit what is above: check indentation, quotes and brackets",
+    "did not find expected '-'": "this stands where a list goes on: begin it with `- `, or indent it",
+    "found unknown escape": "no such escape in double quotes: write `\\\\`, or use single quotes",
+    "found invalid Unicode": "an escape for half of a character (a surrogate): write the character itself",
+    "did not find expected hexdecimal": "an escape with too few hexadecimal digits",
+    "found unexpected document indicator": "a document ends here, inside quotes: close them before",
+    "did not find expected <document start>": "nothing may follow here: the document is complete before this",
+    "did not find expected comment": f"text after `|` or `>` goes on the next line; else {_QUOTE}",
+    "did not find expected alphabetic": f"a name must follow `&` or `*`; if it is text, {_QUOTE}",
+    "found undefined tag handle": f"this tag is not known; if it is text, {_QUOTE}",
+    "found incompatible YAML document": "this version of YAML is not known: remove the line",
+    "found unknown directive name": f"a line that begins with % is a directive; if it is text, {_QUOTE}",
+}
+
+
+def explain(error: Any, text: str) -> tuple[int, str]:
+    """Where a parser's error is best shown, and what it means to a person."""
+    problem, context = error.problem or "", error.context or ""
+    index = error.problem_mark.index if error.problem_mark else 0
+    opened = error.context_mark.index if error.context_mark else index
+    character = text[index : index + 1]
+    if problem == "found unexpected end of stream" and "quoted" in context:
+        return opened, "this quote is never closed"
+    if problem.startswith("did not find expected ',' or"):
+        line = len(re.findall(r"\r\n|\r|\n", text[:index])) + 1
+        where = f"on line {line}" if character else "before the end of the file"
+        return opened, f"this bracket is not closed: `{problem[-2]}` or a comma is missing {where}"
+    if problem == "did not find expected node content":
+        return index, f"a value is missing before `{character}`" if character else "a value is missing"
+    if problem == "found character that cannot start any token":
+        return index, _TAB if character == "\t" else f"unquoted text cannot begin with {character}: {_QUOTE}"
+    if problem.startswith("mapping values"):
+        if re.search(r":\s", text[text.rfind("\n", 0, index) + 1 : index]):
+            return index, f"a second `: ` on one line: {_QUOTE}, or break the line"
+        return index, "no `:` fits here: check the indentation, and that the line before is complete"
+    if problem.startswith("could not find expected ':'"):
+        index = opened
+    return index, next(
+        (reason for words, reason in _REASONS.items() if problem.startswith(words)),
+        f"not valid YAML: {problem} {context}".rstrip(),
+    )
