@@ -6,10 +6,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from json import JSONDecodeError
 from types import TracebackType
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
@@ -43,21 +41,13 @@ class NotFoundError(ApiError):
     """Polar does not know this meter."""
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One entry of a 422: `loc` as Polar sent it, with its union tags."""
-
-    loc: tuple[str | int, ...]
-    message: str
-    type: str
-
-
 class InvalidRequestError(ApiError):
-    """Polar refused the fields of a request (422)."""
+    """Polar refused the fields of a request (422). `detail` holds its entries as they came: `loc` with its
+    union tags, `msg`, `type`."""
 
-    def __init__(self, message: str, problems: Sequence[Problem]) -> None:
+    def __init__(self, message: str, detail: Sequence[Mapping[str, Any]]) -> None:
         super().__init__(message, status=422)
-        self.problems = tuple(problems)
+        self.detail = tuple(detail)
 
 
 class TransientError(ApiError):
@@ -371,9 +361,9 @@ def _error(response: httpx.Response) -> ApiError:
             )
         return NotFoundError(f"{request}: Polar knows no such meter", status=status)
     if status == httpx.codes.UNPROCESSABLE_ENTITY:
-        problems = _problems(response)
-        told = "; ".join(f"{'.'.join(map(str, p.loc))}: {p.message}" for p in problems) or "no reason given"
-        return InvalidRequestError(f"Polar refused {request}: {told}", problems)
+        detail = _detail(response)
+        told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in detail) or "no reason given"
+        return InvalidRequestError(f"Polar refused {request}: {told}", detail)
     if status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.REQUEST_TIMEOUT:
         return TransientError(f"{request}: Polar failed with status {status}", status=status)
     return ApiError(f"{request}: Polar answered with status {status}", status=status)
@@ -386,11 +376,20 @@ def _scope(response: httpx.Response) -> str:
     return rest.partition('"')[0] if found else "meters:read or meters:write"
 
 
-def _problems(response: httpx.Response) -> list[Problem]:
+class _Problem(BaseModel):
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class _Unprocessable(BaseModel):
+    detail: list[_Problem]
+
+
+def _detail(response: httpx.Response) -> list[dict[str, Any]]:
     try:
-        detail = response.json()["detail"]
-        return [Problem(tuple(entry["loc"]), str(entry["msg"]), str(entry["type"])) for entry in detail]
-    except (JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+        return [entry.model_dump() for entry in _Unprocessable.model_validate_json(response.content).detail]
+    except ValidationError:
         return []
 
 

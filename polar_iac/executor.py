@@ -17,13 +17,12 @@ from polar_iac.api import (
     Clock,
     InvalidRequestError,
     PolarClient,
-    Problem,
     SystemClock,
     TransientError,
 )
 from polar_iac.errors import PolarIacError
 from polar_iac.journal import Journal
-from polar_iac.manifest import DesiredMeter, Manifest, document_path
+from polar_iac.manifest import DesiredMeter, Manifest, problems_of
 from polar_iac.meter import (
     FROZEN_FIELDS,
     MARKER,
@@ -230,13 +229,7 @@ class _Run:
         """An error as the manifest's author reads it: at the lines of the fields that Polar named."""
         if not isinstance(error, InvalidRequestError):
             return Failed(job.key, job.action, str(error))
-        places: dict[tuple[str | int, ...], Problem] = {}
-        for problem in error.problems:
-            path = document_path(problem.loc)
-            if path is not None:
-                places.setdefault(path, problem)
-        frozen = [p for p in places if p and p[0] in FROZEN_FIELDS and places[p].type == "forbidden"]
-        if frozen and job.id:
+        if job.id and any(e["type"] == "forbidden" and e["loc"][-1] in FROZEN_FIELDS for e in error.detail):
             # Remembered, so that later plans say it without asking.
             spec = job.base.spec if job.base else None
             self.journal.record(job.key, Record(job.id, spec, frozen=True), was=job.was)
@@ -246,9 +239,9 @@ class _Run:
             self.manifest.diagnose(
                 job.key,
                 ("archived",) if path == ("is_archived",) else path,
-                f"Polar refused `{job.key}`: {problem.message}",
+                f"Polar refused `{job.key}`: {message}",
             )
-            for path, problem in places.items()
+            for path, message in problems_of(error.detail).items()
         )
         return Failed(job.key, job.action, str(error), diagnostics)
 

@@ -167,7 +167,9 @@ def _likeness(old: Part, new: Part) -> float:
     if "clauses" in old:
         left, right = Counter(_leaves(old)), Counter(_leaves(new))
         return (left & right).total() / max(left.total(), right.total(), 1)
-    return (old["property"] == new["property"]) * (1.0 + (old["operator"] == new["operator"]))
+    if old["property"] != new["property"]:
+        return 0
+    return 2 if old["operator"] == new["operator"] else 1
 
 
 def _leaves(part: Part) -> Iterator[str]:

@@ -1,0 +1,76 @@
+"""Small builders that several tests share: manifests, records and live meters from few words."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from polar_iac import manifest
+from polar_iac.manifest import Manifest
+from polar_iac.meter import LiveMeter, MeterSpec, Record
+from polar_iac.plan import Plan
+from polar_iac.planner import make_plan
+
+PROJECT = "acme"
+ORGANIZATION = "1dbfc517-0bbf-4301-9ba8-555ca42b9737"
+
+
+def identifier(number: int) -> str:
+    """A UUID version 4 that a failing test shows legibly."""
+    return f"{number:08x}-0000-4000-8000-000000000000"
+
+
+def meter(**fields: Any) -> dict[str, Any]:
+    """A meter's block, as JSON data."""
+    clause = {"property": "name", "operator": "eq", "value": "call"}
+    return {
+        "name": "API calls",
+        "filter": {"conjunction": "and", "clauses": [clause]},
+        "aggregation": {"func": "count"},
+    } | fields
+
+
+def desired(meters: Mapping[str, Any], **top: Any) -> Manifest:
+    """A manifest loaded from JSON, which is YAML."""
+    return manifest.load(manifest_text(meters, **top).encode(), "meters.yaml")
+
+
+def manifest_text(meters: Mapping[str, Any], **top: Any) -> str:
+    return json.dumps({"version": 1, "project": PROJECT, **top, "meters": meters}, indent=2)
+
+
+def spec(**fields: Any) -> MeterSpec:
+    return MeterSpec.from_json(meter(**fields))
+
+
+def record(number: int, *, frozen: bool = False, **fields: Any) -> Record:
+    return Record(identifier(number), spec(**fields), frozen)
+
+
+def live(number: int, key: str | None = "calls", *, project: str = PROJECT, **fields: Any) -> LiveMeter:
+    """A live meter; `archived_at` archives it, `created_at` dates it."""
+    archived_at = fields.pop("archived_at", None)
+    return LiveMeter(
+        id=identifier(number),
+        organization_id=ORGANIZATION,
+        created_at=fields.pop("created_at", f"2026-01-01T00:00:00.{number:06d}Z"),
+        archived_at=archived_at,
+        marker=None if key is None else f"{project}/{key}",
+        spec=spec(**fields, archived=archived_at is not None),
+    )
+
+
+def plan(
+    manifest_: Manifest,
+    recorded: Mapping[str, Record] | None = None,
+    meters: Sequence[LiveMeter] | None = (),
+    **options: Any,
+) -> Plan:
+    options = {"environment": "sandbox", "organization_id": ORGANIZATION} | options
+    return make_plan(manifest_, recorded or {}, meters, **options)
+
+
+def random_uuid() -> str:
+    return str(uuid.uuid4())

@@ -1,0 +1,459 @@
+"""The decision table, row by row, in the words of the design; then what the rows leave to the planner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from polar_iac.plan import Change, Plan
+from tests.build import ORGANIZATION, desired, identifier, live, meter, plan, record
+
+ARCHIVED = "2026-03-01T00:00:00.000000Z"
+EARLIER = "2026-02-01T00:00:00.000000Z"
+OTHER_FILTER = {"conjunction": "and", "clauses": [{"property": "name", "operator": "eq", "value": "other"}]}
+
+
+def actions(found: Plan) -> dict[str, str]:
+    return {change.key: change.action for change in found.changes}
+
+
+def bookkeeping(found: Plan) -> set[tuple[str, str, str]]:
+    return {(entry.key, entry.action, entry.id) for entry in found.bookkeeping}
+
+
+def only(found: Plan) -> Change:
+    (change,) = found.changes
+    return change
+
+
+class TestWhichMeterIsMeant:
+    """`yes`/`no`: whether the lockfile has K. Then: live by that id. Then: live by K's marker (others)."""
+
+    def test_yes_found_none(self) -> None:
+        found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1)])
+        assert not found.changes
+        assert not found.bookkeeping
+        assert found.unchanged == 1
+
+    def test_yes_found_none_its_marker_is_restored_if_gone(self) -> None:
+        found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1, key=None)])
+        assert not found.changes
+        assert bookkeeping(found) == {("calls", "marker", identifier(1))}
+
+    def test_yes_found_only_archived_others(self) -> None:
+        others = [live(2, archived_at=ARCHIVED), live(3, archived_at=EARLIER)]
+        found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1), *others])
+        assert not found.changes
+        assert not found.bookkeeping
+
+    def test_yes_found_another_active_one_is_twins_all_named(self) -> None:
+        found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1), live(2), live(3)])
+        change = only(found)
+        assert (change.action, change.cause) == ("blocked", "twins")
+        assert all(identifier(n) in (change.reason or "") for n in (1, 2, 3))
+        assert found.refusal is None
+
+    def test_yes_found_archived_but_another_active_one_is_twins(self) -> None:
+        found = plan(
+            desired({"calls": meter()}), {"calls": record(1)}, [live(1, archived_at=ARCHIVED), live(2)]
+        )
+        assert only(found).cause == "twins"
+
+    @pytest.mark.parametrize("marked", [[], [live(7)]])
+    def test_yes_not_found_any_refuses_the_whole_apply(self, marked: list[Any]) -> None:
+        found = plan(desired({"calls": meter(), "new": meter()}), {"calls": record(1)}, marked)
+        assert found.refusal is not None
+        assert identifier(1) in found.refusal
+        assert all(word in found.refusal for word in ("organisation", "environment", "token"))
+
+    def test_yes_not_found_blocks_alone_if_another_recorded_id_is_live(self) -> None:
+        manifest = desired({"calls": meter(), "other": meter()})
+        found = plan(manifest, {"calls": record(1), "other": record(2)}, [live(2, "other")])
+        assert (only(found).key, only(found).cause) == ("calls", "unknown-id")
+        assert found.refusal is None
+
+    def test_yes_not_found_is_forgotten_once_gone_from_the_manifest(self) -> None:
+        found = plan(
+            desired({"other": meter()}), {"calls": record(1), "other": record(2)}, [live(2, "other")]
+        )
+        assert not found.changes
+        assert bookkeeping(found) == {("calls", "forget", identifier(1))}
+
+    def test_no_none(self) -> None:
+        assert actions(plan(desired({"calls": meter()}))) == {"calls": "create"}
+
+    def test_no_one_active_is_adopted_and_archived_ones_beside_it_do_not_count(self) -> None:
+        found = plan(desired({"calls": meter()}), {}, [live(1, archived_at=ARCHIVED), live(2)])
+        assert not found.changes
+        assert bookkeeping(found) == {("calls", "adopt", identifier(2))}
+
+    def test_no_only_archived_the_one_archived_last_is_adopted(self) -> None:
+        meters = [live(1, archived_at=ARCHIVED), live(2, archived_at=EARLIER)]
+        found = plan(desired({"calls": meter()}), {}, meters)
+        assert (only(found).action, only(found).id) == ("unarchive", identifier(1))
+        assert bookkeeping(found) == {("calls", "adopt", identifier(1))}
+
+    def test_no_two_or_more_active_is_twins_all_named(self) -> None:
+        change = only(plan(desired({"calls": meter()}), {}, [live(1), live(2)]))
+        assert (change.action, change.cause) == ("blocked", "twins")
+        assert identifier(1) in (change.reason or "")
+        assert identifier(2) in (change.reason or "")
+
+
+class TestWhatHappens:
+    """By what the manifest says of K, and the live meter X."""
+
+    def test_active_none_create(self) -> None:
+        found = plan(desired({"calls": meter()}))
+        change = only(found)
+        assert (change.action, change.id, change.before) == ("create", None, None)
+        assert change.after is not None
+        assert change.after.name == "API calls"
+        assert not change.evidence
+
+    @pytest.mark.parametrize(
+        "other", [live(9, key=None), live(9, project="other-team"), live(9, key=None, name="Another name")]
+    )
+    def test_active_none_create_says_if_an_unmarked_or_foreign_meter_is_the_same(self, other: Any) -> None:
+        change = only(plan(desired({"calls": meter()}), {}, [other]))
+        assert change.action == "create"
+        assert identifier(9) in change.evidence[0].text
+
+    def test_active_none_create_says_nothing_of_another_filter(self) -> None:
+        other = live(9, key=None, filter=OTHER_FILTER)
+        assert not only(plan(desired({"calls": meter()}), {}, [other])).evidence
+
+    def test_active_active_equal_unchanged_whatever_was_recorded_and_the_record_is_refreshed(self) -> None:
+        found = plan(desired({"calls": meter()}), {"calls": record(1, name="Former")}, [live(1)])
+        assert not found.changes
+        assert bookkeeping(found) == {("calls", "refresh", identifier(1))}
+
+    def test_active_active_different_update_only_the_fields_that_differ(self) -> None:
+        found = plan(desired({"calls": meter(name="Calls")}), {"calls": record(1)}, [live(1)])
+        change = only(found)
+        assert change.action == "update"
+        assert [field.path for field in change.fields] == ["name"]
+
+    def test_active_archived_unarchive_with_the_update_in_the_same_patch(self) -> None:
+        found = plan(
+            desired({"calls": meter(name="Calls")}), {"calls": record(1)}, [live(1, archived_at=ARCHIVED)]
+        )
+        change = only(found)
+        assert change.action == "unarchive"
+        assert [field.path for field in change.fields] == ["name"]
+
+    @pytest.mark.parametrize(
+        "field", [{"filter": OTHER_FILTER}, {"aggregation": {"func": "sum", "property": "x"}}]
+    )
+    def test_active_frozen_and_billing_differs_blocked_the_whole_key(self, field: Any) -> None:
+        found = plan(
+            desired({"calls": meter(name="Calls", **field)}), {"calls": record(1, frozen=True)}, [live(1)]
+        )
+        change = only(found)
+        assert (change.action, change.cause, change.freeze) == ("blocked", "frozen", "frozen")
+        assert {f.path for f in change.fields} == {"name", *field}
+
+    def test_active_frozen_and_only_the_name_differs_update(self) -> None:
+        found = plan(desired({"calls": meter(name="Calls")}), {"calls": record(1, frozen=True)}, [live(1)])
+        assert only(found).action == "update"
+
+    def test_archived_none_nothing(self) -> None:
+        found = plan(desired({"calls": meter(archived=True)}))
+        assert not found.changes
+        assert not found.bookkeeping
+
+    def test_archived_active_archive_and_fields_are_not_compared(self) -> None:
+        found = plan(desired({"calls": meter(archived=True, name="Calls")}), {"calls": record(1)}, [live(1)])
+        change = only(found)
+        assert (change.action, change.fields) == ("archive", ())
+        assert change.after is not None
+        assert (change.after.archived, change.after.name) == (True, "API calls")
+
+    def test_archived_archived_unchanged(self) -> None:
+        recorded = {"calls": record(1, archived=True)}
+        found = plan(desired({"calls": meter(archived=True)}), recorded, [live(1, archived_at=ARCHIVED)])
+        assert not found.changes
+        assert not found.bookkeeping
+
+    @pytest.mark.parametrize("recorded", [{"calls": record(1)}, {}], ids=["by lockfile", "by marker"])
+    def test_absent_active_blocked_still_live(self, recorded: Any) -> None:
+        found = plan(desired({}), recorded, [live(1)])
+        change = only(found)
+        assert (change.action, change.cause) == ("blocked", "unlisted")
+        assert "archived: true" in (change.reason or "")
+        assert found.refusal is not None
+        assert "--allow-archive" in found.refusal
+
+    @pytest.mark.parametrize("recorded", [{"calls": record(1)}, {}], ids=["by lockfile", "by marker"])
+    def test_absent_active_allow_archive_turns_it_into_archive(self, recorded: Any) -> None:
+        found = plan(desired({}), recorded, [live(1)], allow_archive=True)
+        assert only(found).action == "archive"
+        assert found.refusal is None
+
+    def test_absent_archived_forget(self) -> None:
+        found = plan(desired({}), {"calls": record(1)}, [live(1, archived_at=ARCHIVED)])
+        assert not found.changes
+        assert bookkeeping(found) == {("calls", "forget", identifier(1))}
+
+    def test_absent_archived_by_marker_alone_is_nothing_to_forget(self) -> None:
+        found = plan(desired({}), {}, [live(1, archived_at=ARCHIVED)])
+        assert not found.changes
+        assert not found.bookkeeping
+
+
+class TestTheFirstRowDecides:
+    """Twins, unknown id, archived, frozen."""
+
+    def test_twins_before_frozen(self) -> None:
+        recorded = {"calls": record(1, frozen=True)}
+        found = plan(desired({"calls": meter(filter=OTHER_FILTER)}), recorded, [live(1), live(2)])
+        assert only(found).cause == "twins"
+
+    def test_twins_before_archived_and_before_removal(self) -> None:
+        assert only(plan(desired({"calls": meter(archived=True)}), {}, [live(1), live(2)])).cause == "twins"
+        found = plan(desired({}), {"calls": record(1)}, [live(1), live(2)], allow_archive=True)
+        assert only(found).cause == "twins"
+
+    def test_unknown_id_before_archived(self) -> None:
+        manifest = desired({"calls": meter(archived=True), "other": meter()})
+        found = plan(manifest, {"calls": record(1), "other": record(2)}, [live(2, "other")])
+        assert only(found).cause == "unknown-id"
+
+    def test_archived_before_frozen(self) -> None:
+        recorded = {"calls": record(1, frozen=True)}
+        found = plan(
+            desired({"calls": meter(filter=OTHER_FILTER)}), recorded, [live(1, archived_at=ARCHIVED)]
+        )
+        assert only(found).action == "unarchive"
+        assert any("refuse" in fact.text for fact in only(found).evidence)
+        archived = plan(desired({"calls": meter(archived=True, filter=OTHER_FILTER)}), recorded, [live(1)])
+        assert only(archived).action == "archive"
+
+
+class TestForeignMeters:
+    def test_unrecorded_with_another_projects_marker_or_none_is_never_touched(self) -> None:
+        found = plan(desired({}), {}, [live(1, project="other"), live(2, key=None)], allow_archive=True)
+        assert not found.changes
+        assert not found.bookkeeping
+
+    @pytest.mark.parametrize("meters", [{"calls": meter()}, {"calls": meter(archived=True)}, {}])
+    def test_recorded_with_another_projects_marker_is_blocked(self, meters: Any) -> None:
+        found = plan(desired(meters), {"calls": record(1)}, [live(1, project="other")], allow_archive=True)
+        assert (only(found).action, only(found).cause) == ("blocked", "foreign")
+        assert "other/calls" in (only(found).reason or "")
+        assert not found.bookkeeping
+
+    def test_a_recorded_id_outweighs_the_marker_of_another_key(self) -> None:
+        """A meter recorded under one key is no other key's, whatever its marker says."""
+        manifest = desired({"calls": meter(), "other": meter()})
+        found = plan(manifest, {"calls": record(1)}, [live(1, "other")])
+        assert actions(found) == {"other": "create"}
+        assert bookkeeping(found) == {("calls", "marker", identifier(1))}
+
+
+class TestMoved:
+    MOVED = ({"from": "old", "to": "calls"},)
+
+    def test_renames_in_the_lockfile_and_rewrites_the_marker(self) -> None:
+        found = plan(desired({"calls": meter()}, moved=self.MOVED), {"old": record(1)}, [live(1, "old")])
+        assert not found.changes
+        assert bookkeeping(found) == {("calls", "moved", identifier(1))}
+        assert found.bookkeeping[0].was == "old"
+
+    def test_by_the_marker_alone(self) -> None:
+        found = plan(desired({"calls": meter()}, moved=self.MOVED), {}, [live(1, "old")])
+        assert not found.changes
+        assert bookkeeping(found) == {("calls", "moved", identifier(1)), ("calls", "adopt", identifier(1))}
+
+    def test_chains_are_followed(self) -> None:
+        chain = [{"from": "older", "to": "old"}, *self.MOVED]
+        for key in ("older", "old"):
+            found = plan(desired({"calls": meter()}, moved=chain), {key: record(1)}, [live(1, key)])
+            assert bookkeeping(found) == {("calls", "moved", identifier(1))}
+
+    def test_an_old_entry_is_harmless(self) -> None:
+        found = plan(desired({"calls": meter()}, moved=self.MOVED), {"calls": record(1)}, [live(1)])
+        assert not found.changes
+        assert not found.bookkeeping
+
+    def test_two_meters_under_one_key_after_a_move_are_twins(self) -> None:
+        manifest = desired({"calls": meter()}, moved=self.MOVED)
+        found = plan(manifest, {}, [live(1, "old"), live(2, "calls")])
+        assert only(found).cause == "twins"
+
+    def test_offline_too(self) -> None:
+        found = plan(desired({"calls": meter()}, moved=self.MOVED), {"old": record(1)}, None)
+        assert not found.changes
+        assert bookkeeping(found) == {("calls", "moved", identifier(1))}
+
+
+class TestFields:
+    def test_who_changed_it(self) -> None:
+        manifest = desired({"calls": meter(name="New", metadata={"a": 2, "b": 1, "c": 3})})
+        recorded = {"calls": record(1, name="Old", metadata={"a": 1, "b": 1, "c": 1})}
+        found = plan(manifest, recorded, [live(1, name="Old", metadata={"a": 1, "b": 2, "c": 2})])
+        assert {f.path: f.origin for f in only(found).fields} == {
+            "name": "manifest",
+            "metadata.a": "manifest",
+            "metadata.b": "outside",
+            "metadata.c": "both",
+        }
+
+    def test_whom_it_concerns(self) -> None:
+        manifest = desired(
+            {
+                "calls": meter(
+                    name="New",
+                    unit="custom",
+                    custom_label="call",
+                    custom_multiplier=10,
+                    filter=OTHER_FILTER,
+                    aggregation={"func": "sum", "property": "x"},
+                    metadata={"a": 1},
+                )
+            }
+        )
+        fields = only(plan(manifest, {"calls": record(1)}, [live(1)])).fields
+        assert [(f.path, f.impact) for f in fields] == [
+            ("filter", "billing"),
+            ("aggregation", "billing"),
+            ("name", "invoice"),
+            ("unit", "invoice"),
+            ("custom_label", "invoice"),
+            ("custom_multiplier", "invoice"),
+            ("metadata.a", "internal"),
+        ]
+
+    def test_metadata_merges_per_key(self) -> None:
+        """Ours is set, ours that went is removed even when changed meanwhile, another's stays."""
+        manifest = desired({"calls": meter(metadata={"set": 1})})
+        recorded = {"calls": record(1, metadata={"set": 1, "gone": 1})}
+        found = plan(manifest, recorded, [live(1, metadata={"set": 1, "gone": 2, "theirs": 3})])
+        change = only(found)
+        assert [(f.path, f.before, f.after) for f in change.fields] == [("metadata.gone", 2, None)]
+        assert change.after is not None
+        assert change.after.metadata == {"set": 1, "theirs": 3}
+
+    def test_an_adopted_meter_has_no_base_so_nothing_is_removed(self) -> None:
+        found = plan(desired({"calls": meter(metadata={"a": 1})}), {}, [live(1, metadata={"b": 2})])
+        assert [f.path for f in only(found).fields] == ["metadata.a"]
+
+    @pytest.mark.parametrize(
+        ("ours", "theirs"), [(1, 1.0), (1, True), (1.0, True), ("1", 1), (0, False), (0.0, 0)]
+    )
+    def test_types_of_metadata_values_count(self, ours: Any, theirs: Any) -> None:
+        manifest = desired({"calls": meter(metadata={"a": ours})})
+        recorded = {"calls": record(1, metadata={"a": ours})}
+        change = only(plan(manifest, recorded, [live(1, metadata={"a": theirs})]))
+        assert [f.path for f in change.fields] == ["metadata.a"]
+
+    @pytest.mark.parametrize(
+        ("entry", "change"),
+        [
+            ("name", {"name": "Theirs"}),
+            ("unit", {"unit": "custom", "custom_label": "x", "custom_multiplier": 5}),
+            ("metadata", {"metadata": {"a": 9}}),
+            ("metadata.a", {"metadata": {"a": 9}}),
+        ],
+    )
+    def test_ignored_changes_are_left(self, entry: str, change: Any) -> None:
+        block = meter(metadata={"a": 1}, lifecycle={"ignore_changes": [entry]})
+        recorded = {"calls": record(1, metadata={"a": 1})}
+        found = plan(desired({"calls": block}), recorded, [live(1, **({"metadata": {"a": 1}} | change))])
+        assert not found.changes
+
+    def test_a_removed_key_that_is_ignored_stays(self) -> None:
+        block = meter(lifecycle={"ignore_changes": ["metadata.a"]})
+        recorded = {"calls": record(1, metadata={"a": 1})}
+        assert not plan(desired({"calls": block}), recorded, [live(1, metadata={"a": 1})]).changes
+
+    def test_more_metadata_than_polar_takes_is_blocked(self) -> None:
+        manifest = desired({"calls": meter(metadata={"ours": 1})})
+        theirs = {f"k{n}": n for n in range(49)}
+        found = plan(manifest, {"calls": record(1)}, [live(1, metadata=theirs)])
+        assert only(found).cause == "metadata-limit"
+        del theirs["k0"]
+        assert only(plan(manifest, {"calls": record(1)}, [live(1, metadata=theirs)])).action == "update"
+
+    def test_each_field_knows_its_line(self) -> None:
+        manifest = desired({"calls": meter(name="Calls")})
+        (field,) = only(plan(manifest, {"calls": record(1)}, [live(1)])).fields
+        assert field.source is not None
+        text = manifest.document.text.split("\n")[field.source.line - 1]
+        assert text[field.source.column - 1 :].startswith('"Calls"')
+
+
+class TestTargets:
+    def test_what_is_left_out_is_left_alone_altogether(self) -> None:
+        manifest = desired({"calls": meter(), "other": meter()})
+        found = plan(manifest, {"gone": record(3)}, [live(3, "gone")], targets=["calls"])
+        assert actions(found) == {"calls": "create"}
+        assert found.refusal is None
+
+
+class TestOffline:
+    def test_against_the_lockfile_alone(self) -> None:
+        manifest = desired({"calls": meter(name="Calls"), "new": meter()})
+        found = plan(manifest, {"calls": record(1)}, None)
+        assert actions(found) == {"calls": "update", "new": "create"}
+        assert not found.refreshed
+
+    def test_frozen_says_blocked(self) -> None:
+        found = plan(desired({"calls": meter(filter=OTHER_FILTER)}), {"calls": record(1, frozen=True)}, None)
+        assert only(found).cause == "frozen"
+
+
+class TestDigests:
+    def test_of_what_a_change_does_and_nothing_else(self) -> None:
+        base = plan(desired({"calls": meter(name="Calls")}), {"calls": record(1)}, [live(1)])
+        elsewhere = desired({"aaa": meter(), "calls": meter(name="Calls")})
+        again = plan(elsewhere, {"calls": record(1), "aaa": record(2)}, [live(1), live(2, "aaa")])
+        assert only(base).digest == only(again).digest
+        assert base.digest == again.digest
+        for other in (
+            plan(desired({"calls": meter(name="Other")}), {"calls": record(1)}, [live(1)]),
+            plan(desired({"calls": meter(name="Calls")}), {"calls": record(1)}, [live(1, name="Was")]),
+            plan(desired({"calls": meter(name="Calls")}), {"calls": record(2)}, [live(2)]),
+            plan(
+                desired({"calls": meter(name="Calls")}), {"calls": record(1)}, [live(1)], environment="local"
+            ),
+            plan(
+                desired({"calls": meter(name="Calls")}),
+                {"calls": record(1)},
+                [live(1)],
+                organization_id=identifier(8),
+            ),
+        ):
+            assert only(other).digest != only(base).digest
+
+    def test_as_documented(self) -> None:
+        import hashlib
+        import json
+
+        found = plan(desired({"calls": meter(), "b": meter()}))
+        digests = []
+        for change in found.changes:
+            document = {
+                "environment": "sandbox",
+                "organization_id": ORGANIZATION,
+                "key": change.key,
+                "action": "create",
+                "id": None,
+                "before": None,
+                "after": {
+                    "name": "API calls",
+                    "unit": "scalar",
+                    "custom_label": None,
+                    "custom_multiplier": None,
+                    "filter": meter()["filter"],
+                    "aggregation": {"func": "count"},
+                    "metadata": {},
+                    "archived": False,
+                },
+            }
+            text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            digests.append(hashlib.sha256(text.encode()).hexdigest())
+        assert [change.digest for change in found.changes] == digests
+        whole = json.dumps(sorted(digests), separators=(",", ":"))
+        assert found.digest == hashlib.sha256(whole.encode()).hexdigest()
