@@ -1,0 +1,270 @@
+"""Where the embedded Polar keeps its meters: one SQLite file, shared by threads and by processes.
+
+A meter is one JSON document, exactly as a GET answers it, so that reading is copying; what a list asks for
+stands beside it in columns.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+JsonObject = dict[str, Any]
+
+_LAYOUT = 1
+_BUSY_SECONDS = 30.0
+
+_TABLES = """
+CREATE TABLE state (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    organization_id TEXT NOT NULL,
+    last_time TEXT NOT NULL
+) STRICT;
+CREATE TABLE meter (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    document TEXT NOT NULL,
+    readable INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    name_key TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    archived_at TEXT,
+    frozen INTEGER NOT NULL DEFAULT 0,
+    has_product INTEGER NOT NULL DEFAULT 0,
+    has_benefit INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX meter_created_at ON meter (created_at);
+CREATE TABLE metadata (
+    meter_number INTEGER NOT NULL REFERENCES meter (number) ON DELETE CASCADE,
+    key TEXT NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (meter_number, key)
+) STRICT, WITHOUT ROWID;
+"""
+
+_ORDER = {
+    "name": "name_key, name",
+    "-name": "name_key DESC, name DESC",
+    "created_at": "created_at",
+    "-created_at": "created_at DESC",
+}
+
+
+@dataclass(frozen=True)
+class StoredMeter:
+    """A meter's document, and what is known of it besides."""
+
+    document: JsonObject
+    frozen: bool
+    has_product: bool
+    has_benefit: bool
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a list: the documents as JSON texts. `readable` is false when one of them breaks Polar."""
+
+    documents: list[str]
+    total: int
+    readable: bool
+
+
+class Store:
+    """One organisation's meters in one SQLite database."""
+
+    organization_id: str
+
+    def __init__(self, path: Path | str, organization_id: str | None) -> None:
+        self._lock = threading.RLock()
+        # One connection for all threads: ":memory:" has no other way, and a request takes a millisecond.
+        self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            self._db.create_function("ilike", 2, _ilike, deterministic=True)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute("PRAGMA foreign_keys = ON")
+            self.organization_id = self._open(organization_id)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _open(self, organization_id: str | None) -> str:
+        with self.write() as db:
+            (layout,) = db.execute("PRAGMA user_version").fetchone()
+            if layout == 0:
+                for statement in _TABLES.strip().split(";"):
+                    db.execute(statement)
+                new_id = organization_id or str(uuid.uuid4())
+                db.execute("INSERT INTO state VALUES (1, ?, '')", (new_id,))
+                db.execute(f"PRAGMA user_version = {_LAYOUT}")
+            elif layout != _LAYOUT:
+                raise ValueError(f"the database has layout {layout}, this version knows {_LAYOUT}")
+            (stored_id,) = db.execute("SELECT organization_id FROM state").fetchone()
+        if organization_id not in (None, stored_id):
+            raise ValueError(f"the database belongs to the organization {stored_id}")
+        return str(stored_id)
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that writes; nothing of it stays when the block raises."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    @contextmanager
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that only reads: all its statements see the same meters."""
+        with self._lock:
+            self._db.execute("BEGIN")
+            try:
+                yield self._db
+            finally:
+                self._db.execute("ROLLBACK")
+
+    def now(self) -> str:
+        """The time, later than each one told before, in any process. Inside `write` only."""
+        time = _format(datetime.now(UTC))
+        (last,) = self._db.execute("SELECT last_time FROM state").fetchone()
+        if time <= last:  # texts of one length, so they compare as times
+            time = _format(datetime.fromisoformat(last) + timedelta(microseconds=1))
+        self._db.execute("UPDATE state SET last_time = ?", (time,))
+        return time
+
+    def insert(self, document: JsonObject, *, readable: bool) -> None:
+        """Add a meter. Inside `write` only."""
+        cursor = self._db.execute(
+            "INSERT INTO meter (id, document, readable, name, name_key, created_at, archived_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (document["id"], *_columns(document, readable), document["created_at"], document["archived_at"]),
+        )
+        self._insert_metadata(cursor.lastrowid, document["metadata"])
+
+    def update(self, document: JsonObject, *, readable: bool) -> None:
+        """Replace a meter. Inside `write` only."""
+        (number,) = self._db.execute("SELECT number FROM meter WHERE id = ?", (document["id"],)).fetchone()
+        self._db.execute(
+            "UPDATE meter SET document = ?, readable = ?, name = ?, name_key = ?, archived_at = ?"
+            " WHERE number = ?",
+            (*_columns(document, readable), document["archived_at"], number),
+        )
+        self._db.execute("DELETE FROM metadata WHERE meter_number = ?", (number,))
+        self._insert_metadata(number, document["metadata"])
+
+    def _insert_metadata(self, number: int | None, metadata: Mapping[str, Any]) -> None:
+        self._db.executemany(
+            "INSERT INTO metadata VALUES (?, ?, ?)",
+            [(number, key, as_text(value)) for key, value in metadata.items()],
+        )
+
+    def find(self, meter_id: str) -> StoredMeter | None:
+        with self._lock:
+            row = self._db.execute(
+                "SELECT document, frozen, has_product, has_benefit FROM meter WHERE id = ?", (meter_id,)
+            ).fetchone()
+        return row and StoredMeter(json.loads(row[0]), *map(bool, row[1:]))
+
+    def find_text(self, meter_id: str) -> Page:
+        """The meter of that id as a page of one, or of none."""
+        return self._page("id = ?", [meter_id], "number", limit=1, offset=0)
+
+    def list(
+        self,
+        *,
+        metadata: Mapping[str, Sequence[str]],
+        query: str | None,
+        is_archived: bool | None,
+        sorting: Sequence[str],
+        limit: int,
+        offset: int,
+    ) -> Page:
+        conditions, values = ["TRUE"], []
+        if query is not None:
+            conditions.append("ilike(?, name)")
+            values.append(query)
+        if is_archived is not None:
+            conditions.append("archived_at IS NOT NULL" if is_archived else "archived_at IS NULL")
+        for key, texts in metadata.items():
+            same_key = "SELECT text FROM metadata WHERE meter_number = number AND key = ?"
+            conditions.append("(" + " OR ".join([f"({same_key}) = ?"] * len(texts)) + ")")
+            values += [value for text in texts for value in (key, text)]
+        # Rows that sort as equals have no order on Polar: they are repeated and lost across pages (observed).
+        # Here every other page sees them the other way round.
+        tie = "number" if offset // limit % 2 == 0 else "number DESC"
+        order = ", ".join([*(_ORDER[criterion] for criterion in sorting), tie])
+        return self._page(" AND ".join(conditions), values, order, limit=limit, offset=offset)
+
+    def _page(self, condition: str, values: Sequence[str], order: str, *, limit: int, offset: int) -> Page:
+        # S608: every piece of SQL is written in this module.
+        with self._read() as db:
+            rows = db.execute(
+                f"SELECT document, readable FROM meter WHERE {condition} ORDER BY {order} LIMIT ? OFFSET ?",  # noqa: S608
+                (*values, limit, offset),
+            ).fetchall()
+            (total,) = db.execute(f"SELECT count(*) FROM meter WHERE {condition}", values).fetchone()  # noqa: S608
+        return Page([document for document, _ in rows], total, all(readable for _, readable in rows))
+
+    def mark(self, meter_id: str, column: str) -> None:
+        """Set `frozen`, `has_product` or `has_benefit`. Raises LookupError when there is no such meter."""
+        with self.write() as db:
+            cursor = db.execute(f"UPDATE meter SET {column} = 1 WHERE id = ?", (meter_id,))  # noqa: S608
+            if not cursor.rowcount:
+                raise LookupError(f"no meter {meter_id}")
+
+    def clear(self) -> None:
+        """Delete every meter; the organisation stays, and so does its clock."""
+        with self.write() as db:
+            db.execute("DELETE FROM meter")
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+
+def _columns(document: JsonObject, readable: bool) -> tuple[str, bool, str, str]:
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    # PostgreSQL sorts names by the collation of the database, which ignores case at first (assumed).
+    return text, readable, document["name"], document["name"].casefold()
+
+
+def _format(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def as_text(value: str | int | float) -> str:
+    """A JSON value as PostgreSQL's `->>` gives it: numbers without an exponent, `true` and `false`."""
+    if isinstance(value, str):
+        return value
+    return format(Decimal(repr(value)), "f") if isinstance(value, float) else json.dumps(value)
+
+
+@lru_cache(maxsize=64)
+def _like(query: str) -> re.Pattern[str]:
+    """PostgreSQL's ILIKE '%query%' as a regular expression: `%` and `_` are wildcards, `\\` escapes."""
+    pattern, parts = f"%{query}%".lower(), []
+    characters = iter(pattern)
+    for character in characters:
+        if character == "\\":
+            parts.append(re.escape(next(characters, "")))
+        else:
+            parts.append({"%": ".*", "_": "."}.get(character) or re.escape(character))
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def _ilike(query: str, name: str) -> bool:
+    return _like(query).fullmatch(name.lower()) is not None
