@@ -157,7 +157,7 @@ class PolarClient:
         clock: Clock | None = None,
         on_wait: Callable[[float], None] = lambda _: None,
         timeout: float = 30.0,
-        retry_wait: float = 0.2,
+        retry_wait: float = 0.4,
     ) -> None:
         self._organization = (
             {} if token.startswith(ORGANIZATION_TOKEN) else {"organization_id": organization_id}
@@ -167,7 +167,7 @@ class PolarClient:
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TransientError),
             stop=tenacity.stop_after_attempt(_ATTEMPTS),
-            wait=tenacity.wait_exponential_jitter(initial=retry_wait, max=25 * retry_wait, jitter=retry_wait),
+            wait=tenacity.wait_random_exponential(multiplier=retry_wait, max=25 * retry_wait),
             sleep=self._clock.sleep,
             reraise=True,
         )
