@@ -8,19 +8,20 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from decimal import Decimal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from email.message import Message
+from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote
 
 from pydantic import BaseModel
 
 from polar_iac.local import schemas
-from polar_iac.local.schemas import ErrorEntry, JsonObject, RequestError
-from polar_iac.local.store import Page, Store
+from polar_iac.local.meters import Meters, NotFoundError, ServerError
+from polar_iac.local.schemas import ErrorEntry, RequestError, polar_error
+from polar_iac.local.store import Store
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -29,34 +30,11 @@ DEFAULT_VERSION = "2026-04"
 VERSIONS = {DEFAULT_VERSION, "2026-10"}
 
 MAX_BODY = 10 * 1024 * 1024
-MAX_READABLE_DEPTH = 127  # levels of filters that Polar can write as JSON (observed)
-MAX_SEARCHABLE_CLAUSES = (
-    19_999  # with 20,000 a POST fails (observed); where between 5,000 and there is not known
-)
-INT64_MAX = 2**63 - 1
 
 READ, WRITE = "meters:read", "meters:write"
-ORDER_OPERATORS = {"gt", "gte", "lt", "lte"}
-LIKE_OPERATORS = {"like", "not_like"}
 
 _ROUTE = re.compile(r"/v1/meters/(?P<id>[^/]*)")
-_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _REALM = 'Bearer realm="polar"'
-_REASONS = {
-    200: "OK",
-    201: "Created",
-    307: "Temporary Redirect",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    411: "Length Required",
-    413: "Content Too Large",
-    422: "Unprocessable Content",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-}
 
 
 @dataclass(frozen=True)
@@ -81,10 +59,6 @@ class _AnswerError(Exception):
     def __init__(self, answer: _Answer) -> None:
         self.answer = answer
         super().__init__(answer.status)
-
-
-class _ServerError(Exception):
-    """Polar has no answer here but a 500."""
 
 
 @dataclass(frozen=True)
@@ -112,17 +86,12 @@ _SUBJECTS: tuple[tuple[re.Pattern[str], _Subject | None], ...] = (
 )
 
 
-@dataclass(frozen=True)
 class _Request:
-    environ: WSGIEnvironment
-    method: str = field(init=False)
-    path: str = field(init=False)
-    query: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "method", self.environ["REQUEST_METHOD"])
-        object.__setattr__(self, "path", _path(self.environ))
-        object.__setattr__(self, "query", self.environ.get("QUERY_STRING", ""))
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        self.environ = environ
+        self.method: str = environ["REQUEST_METHOD"]
+        self.path = _path(environ)
+        self.query: str = environ.get("QUERY_STRING", "")
 
     def header(self, name: str) -> str:
         return str(self.environ.get("HTTP_" + name.upper().replace("-", "_"), ""))
@@ -193,6 +162,7 @@ class LocalPolar:
         rate_limit: RateLimit | None = None,
     ) -> None:
         self._store = Store(path, organization_id)
+        self._meters = Meters(self._store)
         self._rate_limit = rate_limit
         self._windows: dict[str, _Window] = {}
         self._windows_lock = threading.Lock()
@@ -222,7 +192,7 @@ class LocalPolar:
         request = _Request(environ)
         answer = self._answer(request)
         headers = [*answer.headers, ("content-length", str(len(answer.body)))]
-        start_response(f"{answer.status} {_REASONS[answer.status]}", headers)
+        start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
         return [] if request.method == "HEAD" else [answer.body]
 
     def _answer(self, request: _Request) -> _Answer:
@@ -240,7 +210,7 @@ class LocalPolar:
                 answer = _json(404, {"detail": "Not Found"})
             else:
                 answer = self._versioned(request)
-        except _ServerError:
+        except ServerError:
             plain = ("content-type", "text/plain; charset=utf-8")
             return _Answer(500, b"Internal Server Error", (plain,))
         if version not in VERSIONS:
@@ -257,6 +227,8 @@ class LocalPolar:
             return self._route(request, subject)
         except _AnswerError as refusal:
             return refusal.answer
+        except NotFoundError:
+            return _json(404, {"error": "ResourceNotFound", "detail": "Not found"})
         except RequestError as e:
             return _json(422, {"error": e.error, "detail": e.entries})
 
@@ -301,83 +273,30 @@ class LocalPolar:
         return _json(405, {"detail": "Method Not Allowed"}, ("allow", "GET"))
 
     def _list(self, request: _Request) -> _Answer:
-        wanted = schemas.read_list_query(request.pairs)
-        metadata = schemas.metadata_query(request.pairs)
-        offset = wanted.limit * (wanted.page - 1)
-        texts = [wanted.query or "", *metadata, *(text for values in metadata.values() for text in values)]
-        if offset > INT64_MAX or any("\0" in text for text in texts):
-            raise _ServerError
-        if wanted.organization_ids is not None and self.organization_id not in wanted.organization_ids:
-            page = Page([], 0, readable=True)
-        else:
-            page = self._store.list(
-                metadata=metadata,
-                query=wanted.query,
-                is_archived=wanted.is_archived,
-                sorting=wanted.sorting,
-                limit=wanted.limit,
-                offset=offset,
-            )
-        if not page.readable:
-            raise _ServerError
-        pagination = {"total_count": page.total, "max_page": math.ceil(page.total / wanted.limit)}
-        items = ",".join(page.documents)
-        return _answer_text(200, f'{{"items":[{items}],"pagination":{json.dumps(pagination)}}}')
+        query = schemas.read_list_query(request.pairs)
+        return _answer_text(200, self._meters.list(query, schemas.metadata_query(request.pairs)))
 
     def _get(self, id_text: str) -> _Answer:
-        page = self._store.find_text(schemas.read_id(id_text))
-        if not page.documents:
-            raise _AnswerError(_not_found())
-        if not page.readable:
-            raise _ServerError
-        return _answer_text(200, page.documents[0])
+        return _answer_text(200, self._meters.get(schemas.read_id(id_text)))
 
     def _create(self, subject: _Subject, body: object) -> _Answer:
         create = schemas.read_create(body)
         self._check_organization(subject, create.organization_id)
-        sent = create.model_dump(mode="python", exclude={"organization_id"})
-        if _breaks_search(sent["filter"]):
-            raise _ServerError
-        with self._store.write():
-            created_at = self._store.now()
-            times = {"created_at": created_at, "modified_at": self._store.now(), "archived_at": None}
-            ids = {"id": str(uuid.uuid4()), "organization_id": self.organization_id}
-            written = {**sent, **ids, **times}
-            readable = _check_storable(written)
-            self._store.insert(_as_read(written), readable=readable)
-        return _meter(201, written, readable)
+        return _json(201, self._meters.create(create))
+
+    def _update(self, id_text: str, body: object) -> _Answer:
+        return _json(200, self._meters.update(*schemas.read_update(id_text, body)))
 
     def _check_organization(self, subject: _Subject, organization_id: uuid.UUID | None) -> None:
         entry: ErrorEntry = {"loc": ["body", "organization_id"], "input": organization_id}
         if subject.kind == "organization":
             if organization_id is not None:
                 message = "Setting organization_id is disallowed when using an organization token."
-                raise _polar_error({"type": "organization_token", "msg": message, **entry})
+                raise polar_error({"type": "organization_token", "msg": message, **entry})
         elif organization_id is None:
-            raise _polar_error({"type": "missing", "msg": "organization_id is required.", **entry})
+            raise polar_error({"type": "missing", "msg": "organization_id is required.", **entry})
         elif str(organization_id) != self.organization_id:
-            raise _polar_error({"type": "value_error", "msg": "Organization not found.", **entry})
-
-    def _update(self, id_text: str, body: object) -> _Answer:
-        meter_id, update = schemas.read_update(id_text, body)
-        with self._store.write():
-            stored = self._store.find(meter_id)
-            if stored is None:
-                raise _AnswerError(_not_found())
-            if stored.frozen:
-                _check_frozen(update)
-            if update.is_archived:
-                _check_archivable(stored.has_product, stored.has_benefit)
-            changes = _changes(update)
-            if update.is_archived is not None:
-                changes["archived_at"] = self._store.now() if update.is_archived else None
-            written = {**stored.document, **changes}
-            readable = _check_storable(written)
-            if changes:
-                written["modified_at"] = self._store.now()
-                # What did not change is answered as read, what did as it was sent (observed).
-                self._store.update({**written, **_as_read(changes)}, readable=readable)
-        return _meter(200, written, readable)
+            raise polar_error({"type": "value_error", "msg": "Organization not found.", **entry})
 
 
 def _authenticate(token: str | None) -> _Subject | None:
@@ -407,127 +326,13 @@ def _oauth_error(status: int, error: str, description: str, extra: str = "") -> 
     return _json(status, content, ("www-authenticate", challenge))
 
 
-def _polar_error(*entries: ErrorEntry) -> RequestError:
-    return RequestError(entries, "PolarRequestValidationError")
-
-
-def _not_found() -> _Answer:
-    return _json(404, {"error": "ResourceNotFound", "detail": "Not found"})
-
-
-def _check_frozen(update: schemas.MeterUpdate) -> None:
-    message = "This field can't be updated because the meter is already aggregating events."
-    entries = [
-        {"type": "forbidden", "loc": ["body", name], "msg": message, "input": getattr(update, name)}
-        for name in ("aggregation", "filter")
-        if name in update.model_fields_set
-    ]
-    if entries:
-        raise _polar_error(*entries)
-
-
-def _check_archivable(has_product: bool, has_benefit: bool) -> None:
-    if has_product:
-        reason = "attached to active products"
-    elif has_benefit:
-        reason = "referenced by active benefits"
-    else:
-        return
-    message = f"Cannot archive meter that is still {reason}"
-    raise _polar_error({"type": "value_error", "loc": ["body", "is_archived"], "msg": message, "input": True})
-
-
-def _changes(update: schemas.MeterUpdate) -> JsonObject:
-    """What a PATCH writes: each field that was sent, equal or not, but a null filter or aggregation."""
-    changes = update.model_dump(exclude_unset=True, exclude={"is_archived"})
-    for name in ("filter", "aggregation"):
-        if name in changes and changes[name] is None:
-            del changes[name]
-    if any(name in changes and changes[name] is None for name in ("name", "unit")):
-        raise _ServerError  # the columns allow no null (observed)
-    return changes
-
-
-def _check_storable(meter: JsonObject) -> bool:
-    """Whether the meter can be answered once it is stored. Raises _ServerError when it cannot even be stored:
-    PostgreSQL refuses NUL, lone surrogates, NaN, infinities and integers beyond its own (observed)."""
-    try:
-        text = json.dumps(meter, ensure_ascii=False, allow_nan=False)
-        text.encode()
-    except (ValueError, RecursionError):
-        raise _ServerError from None
-    if _NUL.search(text) or (meter["custom_multiplier"] or 0) > INT64_MAX:
-        raise _ServerError
-    return _depth(meter["filter"]) <= MAX_READABLE_DEPTH
-
-
-def _depth(clause: JsonObject) -> int:
-    """How many levels of filters there are; 0 for a clause that is no filter."""
-    depth, level = 0, [clause]
-    while level := [c for c in level if "clauses" in c]:
-        depth += 1
-        level = [inner for c in level for inner in c["clauses"]]
-    return depth
-
-
-def _breaks_search(clause: JsonObject) -> bool:
-    """Whether the look for matching events, which a POST makes, fails in PostgreSQL whatever the events."""
-    clauses = [clause]
-    for c in clauses:
-        clauses += c.get("clauses", ())
-    return len(clauses) > MAX_SEARCHABLE_CLAUSES or any(_compares_bool(c) for c in clauses if "operator" in c)
-
-
-def _compares_bool(clause: JsonObject) -> bool:
-    """Whether SQL compares by order what has none: a boolean (observed), or a time with a boolean (read)."""
-    operator, name = clause["operator"], clause["property"]
-    if not isinstance(clause["value"], bool) or name in ("name", "source"):
-        return False
-    return operator not in LIKE_OPERATORS if name == "timestamp" else operator in ORDER_OPERATORS
-
-
-def _as_read(meter: JsonObject) -> JsonObject:
-    """The fields of a meter as they come back from the database: PostgreSQL's jsonb keeps numbers as
-    decimals, and Polar strips another `metadata.` (observed)."""
-    read = dict(meter)
-    if "filter" in meter:
-        read["filter"] = _strip_clause(meter["filter"])
-    if "aggregation" in meter:
-        read["aggregation"] = _strip_clause(meter["aggregation"])
-    if "metadata" in meter:
-        read["metadata"] = {key: _jsonb(value) for key, value in meter["metadata"].items()}
-    return read
-
-
-def _strip_clause(clause: Mapping[str, Any]) -> JsonObject:
-    if "clauses" in clause:
-        return {**clause, "clauses": [_strip_clause(inner) for inner in clause["clauses"]]}
-    if "property" in clause:
-        return {**clause, "property": schemas.strip_prefix(clause["property"])}
-    return dict(clause)
-
-
-def _jsonb(value: str | float) -> str | float:
-    if not isinstance(value, float):
-        return value
-    exact = Decimal(repr(value))
-    # A number without decimals is an integer to JSON: `1e+16` has none, `1.0` has one.
-    return value + 0.0 if "." in format(exact, "f") else int(exact)
-
-
-def _meter(status: int, meter: JsonObject, readable: bool) -> _Answer:
-    if not readable:
-        raise _ServerError
-    return _json(status, meter)
-
-
 def _json(status: int, content: object, *headers: tuple[str, str]) -> _Answer:
     try:
         text = json.dumps(
             content, default=_encode, ensure_ascii=False, allow_nan=False, separators=(",", ":")
         )
     except (ValueError, RecursionError):
-        raise _ServerError from None
+        raise ServerError from None
     return _answer_text(status, text, *headers)
 
 
@@ -535,7 +340,7 @@ def _answer_text(status: int, text: str, *headers: tuple[str, str]) -> _Answer:
     try:
         body = text.encode()
     except UnicodeEncodeError:  # a lone surrogate in what is echoed
-        raise _ServerError from None
+        raise ServerError from None
     return _Answer(status, body, (("content-type", "application/json"), *headers))
 
 

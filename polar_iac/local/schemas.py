@@ -44,6 +44,11 @@ class RequestError(Exception):
         super().__init__(self.entries)
 
 
+def polar_error(*entries: ErrorEntry) -> RequestError:
+    """A 422 that Polar itself raises, once every field is well."""
+    return RequestError(entries, "PolarRequestValidationError")
+
+
 def strip_prefix(name: str) -> str:
     """A property as it is stored: without one leading `metadata.` (observed)."""
     return name.removeprefix("metadata.")

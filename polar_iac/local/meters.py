@@ -1,0 +1,212 @@
+"""What becomes of a meter: the rules behind the requests, once they say what they may.
+
+Polar breaks in some places, and so does this: ServerError is its 500.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import uuid
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from polar_iac.local import schemas
+from polar_iac.local.schemas import JsonObject, polar_error
+from polar_iac.local.store import Page, Store, StoredMeter
+
+MAX_READABLE_DEPTH = 127  # levels of filters that Polar can write as JSON (observed)
+MAX_SEARCHABLE_CLAUSES = 19_999  # 20,000 fail, 5,000 do not (observed); where between is not known
+INT64_MAX = 2**63 - 1
+
+ORDER_OPERATORS = {"gt", "gte", "lt", "lte"}
+LIKE_OPERATORS = {"like", "not_like"}
+
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+class NotFoundError(Exception):
+    """There is no such meter."""
+
+
+class ServerError(Exception):
+    """Polar has no answer here but a 500."""
+
+
+class Meters:
+    """The meters of one organization. What is read comes as JSON text, what is written as its answer."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def list(self, wanted: schemas.MeterListQuery, metadata: Mapping[str, list[str]]) -> str:
+        offset = wanted.limit * (wanted.page - 1)
+        texts = [wanted.query or "", *metadata, *(text for values in metadata.values() for text in values)]
+        # PostgreSQL takes no such offset (observed), and no NUL in any text (read).
+        if offset > INT64_MAX or any("\0" in text for text in texts):
+            raise ServerError
+        if wanted.organization_ids is not None and self._store.organization_id not in wanted.organization_ids:
+            page = Page([], 0, readable=True)
+        else:
+            page = self._store.list(
+                metadata=metadata,
+                query=wanted.query,
+                is_archived=wanted.is_archived,
+                sorting=wanted.sorting,
+                limit=wanted.limit,
+                offset=offset,
+            )
+        if not page.readable:
+            raise ServerError
+        pagination = {"total_count": page.total, "max_page": math.ceil(page.total / wanted.limit)}
+        return f'{{"items":[{",".join(page.documents)}],"pagination":{json.dumps(pagination)}}}'
+
+    def get(self, meter_id: str) -> str:
+        page = self._store.find_text(meter_id)
+        if not page.documents:
+            raise NotFoundError
+        if not page.readable:
+            raise ServerError
+        return page.documents[0]
+
+    def create(self, create: schemas.MeterCreate) -> JsonObject:
+        sent = create.model_dump(exclude={"organization_id"})
+        if _breaks_search(sent["filter"]):
+            raise ServerError
+        with self._store.write():
+            created_at = self._store.now()
+            times = {"created_at": created_at, "modified_at": self._store.now(), "archived_at": None}
+            ids = {"id": str(uuid.uuid4()), "organization_id": self._store.organization_id}
+            written = {**sent, **ids, **times}
+            readable = _check_storable(written)
+            self._store.insert(_as_read(written), readable=readable)
+        return _answerable(written, readable)
+
+    def update(self, meter_id: str, update: schemas.MeterUpdate) -> JsonObject:
+        with self._store.write():
+            stored = self._store.find(meter_id)
+            if stored is None:
+                raise NotFoundError
+            if stored.frozen:
+                _check_frozen(update)
+            if update.is_archived:
+                _check_archivable(stored)
+            changes = _changes(update)
+            if update.is_archived is not None:
+                changes["archived_at"] = self._store.now() if update.is_archived else None
+            written = {**stored.document, **changes}
+            readable = _check_storable(written)
+            if changes:
+                written["modified_at"] = self._store.now()
+                # What did not change is answered as read, what did as it was sent (observed).
+                self._store.update({**written, **_as_read(changes)}, readable=readable)
+        return _answerable(written, readable)
+
+
+def _answerable(meter: JsonObject, readable: bool) -> JsonObject:
+    """The meter that was written; Polar fails to answer it only after it is stored (observed)."""
+    if not readable:
+        raise ServerError
+    return meter
+
+
+def _check_frozen(update: schemas.MeterUpdate) -> None:
+    message = "This field can't be updated because the meter is already aggregating events."
+    entries = [
+        {"type": "forbidden", "loc": ["body", name], "msg": message, "input": getattr(update, name)}
+        for name in ("aggregation", "filter")
+        if name in update.model_fields_set
+    ]
+    if entries:
+        raise polar_error(*entries)
+
+
+def _check_archivable(meter: StoredMeter) -> None:
+    if meter.has_product:
+        reason = "attached to active products"
+    elif meter.has_benefit:
+        reason = "referenced by active benefits"
+    else:
+        return
+    message = f"Cannot archive meter that is still {reason}"
+    raise polar_error({"type": "value_error", "loc": ["body", "is_archived"], "msg": message, "input": True})
+
+
+def _changes(update: schemas.MeterUpdate) -> JsonObject:
+    """What a PATCH writes: each field that was sent, equal or not, but a null filter or aggregation."""
+    changes = update.model_dump(exclude_unset=True, exclude={"is_archived"})
+    for name in ("filter", "aggregation"):
+        if name in changes and changes[name] is None:
+            del changes[name]
+    if any(name in changes and changes[name] is None for name in ("name", "unit")):
+        raise ServerError  # the columns allow no null (observed)
+    return changes
+
+
+def _check_storable(meter: JsonObject) -> bool:
+    """Whether the meter can be answered once it is stored. Raises ServerError when it cannot even be stored:
+    PostgreSQL refuses NUL, lone surrogates, NaN, infinities and integers beyond its own (observed)."""
+    try:
+        text = json.dumps(meter, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (ValueError, RecursionError):
+        raise ServerError from None
+    if _NUL.search(text) or (meter["custom_multiplier"] or 0) > INT64_MAX:
+        raise ServerError
+    return _depth(meter["filter"]) <= MAX_READABLE_DEPTH
+
+
+def _depth(clause: JsonObject) -> int:
+    """How many levels of filters there are; 0 for a clause that is no filter."""
+    depth, level = 0, [clause]
+    while level := [c for c in level if "clauses" in c]:
+        depth += 1
+        level = [inner for c in level for inner in c["clauses"]]
+    return depth
+
+
+def _breaks_search(clause: JsonObject) -> bool:
+    """Whether the look for matching events, which a POST makes, fails in PostgreSQL whatever the events."""
+    clauses = [clause]
+    for c in clauses:
+        clauses += c.get("clauses", ())
+    return len(clauses) > MAX_SEARCHABLE_CLAUSES or any(_compares_bool(c) for c in clauses if "operator" in c)
+
+
+def _compares_bool(clause: JsonObject) -> bool:
+    """Whether SQL compares by order what has none: a boolean (observed), or a time with a boolean (read)."""
+    operator, name = clause["operator"], clause["property"]
+    if not isinstance(clause["value"], bool) or name in ("name", "source"):
+        return False
+    return operator not in LIKE_OPERATORS if name == "timestamp" else operator in ORDER_OPERATORS
+
+
+def _as_read(meter: JsonObject) -> JsonObject:
+    """The fields of a meter as they come back from the database: PostgreSQL's jsonb keeps numbers as
+    decimals, and Polar strips another `metadata.` (observed)."""
+    read = dict(meter)
+    if "filter" in meter:
+        read["filter"] = _strip_clause(meter["filter"])
+    if "aggregation" in meter:
+        read["aggregation"] = _strip_clause(meter["aggregation"])
+    if "metadata" in meter:
+        read["metadata"] = {key: _jsonb(value) for key, value in meter["metadata"].items()}
+    return read
+
+
+def _strip_clause(clause: Mapping[str, Any]) -> JsonObject:
+    if "clauses" in clause:
+        return {**clause, "clauses": [_strip_clause(inner) for inner in clause["clauses"]]}
+    if "property" in clause:
+        return {**clause, "property": schemas.strip_prefix(clause["property"])}
+    return dict(clause)
+
+
+def _jsonb(value: str | float) -> str | float:
+    if not isinstance(value, float):
+        return value
+    exact = Decimal(repr(value))
+    # A number without decimals is an integer to JSON: `1e+16` has none, `1.0` has one.
+    return value + 0.0 if "." in format(exact, "f") else int(exact)
