@@ -56,10 +56,6 @@ def command(function: Callable[..., int]) -> click.Command:
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             code = 130
-        except BrokenPipeError:
-            # Whoever read our output has gone; what was to be done is done or reported by the exit code.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = 1
         except Exception as error:  # noqa: BLE001  no traceback reaches a user
             code = _report(error, debug)
         context.exit(code)
@@ -68,6 +64,14 @@ def command(function: Callable[..., int]) -> click.Command:
         run = decorate(run)
     name = function.__name__.rstrip("_")
     return click.command(name, context_settings={"help_option_names": ["-h", "--help"]})(run)
+
+
+def _print(text: str) -> None:
+    """Results, on stdout. That nobody reads them any more (`| head`) is no reason to stop half-way."""
+    try:
+        click.echo(text, nl=False)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(error: Exception, debug: bool) -> int:
@@ -149,7 +153,7 @@ def validate(options: Options) -> int:
     from polar_iac import manifest
 
     found = manifest.read(options.file)
-    click.echo(f"{options.file}: {_count(len(found.meters), 'meter')} fine.")
+    _print(f"{options.file}: {_count(len(found.meters), 'meter')} fine.\n")
     return 0
 
 
@@ -199,7 +203,7 @@ def plan(
         organization_id=organization,
         targets=targets,
     )
-    click.echo(plan_json(found) if format_ == "json" else plan_text(found, str(options.file)), nl=False)
+    _print(plan_json(found) if format_ == "json" else plan_text(found, str(options.file)))
     if found.refusal:
         options.say("An apply of this would be refused: " + printable_lines(found.refusal))
     return 2 if detailed_exitcode and found.changes else 0
@@ -250,7 +254,7 @@ def apply(
             targets=targets,
             allow_archive=allow_archive,
         )
-        click.echo(plan_text(found, str(options.file)), nl=False)
+        _print(plan_text(found, str(options.file)))
         if found.refusal:
             raise RefusedError(found.refusal)
         if any(change.action != "blocked" for change in found.changes):
@@ -261,10 +265,10 @@ def apply(
                 record.learn_organization(organization)
             for event in executor.execute(found, manifest, live, client, record, parallelism=parallelism):
                 events.append(event)
-                click.echo(event_text(event), nl=False)
+                _print(event_text(event))
             record.finish(path)
     if events:
-        click.echo(result_text(events))
+        _print(result_text(events) + "\n")
     return 0 if all(isinstance(event, Done) for event in events) else 1
 
 

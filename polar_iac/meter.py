@@ -98,7 +98,7 @@ class Filter:
     def canonical(self) -> dict[str, Any]:
         """The filter with the clauses of each conjunction sorted: their order means nothing to Polar."""
         clauses = [c.canonical() for c in self.clauses]
-        return {"conjunction": self.conjunction, "clauses": sorted(clauses, key=canonical_json)}
+        return {"conjunction": self.conjunction, "clauses": sorted(clauses, key=_reading_order)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Filter:
@@ -113,6 +113,13 @@ class Filter:
             for c in _typed(data["clauses"], list)
         )
         return cls(_text(data["conjunction"]), tuple(clauses))
+
+
+def _reading_order(part: Mapping[str, Any]) -> tuple[bool, str]:
+    """Any total order would do; this one reads well: clauses by their property, filters after them."""
+    if "clauses" in part:
+        return True, canonical_json(part)
+    return False, canonical_json([part["property"], part["operator"], part["value"]])
 
 
 @dataclass(frozen=True, eq=False)

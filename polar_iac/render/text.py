@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from click import style
 
@@ -38,8 +39,10 @@ _HOUSEKEEPING = {
 }
 _COLUMN = 66
 """Where the right-hand notes begin."""
-_SHORT = 70
-"""The longest filter that is shown on one line."""
+_SHORT = 74
+"""The longest filter, or change of one, that is shown on one line."""
+_VALUES = 19
+"""Where the values of a meter begin, after its fields' names."""
 _CLIP = 100
 """The longest excerpt of a line of the user's."""
 
@@ -100,47 +103,59 @@ def _change(change: Change) -> Iterator[str]:
     yield _columns(f"  {SIGNS[change.action]} {title}", note, change.action)
     if change.action == "blocked":
         yield from _wrapped("blocked: " + printable(change.reason or ""), "      ")
-    for field in change.fields:
-        yield from _field(change, field)
-    for fact in change.evidence:
-        yield from _wrapped(("note: " if fact.severity == "info" else "") + printable(fact.text), "      ! ")
-
-
-def _field(change: Change, field: FieldChange) -> Iterator[str]:
     if change.action == "create":
-        yield from _created(field)
-        return
+        yield from _created({field.path: field.after for field in change.fields})
+    else:
+        for field in change.fields:
+            yield from _field(field)
+    for fact in change.evidence:
+        yield from _wrapped(printable(fact.text), "      ! " if fact.severity == "warning" else "      · ")
+
+
+def _field(field: FieldChange) -> Iterator[str]:
+    """What one field was and will be, whom it concerns, and who moved it."""
     note: str = field.impact
     if field.origin != "manifest":
         note += ", changed outside" if field.origin == "outside" else ", changed here and outside"
-    label = f"      {printable(field.path)}".ljust(18) + " "
-    if field.path == "filter":
-        short = f"{label}{expression(field.before)} → {expression(field.after)}"
-        if len(short) <= _COLUMN:
-            yield _columns(short, note)
+    name, _, key = field.path.partition(".")
+    if name == "filter":
+        short = f"{expression(field.before)} → {expression(field.after)}"
+        if len(short) <= _SHORT:
+            yield _columns(_labelled("filter", short), note)
         else:
-            yield _columns(label.rstrip(), note)
+            yield _columns(_labelled("filter", ""), note)
             yield from _outlined(filter_diff(field.before, field.after))
         return
-    write = aggregation if field.path == "aggregation" else value
-    yield _columns(f"{label}{write(field.before)} → {write(field.after)}", note)
+    write = aggregation if name == "aggregation" else value
+    told = f"{write(field.before)} → {write(field.after)}"
+    yield _columns(_labelled(name, f"{printable(key)}: {told}" if key else told), note)
 
 
-def _created(field: FieldChange) -> Iterator[str]:
-    label = f"      {printable(field.path)}".ljust(18) + " "
-    if field.path == "name":
-        return
-    if field.path == "filter":
-        short = expression(field.after)
-        if len(short) <= _SHORT:
-            yield label + short
-        else:
-            yield label.rstrip()
-            yield from _outlined(outline(field.after))
-    elif field.path == "aggregation":
-        yield label + aggregation(field.after)
+def _created(fields: Mapping[str, Any]) -> Iterator[str]:
+    """What a new meter would be; its name stands in the title."""
+    short = expression(fields["filter"])
+    if len(short) <= _SHORT:
+        yield _labelled("filter", short)
     else:
-        yield label + value(field.after)
+        yield _labelled("filter", "")
+        yield from _outlined(outline(fields["filter"]))
+    yield _labelled("aggregation", aggregation(fields["aggregation"]))
+    unit = [str(fields["unit"])] if "unit" in fields else []
+    custom = (name for name in ("custom_label", "custom_multiplier") if name in fields)
+    unit += [f"{name[7:]} {value(fields[name])}" for name in custom]
+    if unit:
+        yield _labelled("unit", ", ".join(unit))
+    metadata = [
+        f"{printable(path.partition('.')[2])}: {value(data)}"
+        for path, data in fields.items()
+        if path.startswith("metadata.")
+    ]
+    if metadata:
+        yield from _wrapped(", ".join(metadata), _labelled("metadata", "").ljust(_VALUES))
+
+
+def _labelled(label: str, text: str) -> str:
+    return (f"      {label}".ljust(_VALUES) + text).rstrip()
 
 
 def _outlined(lines: Iterator[Line]) -> Iterator[str]:
