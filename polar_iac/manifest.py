@@ -152,7 +152,10 @@ def _organizations(shapes: Shapes, node: source.Node) -> dict[str, str]:
 
 def _meters(shapes: Shapes, node: source.Node, project: str) -> dict[str, DesiredMeter]:
     found: dict[str, DesiredMeter] = {}
-    meters = shapes.map(node, "meters", "{}")
+    if isinstance(node, source.Scalar) and node.value is None:
+        shapes.fault(node, "meters is empty: write `meters: {}` if there are none")
+        return found
+    meters = shapes.map(node, "meters", "api-calls: {name: …, filter: …, aggregation: …}")
     if meters is None:
         return found
     for key in meters.keys:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from polar_iac import source
@@ -166,7 +167,7 @@ class MeterRules:
             return Filter(conjunction)  # Refused as a whole, and not read: it may be huge.
         clauses: list[Clause | Filter] = []
         for item in items:
-            if isinstance(item, source.Map) and ("clauses" in item.entries or "conjunction" in item.entries):
+            if isinstance(item, source.Map) and _is_filter(item.entries):
                 clauses.append(self.filter(item, item, depth + 1))
             else:
                 clauses.append(self.clause(item))
@@ -211,9 +212,8 @@ class MeterRules:
         if isinstance(value, Doubtful):
             self.shapes.fault(node, value.advice)
         elif type(value) is float:
-            self.shapes.fault(
-                node, f"value must be a whole number, got {got(node)}: Polar takes no fractions"
-            )
+            hint = ": Polar takes no fractions" if math.isfinite(value) else ""
+            self.shapes.fault(node, f"value must be a whole number, got {got(node)}{hint}")
         else:
             self.shapes.fault(node, f"value must be text, a whole number, true or false, got {got(node)}")
         return ""
@@ -321,6 +321,10 @@ _CLAUSE_KEYS = frozenset(CLAUSE_KEYS)
 _FILTER_KEYS = frozenset(FILTER_KEYS)
 _TOO_DEEP = f"filters may be nested {_MAX_DEPTH} levels deep: Polar would store more and then break on it"
 _TOO_WIDE = f"a filter may have {_MAX_CLAUSES:,} clauses: Polar takes many seconds for more, or fails"
+
+
+def _is_filter(entries: Mapping[str, source.Node]) -> bool:
+    return "clauses" in entries or ("conjunction" in entries and "property" not in entries)
 
 
 def _is_null(node: source.Node) -> bool:

@@ -20,6 +20,21 @@ _FOUND_ELSEWHERE: Mapping[str, str] = {
     "func": "it stands under aggregation",
     "ignore_changes": "it stands under lifecycle",
 }
+_HOW = {"version": ": begin the file with `version: 1`", "meters": ": write `meters: {}` if there are none"}
+_SAID_AS: Mapping[str, str] = {
+    **dict.fromkeys(("=", "==", "equals", "is"), "eq"),
+    **dict.fromkeys(("!=", "<>", "not", "neq"), "ne"),
+    ">": "gt",
+    ">=": "gte",
+    "<": "lt",
+    "<=": "lte",
+    "contains": "like",
+    "not_contains": "not_like",
+    "average": "avg",
+    "mean": "avg",
+    "distinct": "unique",
+}
+"""What the choices are called elsewhere."""
 
 
 class Shapes:
@@ -65,7 +80,7 @@ class Shapes:
             self.fault(key, f"unknown key `{clip(name)}`: {hint}")
         for name in required:
             if name not in node.entries and name not in meant:
-                self.fault(blamed, f"`{name}` is missing")
+                self.fault(blamed, f"`{name}` is missing{_HOW.get(name, '')}")
 
     def map(self, node: source.Node, what: str, example: str) -> source.Map | None:
         if isinstance(node, source.Map):
@@ -99,11 +114,10 @@ class Shapes:
         if text is None:
             return ""
         if text not in choices:
-            guess = nearest(text, choices)
+            said = _SAID_AS.get(text)
+            guess = said if said in choices else nearest(text, choices)
             hint = f": did you mean {guess}?" if guess else ""
-            self.fault(
-                node, f"{what} must be {', '.join(choices[:-1])} or {choices[-1]}, got {got(node)}{hint}"
-            )
+            self.fault(node, f"{what} must be one of {', '.join(choices)}, got {got(node)}{hint}")
         return text
 
     def slug(self, node: source.Node, what: str) -> str:
@@ -132,6 +146,8 @@ def got(node: source.Node) -> str:
         return "null" if node.text else "nothing"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and node.text.lower().lstrip("+-") in (".inf", ".nan"):
+        return node.text
     if isinstance(value, int | float):
         return f"the number {clip(node.text)}"
     return f"the text {json.dumps(clip(value), ensure_ascii=False)}"

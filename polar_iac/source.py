@@ -351,9 +351,7 @@ class _Builder:
     def expand(self, size: int, start: int, end: int) -> None:
         self.expanded += size
         if self.expanded > MAX_EXPANSION:
-            message = (
-                f"aliases make this file larger than {MAX_EXPANSION:,} values: write less of it with aliases"
-            )
+            message = f"with its aliases this file has more than {MAX_EXPANSION:,} values: use fewer"
             raise self.stop(start, message, end)
 
     def close(self, node: Map) -> int:

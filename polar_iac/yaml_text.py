@@ -122,6 +122,7 @@ def decode(data: bytes | str) -> str:
 
 # --- Text that is no YAML ---
 
+_CONFLICT = re.compile(r"^(?:<{7}|={7}|>{7})(?= |$)", re.MULTILINE)
 _QUOTE = "put the text in quotes"
 _TAB = "a tab indents this line: YAML wants spaces"
 _REASONS: Mapping[str, str] = {
@@ -150,12 +151,15 @@ def explain(error: Any, text: str) -> tuple[int, str]:
     index = error.problem_mark.index if error.problem_mark else 0
     opened = error.context_mark.index if error.context_mark else index
     character = text[index : index + 1]
+    if conflict := _CONFLICT.search(text):
+        return conflict.start(), "git left a merge conflict here: resolve it first"
     if problem == "found unexpected end of stream" and "quoted" in context:
         return opened, "this quote is never closed"
     if problem.startswith("did not find expected ',' or"):
-        line = len(re.findall(r"\r\n|\r|\n", text[:index])) + 1
-        where = f"on line {line}" if character else "before the end of the file"
-        return opened, f"this bracket is not closed: `{problem[-2]}` or a comma is missing {where}"
+        if not text[index:].strip():
+            return opened, f"this bracket is never closed with `{problem[-2]}`"
+        line = len(re.findall(r"\r\n|\r|\n", text[:opened])) + 1
+        return index, f"a comma or `{problem[-2]}` is missing before this, after the bracket on line {line}"
     if problem == "did not find expected node content":
         return index, f"a value is missing before `{character}`" if character else "a value is missing"
     if problem == "found character that cannot start any token":
