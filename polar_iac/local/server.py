@@ -30,6 +30,7 @@ class _Connection(HTTPConnection):
 class _Server(Server):
     ConnectionClass = _Connection
     keep_alive_conn_limit = 1000
+    expiration_interval = 0.1  # seconds between looks for idle connections, and so until a stop is seen
 
 
 @contextmanager

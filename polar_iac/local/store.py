@@ -204,8 +204,8 @@ class Store:
             conditions.append("(" + " OR ".join([f"({same_key}) = ?"] * len(texts)) + ")")
             values += [value for text in texts for value in (key, text)]
         # Rows that sort as equals have no order on Polar: they are repeated and lost across pages (observed).
-        # Here every other page sees them the other way round.
-        tie = "number" if offset // limit % 2 == 0 else "number DESC"
+        # Here each page has an order of its own; on the first they come as they were made.
+        tie = f"number % {offset // limit + 1}, number"
         order = ", ".join([*(_ORDER[criterion] for criterion in sorting), tie])
         return self._page(" AND ".join(conditions), values, order, limit=limit, offset=offset)
 

@@ -1,0 +1,95 @@
+"""The official SDK against the embedded Polar: it reads every answer with its own models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from polar.base import PolarClientError, PolarRateLimitError
+from polar.v2026_04 import Polar
+from polar.v2026_04.errors import HTTPValidationError, ResourceNotFound
+
+from polar_iac.local import LocalPolar, RateLimit, serving
+
+
+@pytest.fixture
+def app() -> Iterator[LocalPolar]:
+    with closing(LocalPolar()) as app:
+        yield app
+
+
+@pytest.fixture
+def polar(app: LocalPolar) -> Iterator[Polar]:
+    with serving(app) as url, Polar("polar_oat_sdk", base_url=url) as polar:
+        yield polar
+
+
+def test_a_meters_life(app: LocalPolar, polar: Polar) -> None:
+    created = polar.meters.create(
+        name="AI tokens",
+        filter={
+            "conjunction": "or",
+            "clauses": [
+                {"property": "metadata.model", "operator": "like", "value": "gpt"},
+                {"conjunction": "and", "clauses": [{"property": "n", "operator": "gte", "value": 10}]},
+            ],
+        },
+        aggregation={"func": "sum", "property": "tokens"},
+        unit="custom",
+        custom_label="1K tokens",
+        custom_multiplier=1000,
+        metadata={"env": "prod", "tier": 3, "ratio": 0.5, "beta": False},
+    )
+    assert created.organization_id == app.organization_id
+    assert created.metadata == {"env": "prod", "tier": 3, "ratio": 0.5, "beta": False}
+    assert polar.meters.get(created.id) == created
+
+    renamed = polar.meters.update(created.id, name="Tokens", unit="token")
+    assert (renamed.name, renamed.unit, renamed.custom_label) == ("Tokens", "token", "1K tokens")
+    assert renamed.filter == created.filter
+
+    archived = polar.meters.update(created.id, is_archived=True)
+    assert archived.archived_at is not None
+    assert polar.meters.list(is_archived=False).items == []
+    assert [m.id for m in polar.meters.list(metadata={"env": "prod"}).items] == [created.id]
+    assert polar.meters.update(created.id, is_archived=False).archived_at is None
+
+
+def test_every_page(polar: Polar) -> None:
+    filter_: dict[str, object] = {"conjunction": "and", "clauses": []}
+    names = [f"Meter {i:02}" for i in range(25)]
+    for name in names:
+        polar.meters.create(name=name, filter=filter_, aggregation={"func": "count"})  # type: ignore[arg-type]
+    assert [m.name for m in polar.meters.iter_list(limit=10, sorting=["created_at"])] == names
+    assert polar.meters.list(limit=10).pagination.max_page == 3
+
+
+def test_errors_are_typed(polar: Polar) -> None:
+    with pytest.raises(ResourceNotFound) as missing:
+        polar.meters.get("22222222-2222-4222-9222-222222222222")
+    assert missing.value.error.detail == "Not found"
+
+    with pytest.raises(HTTPValidationError) as invalid:
+        polar.meters.create(
+            name="ab", filter={"conjunction": "and", "clauses": []}, aggregation={"func": "count"}
+        )
+    (entry,) = invalid.value.error.detail or []
+    assert (entry.type, entry.loc) == ("string_too_short", ["body", "name"])
+
+    with pytest.raises(PolarClientError) as forbidden:
+        polar.meters.list(request_access_token="polar_oat_noscope_1")
+    assert forbidden.value.status_code == 403
+
+
+def test_the_rate_limit_is_understood() -> None:
+    with (
+        closing(LocalPolar(rate_limit=RateLimit(2))) as app,
+        serving(app) as url,
+        Polar("polar_oat_sdk", base_url=url) as polar,
+    ):
+        polar.meters.list()
+        polar.meters.list()
+        with pytest.raises(PolarRateLimitError) as limited:
+            polar.meters.list()
+    assert limited.value.retry_after == 60
