@@ -384,33 +384,32 @@ def _changed_fields(
     """What differs between live and after, field by field in reading order. Equality decided before."""
     if replace(live, archived=False) == after:
         return
-    was, then = live.canonical, after.canonical
+    was, then, recorded = _by_path(live), _by_path(after), _by_path(base) if base else None
     for path in sorted(_explain(was, then), key=_reading_order):
-        name, _, sub = path.partition(".")
-        before = was[name].get(sub) if sub else was[name]
-        wanted = then[name].get(sub) if sub else then[name]
+        before, wanted = was.get(path), then.get(path)
         yield FieldChange(
             path,
             before,
             wanted,
-            IMPACT[name],
-            _origin(name, sub, base, before, wanted),
+            IMPACT[path.partition(".")[0]],
+            _origin(before, wanted, recorded.get(path)) if recorded else "manifest",
             manifest.span(desired.key, path.split(".", 1)),
         )
 
 
+def _by_path(spec: MeterSpec) -> dict[str, Any]:
+    """The canonical values by path: a field's name, or `metadata.KEY`."""
+    values = {name: spec.canonical[name] for name in IMPACT if name != "metadata"}
+    return values | {f"metadata.{key}": value for key, value in spec.canonical["metadata"].items()}
+
+
 def _explain(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
-    """The paths of the fields that differ: a field's name, or `metadata.KEY`."""
+    """The paths whose values differ."""
     from deepdiff import DeepDiff  # slow to import, and only a plan with changes needs it
 
-    tree = DeepDiff(before, after, view="tree")
-    paths = set()
-    for levels in tree.values():
-        for level in levels:
-            name, *rest = level.path(output_format="list")
-            if name != "archived":
-                paths.add(f"{name}.{rest[0]}" if name == "metadata" and rest else name)
-    return paths
+    # Two specs that share few paths are still compared path by path, and not as one changed whole.
+    tree = DeepDiff(before, after, view="tree", threshold_to_diff_deeper=0)
+    return {level.path(output_format="list")[0] for levels in tree.values() for level in levels}
 
 
 def _reading_order(path: str) -> tuple[int, str]:
@@ -418,15 +417,11 @@ def _reading_order(path: str) -> tuple[int, str]:
     return list(IMPACT).index(name), sub
 
 
-def _origin(name: str, sub: str, base: MeterSpec | None, live: Any, wanted: Any) -> Origin:
-    """Who moved the two apart since the last apply. Without a base only the manifest can be named."""
-    if base is None:
+def _origin(live: Any, wanted: Any, recorded: Any) -> Origin:
+    """Who moved the two apart since the last apply."""
+    if canonical_json(recorded) == canonical_json(live):
         return "manifest"
-    value = base.canonical[name]
-    recorded = canonical_json(value.get(sub) if sub else value)
-    if recorded == canonical_json(live):
-        return "manifest"
-    return "outside" if recorded == canonical_json(wanted) else "both"
+    return "outside" if canonical_json(recorded) == canonical_json(wanted) else "both"
 
 
 def _create_fields(desired: DesiredMeter, manifest: Manifest) -> Iterator[FieldChange]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,7 +39,10 @@ def desired(meters: Mapping[str, Any], **top: Any) -> Manifest:
 
 
 def manifest_text(meters: Mapping[str, Any], **top: Any) -> str:
-    return json.dumps({"version": 1, "project": PROJECT, **top, "meters": meters}, indent=2)
+    """JSON that the YAML parser takes: it knows no surrogate pairs, and some characters only escaped."""
+    document = {"version": 1, "project": PROJECT, **top, "meters": meters}
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda m: f"\\u{ord(m[0]):04x}", text)
 
 
 def spec(**fields: Any) -> MeterSpec:
