@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,6 @@ from tests.build import ORGANIZATION, identifier, meter
 from tests.serve import Answer, Served, answer_json, scripted, served_polar
 
 OPENAPI = Path(__file__).parent.parent.parent / "shared" / "polar-openapi.json"
-
-
-@pytest.fixture
-def polar() -> Iterator[Served]:
-    with served_polar() as served:
-        yield served
 
 
 def client(url: str, token: str = "polar_oat_test", **options: Any) -> PolarClient:

@@ -1,0 +1,59 @@
+"""The real command in a subprocess, in a directory of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.build import manifest_text
+
+COMMAND = [sys.executable, "-m", "polar_iac"]
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """This process's environment without anything of Polar's or GitHub's, and with `variables`."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("POLAR_", "GITHUB_")) and name not in ("NO_COLOR", "FORCE_COLOR")
+    }
+    return {**kept, "PYTHONWARNINGS": "error", **variables}
+
+
+@dataclass
+class Workspace:
+    """A directory with a manifest. `environ` holds what the command sees besides."""
+
+    path: Path
+    environ: dict[str, str]
+
+    def write(self, meters: Mapping[str, Any], **top: Any) -> None:
+        (self.path / "meters.yaml").write_text(manifest_text(meters, **top), encoding="utf-8")
+
+    def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=self.path,
+            env=clean_environment(**(self.environ | variables)),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def ok(self, *arguments: str, **variables: str) -> str:
+        """The output of a command that must succeed."""
+        done = self.run(*arguments, **variables)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def lock(self, environment: str = "sandbox") -> dict[str, Any]:
+        text = (self.path / f"meters.{environment}.lock.json").read_text(encoding="utf-8")
+        return dict(json.loads(text))

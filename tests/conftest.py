@@ -1,0 +1,24 @@
+"""Fixtures that several tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.command import Workspace
+from tests.serve import Served, served_polar
+
+
+@pytest.fixture
+def polar() -> Iterator[Served]:
+    """An embedded Polar on loopback, empty."""
+    with served_polar() as served:
+        yield served
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, polar: Served) -> Workspace:
+    """A directory whose sandbox is `polar`."""
+    return Workspace(tmp_path, polar.environ())
