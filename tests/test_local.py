@@ -22,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polar_iac.errors import PolarIacError
 from polar_iac.local import LocalPolar, RateLimit, server, serving
 
 ANY_FILTER = {"conjunction": "and", "clauses": []}
@@ -605,7 +606,7 @@ class TestTheDatabase:
         with closing(LocalPolar(path)) as second, client(second) as polar:
             assert second.organization_id == first.organization_id == meter["organization_id"]
             assert get(polar, meter) == meter
-        with pytest.raises(ValueError, match=first.organization_id):
+        with pytest.raises(PolarIacError, match=first.organization_id):
             LocalPolar(path, organization_id=UNKNOWN)
         with closing(LocalPolar(organization_id=UNKNOWN)) as given:
             assert given.organization_id == UNKNOWN
@@ -614,8 +615,14 @@ class TestTheDatabase:
         path = tmp_path / "polar.db"
         with closing(sqlite3.connect(path)) as db:
             db.execute("PRAGMA user_version = 99")
-        with pytest.raises(ValueError, match="layout 99"):
+        with pytest.raises(PolarIacError, match="layout 99"):
             LocalPolar(path)
+
+    @pytest.mark.parametrize("name", ["none/polar.db", "text"])
+    def test_what_is_no_database_is_named(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "text").write_text("no database, although it is long enough to be one" * 20)
+        with pytest.raises(PolarIacError, match=f"{name}: cannot open the local Polar"):
+            LocalPolar(tmp_path / name)
 
     def test_reset_leaves_the_organization(self, app: LocalPolar, polar: httpx.Client) -> None:
         before = create(polar, metadata={"a": 1})

@@ -196,7 +196,8 @@ class LocalPolar:
         return [] if request.method == "HEAD" else [answer.body]
 
     def _answer(self, request: _Request) -> _Answer:
-        """The checks that come before any other (observed), then all the rest."""
+        """The checks that come before any other (observed; the texts of the first two are assumed), then
+        all the rest."""
         version = request.header("polar-version") or DEFAULT_VERSION
         try:
             if request.method in ("POST", "PUT", "PATCH") and request.content_length is None:

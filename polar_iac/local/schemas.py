@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar
 
-from annotated_types import Ge, Le, MaxLen
 from pydantic import (
     UUID4,
     AfterValidator,
@@ -82,7 +81,7 @@ class FilterConjunction(StrEnum):
 class FilterClause(BaseModel):
     property: Property
     operator: FilterOperator
-    value: Annotated[str, MaxLen(1000)] | Annotated[int, Ge(-(2**31)), Le(2**31 - 1)] | bool
+    value: Annotated[str, Field(max_length=1000)] | Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] | bool
 
 
 class Filter(BaseModel):

@@ -12,13 +12,15 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from polar_iac.errors import PolarIacError
 
 JsonObject = dict[str, Any]
 
@@ -30,7 +32,7 @@ CREATE TABLE state (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
     organization_id TEXT NOT NULL,
     last_time TEXT NOT NULL
-) STRICT;
+);
 CREATE TABLE meter (
     number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -43,14 +45,14 @@ CREATE TABLE meter (
     frozen INTEGER NOT NULL DEFAULT 0,
     has_product INTEGER NOT NULL DEFAULT 0,
     has_benefit INTEGER NOT NULL DEFAULT 0
-) STRICT;
+);
 CREATE INDEX meter_created_at ON meter (created_at);
 CREATE TABLE metadata (
     meter_number INTEGER NOT NULL REFERENCES meter (number) ON DELETE CASCADE,
     key TEXT NOT NULL,
     text TEXT NOT NULL,
     PRIMARY KEY (meter_number, key)
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 """
 
 _ORDER = {
@@ -88,18 +90,22 @@ class Store:
     def __init__(self, path: Path | str, organization_id: str | None) -> None:
         self._lock = threading.RLock()
         # One connection for all threads: ":memory:" has no other way, and a request takes a millisecond.
-        self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            self._db.create_function("ilike", 2, _ilike, deterministic=True)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute("PRAGMA foreign_keys = ON")
-            self.organization_id = self._open(organization_id)
-        except BaseException:
-            self._db.close()
-            raise
+            with ExitStack() as undo:
+                self._db = sqlite3.connect(
+                    path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                )
+                undo.callback(self._db.close)
+                self.organization_id = self._open(organization_id)
+                undo.pop_all()
+        except (sqlite3.Error, ValueError) as e:
+            raise PolarIacError(f"{path}: cannot open the local Polar: {e}") from e
 
     def _open(self, organization_id: str | None) -> str:
+        self._db.create_function("ilike", 2, _ilike, deterministic=True)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA foreign_keys = ON")
         with self.write() as db:
             (layout,) = db.execute("PRAGMA user_version").fetchone()
             if layout == 0:
