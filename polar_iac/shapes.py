@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 
@@ -150,4 +149,4 @@ def got(node: source.Node) -> str:
         return node.text
     if isinstance(value, int | float):
         return f"the number {clip(node.text)}"
-    return f"the text {json.dumps(clip(value), ensure_ascii=False)}"
+    return f'the text "{clip(value)}"'

@@ -115,7 +115,9 @@ class Document:
     def span(self, start: int, end: int) -> SourceSpan:
         line = self.line(start)
         begin = self._lines[line - 1]
-        stop = max(start + 1, min(end, begin + len(self._excerpt(line))))
+        length = len(self._excerpt(line))
+        start = min(start, begin + length)  # What is empty may stand behind the last line break.
+        stop = max(start + 1, min(end, begin + length))
         return SourceSpan(self.file, line, start - begin + 1, stop - begin + 1)
 
     def _excerpt(self, line: int) -> str:
@@ -319,7 +321,7 @@ class _Builder:
             scalar.plain = True
         elif tag in _TYPES:
             self.problem(
-                scalar.start, f"{clip(scalar.text)!r} does not fit its tag {_short(tag)}", scalar.end
+                scalar.start, f'"{clip(scalar.text)}" does not fit its tag {_short(tag)}', scalar.end
             )
         else:
             self.problem(start, _UNKNOWN_TAG.format(_short(tag)), scalar.end)
@@ -378,7 +380,7 @@ class _Builder:
                 )
             elif key.text in keys:
                 line = self.document.line(keys[key.text].start)
-                message = f"the key {clip(key.text)!r} is here twice: the first is on line {line}"
+                message = f"the key `{clip(key.text)}` is here twice: the first is on line {line}"
                 hint = "; write <<: [*one, *two]" if key.text == "<<" else ""
                 self.problem(key.start, message + hint, key.end)
             else:

@@ -73,7 +73,7 @@ def resolve(text: str) -> Value:
     if _NOT_FINITE.fullmatch(text):
         return float(text.replace(".", ""))
     if _DATE.fullmatch(text):
-        return Doubtful(text, f'{text} without quotes is a date: put it in quotes, "{text}"')
+        return Doubtful(text, f'{clip(text)} without quotes is a date: put it in quotes, "{clip(text)}"')
     return text
 
 
@@ -82,7 +82,11 @@ def _too_long(text: str) -> Doubtful:
 
 
 def clip(text: str, width: int = 40) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+    """A text of the user's as a message shows it: short, and without what a terminal would act on."""
+    short = text if len(text) <= width else f"{text[: width - 1]}…"
+    if short.isprintable():
+        return short
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
@@ -150,7 +154,7 @@ def explain(error: Any, text: str) -> tuple[int, str]:
     problem, context = error.problem or "", error.context or ""
     index = error.problem_mark.index if error.problem_mark else 0
     opened = error.context_mark.index if error.context_mark else index
-    character = text[index : index + 1]
+    character = clip(text[index : index + 1])
     if conflict := _CONFLICT.search(text):
         return conflict.start(), "git left a merge conflict here: resolve it first"
     if problem == "found unexpected end of stream" and "quoted" in context:
@@ -163,7 +167,9 @@ def explain(error: Any, text: str) -> tuple[int, str]:
     if problem == "did not find expected node content":
         return index, f"a value is missing before `{character}`" if character else "a value is missing"
     if problem == "found character that cannot start any token":
-        return index, _TAB if character == "\t" else f"unquoted text cannot begin with {character}: {_QUOTE}"
+        return index, _TAB if text[
+            index
+        ] == "\t" else f"unquoted text cannot begin with {character}: {_QUOTE}"
     if problem.startswith("mapping values"):
         if re.search(r":\s", text[text.rfind("\n", 0, index) + 1 : index]):
             return index, f"a second `: ` on one line: {_QUOTE}, or break the line"
