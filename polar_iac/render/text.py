@@ -118,6 +118,8 @@ def _field(field: FieldChange) -> Iterator[str]:
     if field.origin != "manifest":
         note += ", changed outside" if field.origin == "outside" else ", changed here and outside"
     name, _, key = field.path.partition(".")
+    if name.startswith("custom_"):
+        name, key = "unit", name.removeprefix("custom_")
     if name == "filter":
         short = f"{expression(field.before)} → {expression(field.after)}"
         if len(short) <= _SHORT:

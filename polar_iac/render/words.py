@@ -103,11 +103,15 @@ def filter_diff(before: Mapping[str, Any], after: Mapping[str, Any], depth: int 
     Clauses that are equal are left out, filters that share most are compared inside, and a clause about the
     same property stands beside its former self.
     """
-    if before["conjunction"] != after["conjunction"] or not before["clauses"] or not after["clauses"]:
-        yield Line("-", depth, _head(before))
-        yield Line("+", depth, _head(after))
+    heads = _head(before), _head(after)
+    if heads[0] != heads[1]:
+        yield Line("-", depth, heads[0])
+        yield Line("+", depth, heads[1])
+    elif before["conjunction"] != after["conjunction"]:  # of nothing, in two ways
+        yield Line("-", depth, f"{heads[0]} ({printable(before['conjunction'])})")
+        yield Line("+", depth, f"{heads[1]} ({printable(after['conjunction'])})")
     else:
-        yield Line(" ", depth, _head(before))
+        yield Line(" ", depth, heads[0])
     same, gone, new = _partition(before["clauses"], after["clauses"])
     if same:
         yield Line(" ", depth + 1, f"… {same} unchanged")
