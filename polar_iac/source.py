@@ -16,7 +16,6 @@ from typing import Any
 from polar_iac.errors import Diagnostic, DiagnosticError, SourceSpan
 from polar_iac.yaml_text import (
     SUSPECT,
-    UNPRINTABLE,
     UnreadableError,
     Value,
     clip,
@@ -24,6 +23,7 @@ from polar_iac.yaml_text import (
     explain,
     nearest,
     resolve,
+    unprintable,
 )
 
 MAX_DEPTH = 300
@@ -181,11 +181,11 @@ def parse(data: bytes | str, file: str) -> Document:
     except MarkedYAMLError as error:
         document.problem(*explain(error, document.text))
     except YAMLError as error:
-        found = UNPRINTABLE.search(document.text)
-        what = (
-            f"the control character U+{ord(found[0]):04X}: remove it" if found else f"not valid YAML: {error}"
-        )
-        document.problem(found.start() if found else 0, what)
+        start = unprintable(document.text)
+        if start is None:
+            document.problem(0, f"not valid YAML: {clip(str(error), 200)}")
+        else:
+            document.problem(start, f"the control character U+{ord(document.text[start]):04X}: remove it")
     except _StopError:
         pass
     else:
