@@ -316,9 +316,9 @@ def _offline_unknown(desired: DesiredMeter, record: Record) -> _Effect | _Blocke
 def _frozen_reason(fields: Sequence[str]) -> str:
     verb = "differs" if len(fields) == 1 else "differ"
     return (
-        f"{' and '.join(fields)} {verb}, but Polar has frozen filter and aggregation, since the meter already "
-        "aggregates events. Nothing of this meter is changed. Put back what Polar has; to bill by another rule, "
-        "declare a new meter under another key, move the prices to it, and archive this one."
+        f"{' and '.join(fields)} {verb}, but Polar has frozen filter and aggregation, since the meter "
+        "already aggregates events. Nothing of this meter is changed. Put back what Polar has; to bill by "
+        "another rule, declare a new meter under another key, move the prices to it, and archive this one."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -121,8 +121,9 @@ def scripted(answer: Callable[[str, str, bytes], Answer]) -> Iterator[tuple[str,
             self.send_response(status)
             for name, value in {"content-length": str(len(payload)), **headers}.items():
                 self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(payload)
+            with suppress(BrokenPipeError, ConnectionResetError):  # whoever asked had no patience
+                self.end_headers()
+                self.wfile.write(payload)
 
         do_GET = do_POST = do_PATCH = _answer  # noqa: N815
 

@@ -88,7 +88,7 @@ class TestTheMainJob:
         ],
     )
     def test_the_documentations_own_bodies_are_sent(self, tmp_path: Path, documented: dict[str, Any]) -> None:
-        """And an answer as the documentation shows it, without unit, custom_* and archived_at, is accepted."""
+        """And an answer as the documentation shows it, without unit or archived_at, is accepted."""
 
         def answer(method: str, _path: str, _body: bytes) -> Answer:
             if method == "GET":

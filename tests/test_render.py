@@ -135,8 +135,8 @@ def test_nothing_to_do() -> None:
     ],
 )
 def test_filter_diffs(name: str, before: Any, after: Any) -> None:
-    sides = (Filter.from_json(side).canonical() for side in (before, after))
-    lines = [f"{line.sign} {'  ' * line.depth}{line.text}\n" for line in filter_diff(*sides)]
+    one, two = (Filter.from_json(side).canonical() for side in (before, after))
+    lines = [f"{line.sign} {'  ' * line.depth}{line.text}\n" for line in filter_diff(one, two)]
     golden(f"filter-{name}.txt", "".join(lines))
 
 

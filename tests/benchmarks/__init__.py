@@ -1,0 +1,1 @@
+"""Timings of the whole command, side by side with the least that could do the same."""

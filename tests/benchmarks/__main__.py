@@ -1,0 +1,100 @@
+"""`python -m tests.benchmarks [--runs N]`: whole processes in turn, the medians and their ratio."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.command import COMMAND, clean_environment
+
+LOAD = "import pathlib, sys; from ruamel.yaml import YAML; YAML(typ='safe').load(pathlib.Path(sys.argv[1]))"
+BLOCK = """\
+  meter-{n}:
+    name: Meter {n}
+    unit: custom
+    custom_label: token
+    custom_multiplier: 1000
+    filter:
+      conjunction: and
+      clauses:
+        - property: name
+          operator: eq
+          value: event-{n}
+        - conjunction: or
+          clauses:
+            - {{property: model, operator: like, value: gpt-4}}
+            - {{property: tokens, operator: gte, value: {n}}}
+    aggregation:
+      func: sum
+      property: tokens
+    metadata:
+      team: ai
+      tier: 2
+"""
+
+
+def manifest_of(count: int) -> str:
+    """A manifest of so many meters, twenty lines each."""
+    return "version: 1\nproject: bench\nmeters:\n" + "".join(BLOCK.format(n=n) for n in range(count))
+
+
+def seconds(command: Sequence[str], directory: Path) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, cwd=directory, env=clean_environment(), stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - start
+
+
+def compare(
+    title: str, ours: Sequence[str], least: Sequence[str], directory: Path, runs: int, aim: float
+) -> None:
+    """Run the two in turn, so that a drift of the machine's speed meets both."""
+    seconds(ours, directory), seconds(least, directory)
+    pairs = [(seconds(ours, directory), seconds(least, directory)) for _ in range(runs)]
+    mine, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
+    ratio = statistics.median(a / b for a, b in pairs)
+    print(f"{title:34} {mine:8.3f} s {theirs:8.3f} s {ratio:8.2f} {aim:8.1f}", flush=True)
+
+
+def recorded(directory: Path, count: int) -> None:
+    """A lockfile that matches the manifest: an offline plan compares all and shows nothing."""
+    from polar_iac import lockfile, manifest
+    from polar_iac.lockfile import Lockfile
+    from polar_iac.meter import Record
+
+    meters = manifest.read(directory / "meters.yaml").meters
+    records = {
+        key: Record(f"{n:08x}-0000-4000-8000-000000000000", meter.spec)
+        for n, (key, meter) in enumerate(meters.items())
+    }
+    state = Lockfile("sandbox", "1dbfc517-0bbf-4301-9ba8-555ca42b9737", "bench", records)
+    lockfile.save(directory / "meters.sandbox.lock.json", state)
+    assert len(json.loads((directory / "meters.sandbox.lock.json").read_text())["meters"]) == count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--runs", type=int, default=7, help="counted runs of each command (7)")
+    runs = parser.parse_args().runs
+    print(f"{'median of ' + str(runs) + ' runs':34} {'ours':>10} {'least':>10} {'ratio':>8} {'aim <':>8}")
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        click = [sys.executable, "-c", "import click"]
+        compare("--help / import click", [*COMMAND, "--help"], click, directory, runs, 1.3)
+        for count in (1000, 10_000):
+            (directory / "meters.yaml").write_text(manifest_of(count))
+            recorded(directory, count)
+            load = [sys.executable, "-c", LOAD, "meters.yaml"]
+            compare(f"validate {count} / YAML load", [*COMMAND, "validate"], load, directory, runs, 1.0)
+            plan = [*COMMAND, "plan", "--offline", "-e", "sandbox"]
+            compare(f"offline plan {count} / YAML load", plan, load, directory, runs, 1.5)
+
+
+if __name__ == "__main__":
+    main()

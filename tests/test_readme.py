@@ -1,0 +1,87 @@
+"""What the README shows is what the tool prints."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from polar_iac import manifest
+from polar_iac.errors import DiagnosticError
+from polar_iac.render.text import diagnostics_text, plan_text
+from tests.build import desired, live, meter, plan, record
+
+README = Path(__file__).parent.parent / "README.md"
+LLM = {"property": "name", "operator": "eq", "value": "llm_call"}
+
+
+def shown(name: str, text: str) -> None:
+    """Hold the block after `<!-- output: NAME -->` against `text`; REGENERATE=1 writes it."""
+    block = re.compile(rf"(<!-- output: {name} -->\n```\n)(.*?)(```\n)", re.DOTALL)
+    readme = README.read_text(encoding="utf-8")
+    if os.environ.get("REGENERATE"):
+        readme = block.sub(lambda found: found[1] + text + found[3], readme)
+        README.write_text(readme, encoding="utf-8")
+    found = block.search(readme)
+    assert found is not None
+    assert found[2] == text
+
+
+def test_plan() -> None:
+    def tokens(least: int) -> dict[str, object]:
+        either = [
+            {"property": "model", "operator": "like", "value": "gpt-4"},
+            {"property": "tokens", "operator": "gte", "value": least},
+        ]
+        clauses = [LLM, {"conjunction": "or", "clauses": either}]
+        return {
+            "filter": {"conjunction": "and", "clauses": clauses},
+            "aggregation": {"func": "sum", "property": "tokens"},
+        }
+
+    embedding = {**LLM, "value": "embedding"}
+    manifest_ = desired(
+        {
+            "embeddings": meter(name="Embeddings", filter={"conjunction": "and", "clauses": [embedding]}),
+            "llm-tokens": meter(name="LLM token usage", **tokens(1000), metadata={"owner": "kim"}),
+            "exports": meter(name="Exports", archived=True),
+        }
+        | {f"m{n}": meter() for n in range(12)}
+    )
+    recorded = {"llm-tokens": record(1, name="LLM tokens", **tokens(100), metadata={"owner": "kim"})}
+    recorded |= {"exports": record(2, name="Exports")} | {f"m{n}": record(3 + n) for n in range(12)}
+    meters = [
+        live(1, "llm-tokens", name="LLM tokens", **tokens(100), metadata={"owner": "ana"}),
+        live(2, "exports", name="Exports"),
+        *(live(3 + n, f"m{n}") for n in range(12)),
+    ]
+    shown("plan", click.unstyle(plan_text(plan(manifest_, recorded, meters), "meters.yaml")))
+
+
+def test_errors() -> None:
+    text = """\
+version: 1
+project: acme-billing
+meters:
+  exports:
+    name: Exports
+    filter:
+      conjunction: and
+      clauses:
+        - {property: name, operator: eq, value: export}
+        - {property: day, operator: gte, value: 2026-01-01}
+        - {property: size, opertor: gt, value: 1.5}
+    aggregation: {func: sum}
+"""
+    with pytest.raises(DiagnosticError) as caught:
+        manifest.load(text.encode(), "meters.yaml")
+    shown("errors", click.unstyle(diagnostics_text(caught.value.diagnostics)))
+
+
+def test_the_manifest_it_shows_is_right() -> None:
+    block = re.search(r"```yaml\n(version: 1\n.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    assert set(manifest.load(block[1].encode(), "README.md").meters) == {"llm-tokens", "old-exports"}
