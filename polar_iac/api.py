@@ -28,6 +28,8 @@ PAGE = 100
 _ATTEMPTS = 6
 _MAX_REDIRECTS = 3
 
+OnPage = Callable[[int, int], None]
+
 
 class ApiError(PolarIacError):
     """Polar, or the way to it, did not do what was asked. `status` is None when there was no answer."""
@@ -54,19 +56,55 @@ class TransientError(ApiError):
     """No usable answer: the same request may succeed later. A write may have been done all the same."""
 
 
+class StoppedError(ApiError):
+    """The run was asked to end while it waited; nothing was sent since."""
+
+
+class Stop:
+    """The wish to end a run early, from a signal or a deadline. The first reason counts."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.reason: str | None = None
+
+    def request(self, reason: str) -> None:
+        self.reason = self.reason or reason
+        self._event.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Let so many seconds pass; whether the wish came meanwhile, or was there."""
+        return self._event.wait(seconds)
+
+
 class Clock(Protocol):
     """Seconds that only go forward, and a way to let some pass."""
 
     def now(self) -> float: ...
-    def sleep(self, seconds: float) -> None: ...
+    def sleep(self, seconds: float) -> None:
+        """Raises StoppedError when the run is to end."""
 
 
 class SystemClock:
+    def __init__(self, stop: Stop | None = None) -> None:
+        self._stop = stop or Stop()
+
     def now(self) -> float:
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+        if self._stop.wait(seconds):
+            raise StoppedError(self._stop.reason or "stopped")
+
+
+def look_repeatedly(look: Callable[[], bool], patience: float, clock: Clock) -> None:
+    """Look at least once, and again until `look` is content or `patience` seconds have passed.
+
+    Polar may read from a replica that lags (read): what was just written may not show at once.
+    """
+    end, pause = clock.now() + patience, 0.05
+    while not look() and (left := end - clock.now()) > 0:
+        clock.sleep(min(pause, left))
+        pause = min(pause * 2, 2.0)
 
 
 class RateGate:
@@ -159,9 +197,8 @@ class PolarClient:
         timeout: float = 30.0,
         retry_wait: float = 0.4,
     ) -> None:
-        self._organization = (
-            {} if token.startswith(ORGANIZATION_TOKEN) else {"organization_id": organization_id}
-        )
+        own = token.startswith(ORGANIZATION_TOKEN) or organization_id is None
+        self._organization = {} if own else {"organization_id": str(organization_id)}
         self._clock = clock or SystemClock()
         self._gate = RateGate(self._clock, on_wait)
         self._retrying = tenacity.Retrying(
@@ -195,13 +232,16 @@ class PolarClient:
     ) -> None:
         self._http.close()
 
-    def list_meters(self) -> list[LiveMeter]:
-        """Every meter, archived ones too, oldest first: one request for each 100."""
-        return list(self._list({}))
+    def list_meters(self, on_page: OnPage = lambda _done, _of: None) -> list[LiveMeter]:
+        """Every meter, archived ones too, oldest first: one request for each 100.
 
-    def find_by_marker(self, marker: str) -> list[LiveMeter]:
-        """The meters, archived ones too, whose ownership marker is `marker`, oldest first."""
-        return list(self._list({f"metadata[{MARKER}]": marker}))
+        `on_page` is told how many pages were read, and of how many.
+        """
+        return list(self._list([], on_page))
+
+    def find_by_markers(self, *markers: str) -> list[LiveMeter]:
+        """The meters, archived ones too, that bear one of the markers, oldest first; from one replica."""
+        return list(self._list([(f"metadata[{MARKER}]", m) for m in markers], lambda _done, _of: None))
 
     def get_meter(self, meter_id: str) -> LiveMeter:
         """Raises NotFoundError when Polar does not know the id."""
@@ -215,11 +255,12 @@ class PolarClient:
         """Send a PATCH with exactly `body`; sending it again changes nothing more, so it may be repeated."""
         return self._retrying(lambda: _meter(self._send("PATCH", f"/meters/{meter_id}", json=body)))
 
-    def _list(self, query: Mapping[str, str]) -> Iterator[LiveMeter]:
+    def _list(self, query: Sequence[tuple[str, str]], on_page: OnPage) -> Iterator[LiveMeter]:
         seen: set[str] = set()
         page, last = 1, 1
         while page <= last:
-            params = {"sorting": "created_at", "limit": PAGE, "page": page, **query, **self._organization}
+            paging = [("sorting", "created_at"), ("limit", str(PAGE)), ("page", str(page))]
+            params = [*paging, *query, *self._organization.items()]
             answer = self._retrying(lambda params=params: _page(self._send("GET", "/meters/", params=params)))
             last = answer.pagination.max_page if answer.items else 0
             for item in answer.items:
@@ -227,6 +268,7 @@ class PolarClient:
                 if meter.id not in seen:
                     seen.add(meter.id)
                     yield meter
+            on_page(page, last)
             page += 1
 
     def _send(self, method: str, path: str, **content: Any) -> Any:
@@ -393,14 +435,16 @@ def _detail(response: httpx.Response) -> list[dict[str, Any]]:
         return []
 
 
-def check_base_url(url: str) -> str:
-    """An address that a token may be sent to: https, or http to this machine only.
+def check_base_url(url: str, *, allow_http: bool = False) -> str:
+    """An address that a token may be sent to: https, or http to this machine only, unless allowed.
 
     Raises PolarIacError otherwise.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
         raise PolarIacError("POLAR_BASE_URL is no address like https://api.polar.sh")
-    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-        raise PolarIacError(f"POLAR_BASE_URL would send the token unencrypted to {parts.hostname}: use https")
+    if parts.scheme == "http" and not allow_http and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise PolarIacError(
+            f"POLAR_BASE_URL would send the token unencrypted to {parts.hostname}: use https, or --allow-http"
+        )
     return url.rstrip("/").removesuffix("/v1")

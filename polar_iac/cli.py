@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,6 +17,7 @@ import click
 if TYPE_CHECKING:
     from polar_iac.lockfile import Lockfile
     from polar_iac.manifest import Manifest
+    from polar_iac.meter import LiveMeter, Record
 
 ENVIRONMENTS = ("production", "sandbox", "local")
 
@@ -32,9 +35,6 @@ class Options:
         """A word on the way, on stderr; nothing with --quiet."""
         if not self.quiet:
             click.echo(text, err=True)
-
-    def say_wait(self, seconds: float) -> None:
-        self.say(f"rate limited, going on in {seconds:.0f} s")
 
 
 def command(function: Callable[..., int]) -> click.Command:
@@ -64,14 +64,6 @@ def command(function: Callable[..., int]) -> click.Command:
         run = decorate(run)
     name = function.__name__.rstrip("_")
     return click.command(name, context_settings={"help_option_names": ["-h", "--help"]})(run)
-
-
-def _print(text: str) -> None:
-    """Results, on stdout. That nobody reads them any more (`| head`) is no reason to stop half-way."""
-    try:
-        click.echo(text, nl=False)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(error: Exception, debug: bool) -> int:
@@ -140,6 +132,43 @@ _target = click.option(
 )
 
 
+@dataclass(frozen=True)
+class Connection:
+    """How Polar is asked; seconds."""
+
+    timeout: float
+    lookup_timeout: float
+    allow_http: bool
+
+
+def _connection(function: Callable[..., int]) -> Callable[..., int]:
+    """The options of a command that talks to Polar, as one argument `connection`."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any, timeout: float, lookup_timeout: float, allow_http: bool, **rest: Any) -> int:
+        return function(*arguments, connection=Connection(timeout, lookup_timeout, allow_http), **rest)
+
+    for decorate in (
+        click.option("--allow-http", is_flag=True, help="Send the token unencrypted, to any host."),
+        click.option(
+            "--lookup-timeout",
+            type=click.FloatRange(min=0),
+            default=10,
+            show_default=True,
+            help="Seconds to look for what Polar may not show yet.",
+        ),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            default=30,
+            show_default=True,
+            help="Seconds to wait for one answer.",
+        ),
+    ):
+        run = decorate(run)
+    return run
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="polar-iac")
 def cli() -> None:
@@ -153,7 +182,7 @@ def validate(options: Options) -> int:
     from polar_iac import manifest
 
     found = manifest.read(options.file)
-    _print(f"{options.file}: {_count(len(found.meters), 'meter')} fine.\n")
+    click.echo(f"{options.file}: {_count(len(found.meters), 'meter')} fine.")
     return 0
 
 
@@ -166,6 +195,7 @@ def _count(count: int, noun: str) -> str:
 @_environment
 @_lockfile
 @_target
+@_connection
 @click.option("--offline", is_flag=True, help="Plan against the lockfile alone: no token, no network.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there are changes or blocked meters.")
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -174,39 +204,68 @@ def plan(
     environment: str | None,
     lockfile_path: Path | None,
     targets: tuple[str, ...],
+    connection: Connection,
     offline: bool,
     detailed_exitcode: bool,
     format_: str,
 ) -> int:
     """Show what an apply would change, and why."""
-    from polar_iac import environment as environments
     from polar_iac import journal
     from polar_iac.planner import make_plan
     from polar_iac.render.document import plan_json
     from polar_iac.render.text import plan_text
 
     manifest, path, recorded = _read(options, environment, lockfile_path, targets)
-    recorded = journal.fold(recorded, journal.read(journal.path_for(path)))
-    organization = environments.pinned_organization(manifest, recorded)
-    live = None
+    story = journal.read(journal.path_for(path), recorded)
+    live, organization = None, manifest.organizations.get(recorded.environment) or recorded.organization_id
     if not offline:
-        with environments.connect(
-            recorded.environment, os.environ, organization, path, options.say_wait
-        ) as client:
-            live = client.list_meters()
-        organization = environments.confirm_organization(organization, live, recorded.environment)
+        live, organization = _live(options, connection, manifest, path, recorded, story.meters)
     found = make_plan(
         manifest,
-        recorded.meters,
+        story.meters,
         live,
         environment=recorded.environment,
         organization_id=organization,
         targets=targets,
     )
-    _print(plan_json(found) if format_ == "json" else plan_text(found, str(options.file)))
+    click.echo(plan_json(found) if format_ == "json" else plan_text(found, str(options.file)), nl=False)
     if found.refusal:
         options.say("An apply of this would be refused: " + printable_lines(found.refusal))
     return 2 if detailed_exitcode and found.changes else 0
+
+
+def _live(
+    options: Options,
+    connection: Connection,
+    manifest: Manifest,
+    path: Path,
+    recorded: Lockfile,
+    records: Mapping[str, Record],
+) -> tuple[list[LiveMeter], str | None]:
+    """What Polar has, and whose it is; only read."""
+    from polar_iac import environment as environments
+    from polar_iac.api import SystemClock
+    from polar_iac.recovery import list_with
+    from polar_iac.terminal import Progress
+
+    organization = environments.pinned_organization(manifest, recorded)
+    clock = SystemClock()
+    with (
+        Progress("reading", options.quiet) as progress,
+        environments.connect(
+            recorded.environment,
+            os.environ,
+            organization,
+            path,
+            clock=clock,
+            on_wait=progress.wait,
+            timeout=connection.timeout,
+            allow_http=connection.allow_http,
+        ) as client,
+    ):
+        awaited = [record.id for record in records.values()]
+        live = list_with(awaited, client, connection.lookup_timeout, clock, progress.reach)
+    return live, environments.confirm_organization(organization, live, recorded.environment)
 
 
 @cli.add_command
@@ -214,61 +273,114 @@ def plan(
 @_environment
 @_lockfile
 @_target
+@_connection
 @click.option("-y", "--auto-approve", is_flag=True, help="Do not ask. Required without a terminal.")
 @click.option("--allow-archive", is_flag=True, help="Archive meters that are gone from the manifest.")
 @click.option(
     "--parallelism", type=click.IntRange(1, 32), default=4, show_default=True, help="Requests at a time."
 )
+@click.option(
+    "--lock-timeout",
+    type=click.FloatRange(min=0),
+    default=60,
+    show_default=True,
+    help="Seconds to wait for another run on this machine.",
+)
+@click.option("--deadline", type=click.FloatRange(min=0), help="Seconds after which nothing more is begun.")
 def apply(
     options: Options,
     environment: str | None,
     lockfile_path: Path | None,
     targets: tuple[str, ...],
+    connection: Connection,
     auto_approve: bool,
     allow_archive: bool,
     parallelism: int,
+    lock_timeout: float,
+    deadline: float | None,
 ) -> int:
     """Show the plan, ask, carry it out, and record each effect."""
     from polar_iac import environment as environments
-    from polar_iac import executor, journal, lockfile
+    from polar_iac import lockfile, terminal
+    from polar_iac.api import Stop, SystemClock
     from polar_iac.errors import RefusedError
+    from polar_iac.executor import execute
+    from polar_iac.journal import Journal, path_for
     from polar_iac.plan import Done
     from polar_iac.planner import make_plan
+    from polar_iac.recovery import observe
     from polar_iac.render.text import event_text, plan_text, result_text
 
-    manifest, path, recorded = _read(options, environment, lockfile_path, targets)
-    lockfile.state_directory(path)
-    recorded = journal.fold(recorded, journal.read(journal.path_for(path)))
-    organization = environments.pinned_organization(manifest, recorded)
-    with environments.connect(
-        recorded.environment, os.environ, organization, path, options.say_wait
-    ) as client:
-        live = client.list_meters()
+    _, path, _ = _read(options, environment, lockfile_path, targets)
+    stop = Stop()
+    clock = SystemClock(stop)
+    with (
+        lockfile.lock(path, lock_timeout, lambda holder: options.say(f"{holder} is at work: waiting for it")),
+        terminal.Progress("applying", options.quiet) as progress,
+        terminal.stopped_by_deadline(stop, deadline),
+        ExitStack() as stack,
+    ):
+        # Read again under the lock: the run that held it has written.
+        manifest, path, recorded = _read(options, environment, lockfile_path, targets)
+        organization = environments.pinned_organization(manifest, recorded)
+        client = stack.enter_context(
+            environments.connect(
+                recorded.environment,
+                os.environ,
+                organization,
+                path,
+                clock=clock,
+                on_wait=progress.wait,
+                timeout=connection.timeout,
+                allow_http=connection.allow_http,
+            )
+        )
+        journal = stack.enter_context(Journal(path_for(path), recorded))
+        declared = {key: meter.spec for key, meter in manifest.meters.items()}
+        live, events = observe(
+            manifest.project, recorded.meters, declared, client, journal, connection.lookup_timeout, clock
+        )
         organization = environments.confirm_organization(organization, live, recorded.environment)
         found = make_plan(
             manifest,
-            recorded.meters,
+            journal.meters,
             live,
             environment=recorded.environment,
             organization_id=organization,
             targets=targets,
             allow_archive=allow_archive,
         )
-        _print(plan_text(found, str(options.file)))
+        for event in events:
+            terminal.print_result(event_text(event))
+        terminal.print_result(plan_text(found, str(options.file)))
         if found.refusal:
             raise RefusedError(found.refusal)
-        if any(change.action != "blocked" for change in found.changes):
-            _confirm(recorded.environment, auto_approve)
-        events = []
-        with journal.Journal(journal.path_for(path), recorded) as record:
-            if organization and recorded.organization_id != organization:
-                record.learn_organization(organization)
-            for event in executor.execute(found, manifest, live, client, record, parallelism=parallelism):
+        if any(change.action != "blocked" for change in found.changes) and not auto_approve:
+            terminal.confirm(recorded.environment)
+        if organization and journal.organization_id != organization:
+            journal.learn_organization(organization)
+        progress.expect(len({c.key for c in found.changes} | {b.key for b in found.bookkeeping}))
+        with terminal.stopped_by_signals(stop, options.quiet):
+            for event in execute(
+                found,
+                manifest,
+                live,
+                client,
+                journal,
+                at_start=recorded.meters,
+                stop=stop,
+                parallelism=parallelism,
+                lookup_timeout=connection.lookup_timeout,
+                clock=clock,
+            ):
                 events.append(event)
-                _print(event_text(event))
-            record.finish(path)
+                progress.print(event_text(event))
+            journal.finish(path)
     if events:
-        _print(result_text(events) + "\n")
+        terminal.print_result(result_text(events) + "\n")
+    if stop.reason is not None:
+        options.say(f"stopped: {stop.reason}. The next apply goes on from here.")
+        return terminal.STOPPED.get(stop.reason, 1)
     return 0 if all(isinstance(event, Done) for event in events) else 1
 
 
@@ -319,21 +431,17 @@ def _read(
     return desired, path, recorded
 
 
-def _confirm(environment: str, auto_approve: bool) -> None:
-    if auto_approve:
-        return
-    if not sys.stdin.isatty():
-        raise click.UsageError("nobody can be asked here, without a terminal: approve with -y")
-    if environment == "production":
-        answer = click.prompt("This changes what customers are billed. Type `production` to apply", err=True)
-        if answer.strip() != "production":
-            raise click.Abort
-    else:
-        click.confirm(f"Apply this to {environment}?", abort=True, err=True)
+class _TerminatedError(BaseException):
+    """SIGTERM, where nothing has to be put in order first."""
+
+
+def _terminate(_number: int, _frame: object) -> NoReturn:
+    raise _TerminatedError
 
 
 def main() -> None:
     """The entry point: click's own errors exit 1, since 2 means that a plan has changes."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -344,4 +452,6 @@ def main() -> None:
         code = 1
     except KeyboardInterrupt:
         code = 130
+    except _TerminatedError:
+        code = 143
     sys.exit(code)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from polar_iac.api import BASE_URLS, ORGANIZATION_TOKEN, PolarClient, check_base_url
+from polar_iac.api import BASE_URLS, ORGANIZATION_TOKEN, Clock, PolarClient, check_base_url
 from polar_iac.errors import PolarIacError, RefusedError
 from polar_iac.lockfile import Lockfile, state_directory
 from polar_iac.manifest import Manifest
@@ -37,11 +37,16 @@ def connect(
     variables: Mapping[str, str],
     organization_id: str | None,
     lockfile: Path,
+    *,
+    clock: Clock,
     on_wait: Callable[[float], None],
+    timeout: float = 30.0,
+    allow_http: bool = False,
 ) -> Iterator[PolarClient]:
     """A client for the environment; `variables` is the process environment, the only source of tokens.
 
-    `local` is the embedded Polar, kept in the state directory beside the lockfile.
+    `local` is the embedded Polar, kept in the state directory beside the lockfile. `timeout` is that of one
+    request, in seconds.
     """
     if environment == "local":
         from httpx import WSGITransport
@@ -51,7 +56,7 @@ def connect(
         server = LocalPolar(state_directory(lockfile) / LOCAL_DATABASE)
         try:
             transport = WSGITransport(app=server)
-            with PolarClient("http://localhost", LOCAL_TOKEN, transport=transport, on_wait=on_wait) as client:
+            with PolarClient("http://localhost", LOCAL_TOKEN, transport=transport, clock=clock) as client:
                 yield client
         finally:
             server.close()
@@ -64,7 +69,12 @@ def connect(
         )
     base_url = _setting("POLAR_BASE_URL", environment, variables) or BASE_URLS[environment]
     with PolarClient(
-        check_base_url(base_url), token, organization_id=organization_id, on_wait=on_wait
+        check_base_url(base_url, allow_http=allow_http),
+        token,
+        organization_id=organization_id,
+        clock=clock,
+        on_wait=on_wait,
+        timeout=timeout,
     ) as client:
         yield client
 

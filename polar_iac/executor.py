@@ -5,11 +5,10 @@ Requests run in a pool of threads; the caller's thread alone writes the journal 
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from polar_iac.api import (
@@ -17,8 +16,11 @@ from polar_iac.api import (
     Clock,
     InvalidRequestError,
     PolarClient,
+    Stop,
+    StoppedError,
     SystemClock,
     TransientError,
+    look_repeatedly,
 )
 from polar_iac.errors import PolarIacError
 from polar_iac.journal import Journal
@@ -33,9 +35,7 @@ from polar_iac.meter import (
     merge_metadata,
 )
 from polar_iac.plan import Bookkeeping, Change, Done, Event, Failed, Left, Plan
-
-LOOKUP_TIMEOUT = 10.0
-"""Seconds for which a lookup by marker is repeated: Polar may read from a replica that lags (read)."""
+from polar_iac.recovery import LOOKUP_TIMEOUT, active_by_marker, list_with, settle_twins
 
 _HOPELESS = frozenset({401, 403})
 """Statuses that every further request would get too."""
@@ -58,6 +58,12 @@ class _Job:
     base: Record | None
     step: Literal["send", "look up"] = "send"
     posts: int = 0
+    number: int = 0
+    """Of its last POST, among all POSTs of the run."""
+    lost_at: int = 0
+    """How many POSTs the run had begun when the answer to this one was lost."""
+    over: bool = False
+    """Whether Polar is done with the lost POST: it answered, if not usefully."""
 
     @property
     def action(self) -> str:
@@ -82,6 +88,15 @@ class _Job:
         return self.change is None and not self.rewrites_marker
 
 
+@dataclass(frozen=True)
+class _Witness:
+    """A meter that this run created: the number of its POST, its marker and id."""
+
+    number: int
+    marker: str
+    id: str
+
+
 def execute(
     plan: Plan,
     manifest: Manifest,
@@ -89,22 +104,24 @@ def execute(
     client: PolarClient,
     journal: Journal,
     *,
+    at_start: Mapping[str, Record],
+    stop: Stop,
     parallelism: int = 4,
     lookup_timeout: float = LOOKUP_TIMEOUT,
     clock: Clock | None = None,
-    stop: threading.Event | None = None,
 ) -> Iterator[Event]:
-    """Do what the plan says; one meter's failure does not stop the others. Yields one event a key.
+    """Do what the plan says; one meter's failure does not stop the others. Yields one event a key, and one
+    for each second meter under a marker that was settled.
 
-    `live` is the list that the plan was made from. Once `stop` is set nothing more is begun. When an event
-    is yielded, the journal holds its effect. Raises PolarIacError when the journal cannot be written, or when
-    the first answer shows that the token belongs to another organisation than the pinned one.
+    `live` is the list that the plan was made from, `at_start` what the lockfile held when the run began. Once
+    `stop` is requested nothing more is begun. When an event is yielded, the journal holds its effect. Raises
+    PolarIacError when the journal cannot be written, or when the first answer shows that the token belongs to
+    another organisation than the pinned one.
     """
     for change in plan.changes:
         if change.action == "blocked":
             yield Left(change.key, change.action, change.reason or "")
-    stop = stop or threading.Event()
-    run = _Run(plan, manifest, client, journal, lookup_timeout, clock or SystemClock(), stop)
+    run = _Run(plan, manifest, client, journal, at_start, stop, lookup_timeout, clock or SystemClock(stop))
     jobs = _jobs(plan, manifest, journal)
     for job in jobs:
         if job.only_recorded:
@@ -117,6 +134,7 @@ def execute(
             remote.remove(first)
             yield from run.all(deque([first]), parallelism=1)
     yield from run.all(remote, parallelism)
+    yield from run.sweep()
 
 
 def _jobs(plan: Plan, manifest: Manifest, journal: Journal) -> list[_Job]:
@@ -126,9 +144,9 @@ def _jobs(plan: Plan, manifest: Manifest, journal: Journal) -> list[_Job]:
         bookkeeping[entry.key].append(entry)
     jobs = []
     for key in sorted({*changes, *bookkeeping}):
-        job = _Job(key, changes.get(key), bookkeeping[key], manifest.meters.get(key), journal.get(key))
+        job = _Job(key, changes.get(key), bookkeeping[key], manifest.meters.get(key), journal.meters.get(key))
         if job.base is None and job.was:
-            job.base = journal.get(job.was)
+            job.base = journal.meters.get(job.was)
         jobs.append(job)
     return jobs
 
@@ -141,16 +159,21 @@ class _Run:
     manifest: Manifest
     client: PolarClient
     journal: Journal
-    lookup_timeout: float
+    at_start: Mapping[str, Record]
+    stop: Stop
+    patience: float
     clock: Clock
-    interrupted: threading.Event
     hopeless: str | None = None
     failures_in_a_row: int = 0
+    posts: int = 0
+    witnesses: list[_Witness] = field(default_factory=list)
+    unheard: list[_Job] = field(default_factory=list)
+    """Creates that may have been done: the sweep at the end decides what is told of them."""
 
     @property
     def stopped(self) -> str | None:
         """Why nothing more is begun."""
-        return "interrupted" if self.interrupted.is_set() else self.hopeless
+        return self.stop.reason or self.hopeless
 
     def all(self, jobs: deque[_Job], parallelism: int) -> Iterator[Event]:
         """Run the jobs, so many at a time; what a stop leaves over is told as left."""
@@ -162,58 +185,101 @@ class _Run:
                     running[self._start(job, pool)] = job
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     job = running.pop(future)
-                    event = self._settle(job, future)
-                    if event:
-                        yield event
-                    else:
-                        jobs.appendleft(job)
+                    match self._settle(job, future):
+                        case "again":
+                            jobs.appendleft(job)
+                        case "unheard":
+                            self.unheard.append(job)
+                        case event:
+                            yield event
         for job in jobs:
-            yield Left(job.key, job.action, self.stopped or "")
+            if job.posts:
+                self.unheard.append(job)
+            else:
+                yield Left(job.key, job.action, self.stopped or "")
+
+    def sweep(self) -> Iterator[Event]:
+        """One last look at everything, where this run has created something: for what landed late, and for
+        markers that appeared twice. A run that was stopped leaves that to the next one."""
+        if self.posts and self.stop.reason is None:
+            try:
+                live = list_with(self.journal.created, self.client, self.patience, self.clock)
+            except ApiError as error:
+                yield Failed(
+                    "", "sweep", f"whether another run created the same meters is not known: {error}"
+                )
+            else:
+                yield from self._swept(live)
+        for job in self.unheard:
+            yield Failed(
+                job.key,
+                job.action,
+                f"Polar was sent this {job.posts} times and never answered, and no meter bears the marker "
+                "yet: apply again, which looks for it first",
+            )
+
+    def _swept(self, live: Sequence[LiveMeter]) -> Iterator[Event]:
+        by_marker = active_by_marker(live)
+        for job in list(self.unheard):
+            if found := by_marker.get(self._marker(job.key)):
+                self.unheard.remove(job)
+                yield self.record(job, found[0].id)
+        declared = {key: meter.spec for key, meter in self.manifest.meters.items()}
+        yield from settle_twins(
+            live,
+            self.plan.project,
+            self.journal.created,
+            self.at_start,
+            declared,
+            self.client,
+            self.journal,
+        )
+        self.journal.swept()
 
     def _start(self, job: _Job, pool: ThreadPoolExecutor) -> Future[LiveMeter | None]:
         if job.action != "create" or job.desired is None:
             return pool.submit(self._change, job)
         marker = self._marker(job.key)
         if job.step == "look up":
-            return pool.submit(self._look_up, marker)
+            return pool.submit(self._look_up, job, marker)
         self.journal.intend(job.key, marker, job.desired.spec)
         job.posts += 1
+        self.posts += 1
+        job.number = self.posts
         return pool.submit(self.client.create_meter, job.desired.spec.create_body(marker))
 
-    def _settle(self, job: _Job, future: Future[LiveMeter | None]) -> Event | None:
-        """Record what came of a step; None when the job has another step to go."""
+    def _settle(self, job: _Job, future: Future[LiveMeter | None]) -> Event | Literal["again", "unheard"]:
+        """Record what came of a step, and say what comes next."""
+        sent = job.action == "create" and job.step == "send"
         try:
             meter = future.result()
+        except StoppedError as error:
+            if sent:
+                self.journal.give_up(job.key)  # it was waiting, and never sent
+            return Left(job.key, job.action, str(error))
         except TransientError as error:
-            if job.action == "create" and job.step == "send":
+            if sent:
                 job.step = "look up"
-                return None
-            self._count_failure(error)
-            return Failed(job.key, job.action, str(error))
+                job.over, job.lost_at = error.status is not None, self.posts
+                return "again"
+            self.failures_in_a_row += 1
+            if self.failures_in_a_row >= _FAILURES_IN_A_ROW:
+                self.hopeless = f"not tried: {error}, {self.failures_in_a_row} times in a row"
+            return "unheard" if job.action == "create" else Failed(job.key, job.action, str(error))
         except ApiError as error:
-            if job.action == "create" and job.step == "send":
+            if sent:
                 self.journal.give_up(job.key)
             if error.status in _HOPELESS:
                 self.hopeless = f"not tried: {error}"
             return self._refused(job, error)
         self.failures_in_a_row = 0
         if meter is None:
-            if job.posts < _POSTS and self.stopped is None:
-                job.step = "send"
-                return None
-            return Failed(
-                job.key,
-                job.action,
-                f"Polar never answered {job.posts} times, and no meter bears the marker: apply again",
-            )
-        if job.action == "create":
+            job.step = "send"
+            return "again" if job.posts < _POSTS else "unheard"
+        if sent:
             self._check_organization(job, meter)
+            self.witnesses.append(_Witness(job.number, self._marker(job.key), meter.id))
         return self.record(job, meter.id)
-
-    def _count_failure(self, error: ApiError) -> None:
-        self.failures_in_a_row += 1
-        if self.failures_in_a_row >= _FAILURES_IN_A_ROW:
-            self.hopeless = f"not tried: {error}, {self.failures_in_a_row} times in a row"
 
     def record(self, job: _Job, meter_id: str) -> Done:
         """Write down what a key is now; a key that left the manifest is forgotten."""
@@ -222,7 +288,8 @@ class _Run:
         else:
             frozen = job.base is not None and job.base.id == meter_id and job.base.frozen
             record = Record(meter_id, job.desired.spec, frozen)
-            self.journal.record(job.key, record, was=job.was, created=job.action == "create")
+            created = job.action == "create" and job.step == "send"
+            self.journal.record(job.key, record, was=job.was, created=created)
         return Done(job.key, job.action, meter_id)
 
     def _refused(self, job: _Job, error: ApiError) -> Failed:
@@ -264,17 +331,24 @@ class _Run:
 
     # What follows runs in the pool.
 
-    def _look_up(self, marker: str) -> LiveMeter | None:
-        """The active meter that bears the marker, looked for patiently."""
-        end, pause = self.clock.now() + self.lookup_timeout, 0.1
-        while True:
-            active = [m for m in self.client.find_by_marker(marker) if not m.archived]
-            if active:
-                return active[0]
-            if self.clock.now() >= end:
-                return None
-            self.clock.sleep(pause)
-            pause = min(pause * 2, 2.0)
+    def _look_up(self, job: _Job, marker: str) -> LiveMeter | None:
+        """The oldest active meter that bears the marker, looked for patiently.
+
+        Where Polar's answer was an error the request is over, and a meter that this run created later is a
+        witness: a replica that shows the witness would show the meter too. A request that was given up
+        without an answer may still land, so nothing but patience helps.
+        """
+        found: list[LiveMeter] = []
+
+        def look() -> bool:
+            later = (w for w in self.witnesses if job.over and w.number > job.lost_at)
+            witness = next(later, None)
+            meters = self.client.find_by_markers(marker, *([witness.marker] if witness else []))
+            found.extend(active_by_marker(meters).get(marker, ()))
+            return bool(found) or any(witness and m.id == witness.id for m in meters)
+
+        look_repeatedly(look, self.patience, self.clock)
+        return found[0] if found else None
 
     def _change(self, job: _Job) -> LiveMeter:
         """Update, archive, unarchive or mark again, in one PATCH that carries only what changed."""

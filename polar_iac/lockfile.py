@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,47 @@ def dumps(lockfile: Lockfile) -> str:
 def save(path: Path, lockfile: Lockfile) -> None:
     """Write the lockfile so that at each moment, whatever crashes, either the old or the new one is there."""
     write_atomically(path, dumps(lockfile))
+
+
+@contextmanager
+def lock(path: Path, timeout: float, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lockfile at `path` against other runs on this machine.
+
+    The lock is on a file beside it, since replacing a file defeats a lock on it. `on_wait` is told who holds
+    it. Raises PolarIacError when it is not had in `timeout` seconds.
+    """
+    from filelock import FileLock, Timeout
+
+    beside = state_directory(path) / f"{path.name}.lock"
+    holder = beside.with_suffix(".holder")
+    held = FileLock(beside)
+    try:
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            on_wait(_holder(holder))
+            held.acquire(timeout=timeout)
+    except Timeout:
+        raise PolarIacError(
+            f"{_holder(holder)} is at work on {path}: wait for it, then run this again"
+        ) from None
+    except OSError as error:
+        raise PolarIacError(f"cannot lock {beside}: {error.strerror}") from error
+    try:
+        since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        write_atomically(holder, f"pid {os.getpid()} on {socket.gethostname()}, since {since}\n")
+        yield
+    finally:
+        with suppress(OSError):
+            holder.unlink()
+        held.release()
+
+
+def _holder(path: Path) -> str:
+    try:
+        return "another run (" + path.read_text(encoding="utf-8", errors="replace")[:200].strip() + ")"
+    except OSError:
+        return "another run"
 
 
 def write_atomically(path: Path, text: str) -> None:

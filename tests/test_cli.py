@@ -281,7 +281,7 @@ class TestRefusals:
         workspace.ok("apply", "-e", "sandbox", "-y")
         with served_polar(LocalPolar(organization_id=workspace.lock()["organization_id"])) as other:
             workspace.environ = other.environ()
-            done = workspace.run("apply", "-e", "sandbox", "-y")
+            done = workspace.run("apply", "-e", "sandbox", "-y", "--lookup-timeout", "0.2")
             assert done.returncode == 5
             assert "wrong organisation, environment or token" in done.stderr
             assert {e.method for e in other.tape.exchanges} == {"GET"}

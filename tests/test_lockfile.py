@@ -169,11 +169,12 @@ class TestJournal:
             record_.give_up("refused")
             record_.record("renamed", record(2), was="b")
             record_.forget("a")
-            story = journal.read(journal.path_for(path))
-            assert journal.fold(GOOD, story) == record_.state
-            assert journal.fold(journal.fold(GOOD, story), story) == record_.state
-            assert set(record_.state.meters) == {"new", "renamed"}
-            assert story.created == {identifier(3)}
+            story = journal.read(journal.path_for(path), GOOD)
+            assert story.meters == record_.meters
+            assert story.organization_id == identifier(9)
+            assert journal.read(journal.path_for(path), record_.state).meters == record_.meters
+            assert set(story.meters) == {"new", "renamed"}
+            assert story.created == {identifier(3): "new"}
             assert {key: (i.marker, i.spec.name) for key, i in story.unresolved.items()} == {
                 "lost": ("acme/lost", "Lost")
             }
@@ -188,7 +189,7 @@ class TestJournal:
         first = whole.index(b"\n") + 1
         for end in range(first, len(whole)):
             file.write_bytes(whole[:end])
-            assert set(journal.fold(GOOD, journal.read(file)).meters) == {"b"}
+            assert set(journal.read(file, GOOD).meters) == {"b"}
 
     def test_a_line_that_is_no_entry_is_told_with_its_place(self, tmp_path: Path) -> None:
         file = tmp_path / "journal"
@@ -202,7 +203,7 @@ class TestJournal:
         ):
             file.write_text('{"effect":"forget","key":"a"}\n' + line + "\n")
             with pytest.raises(PolarIacError, match=r"journal:2:1: error"):
-                journal.read(file)
+                journal.read(file, GOOD)
 
     def test_is_folded_and_removed_and_a_lockfile_without_news_is_left(self, tmp_path: Path) -> None:
         record_, path = self.open(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -31,7 +32,7 @@ def shown(name: str, text: str) -> None:
 
 
 def test_plan() -> None:
-    def tokens(least: int) -> dict[str, object]:
+    def tokens(least: int) -> dict[str, Any]:
         either = [
             {"property": "model", "operator": "like", "value": "gpt-4"},
             {"property": "tokens", "operator": "gte", "value": least},

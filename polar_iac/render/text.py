@@ -233,6 +233,7 @@ _PAST = {
     "moved": "moved",
     "marker": "marked",
     "refresh": "recorded",
+    "retire": "archived, a second meter of its marker:",
 }
 
 

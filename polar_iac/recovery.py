@@ -1,0 +1,142 @@
+"""What earlier or other runs left: unfinished creates are found, and two meters under one marker made one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from polar_iac.api import ApiError, Clock, OnPage, PolarClient, look_repeatedly
+from polar_iac.journal import Journal
+from polar_iac.meter import MARKER, LiveMeter, MeterSpec, Record
+from polar_iac.plan import Done, Event, Failed, Left
+
+LOOKUP_TIMEOUT = 10.0
+"""Seconds for which a lookup is repeated: Polar may read from a replica that lags (read)."""
+
+_MANY = 20
+"""Markers from which the whole list is cheaper to ask for, and its address shorter."""
+
+
+def finish_story(client: PolarClient, journal: Journal, patience: float, clock: Clock) -> None:
+    """Look for what the last run meant to create and never heard of, and record what is found.
+
+    Nothing is created here: the planner decides that, since the key may have left the manifest.
+    """
+    missing = dict(journal.unresolved)
+
+    def look() -> bool:
+        markers = [intent.marker for intent in missing.values()]
+        found = client.find_by_markers(*markers) if len(markers) < _MANY else client.list_meters()
+        oldest = {meters[0].marker: meters[0] for meters in active_by_marker(found).values()}
+        for key, intent in list(missing.items()):
+            if intent.marker in oldest:
+                journal.record(key, Record(oldest[intent.marker].id, intent.spec))
+                del missing[key]
+        return not missing
+
+    if missing:
+        look_repeatedly(look, patience, clock)
+    for key in missing:
+        journal.give_up(key)
+
+
+def observe(
+    project: str,
+    at_start: Mapping[str, Record],
+    declared: Mapping[str, MeterSpec],
+    client: PolarClient,
+    journal: Journal,
+    patience: float,
+    clock: Clock,
+) -> tuple[list[LiveMeter], list[Event]]:
+    """Finish the story that an earlier run left, and see what is live now, for the planner.
+
+    `at_start` is what the lockfile held when the run began.
+    """
+    finish_story(client, journal, patience, clock)
+    awaited = {record.id for record in journal.meters.values()} | set(journal.created)
+    live = list_with(awaited, client, patience, clock)
+    if not journal.created:
+        return live, []
+    events = settle_twins(live, project, journal.created, at_start, declared, client, journal)
+    if set(journal.created) <= {meter.id for meter in live}:
+        journal.swept()
+    retired = {event.id for event in events if isinstance(event, Done)}
+    return [meter for meter in live if meter.id not in retired], events
+
+
+def list_with(
+    awaited: Iterable[str],
+    client: PolarClient,
+    patience: float,
+    clock: Clock,
+    on_page: OnPage = lambda _done, _of: None,
+) -> list[LiveMeter]:
+    """Every meter; asked for again while meters with the `awaited` ids do not show."""
+    ids, live = set(awaited), list[LiveMeter]()
+
+    def look() -> bool:
+        live[:] = client.list_meters(on_page)
+        return ids <= {meter.id for meter in live}
+
+    look_repeatedly(look, patience, clock)
+    return live
+
+
+def active_by_marker(live: Iterable[LiveMeter]) -> dict[str, list[LiveMeter]]:
+    """The active meters by their marker; of each the oldest first, by time of creation and id."""
+    by_marker: dict[str, list[LiveMeter]] = defaultdict(list)
+    for meter in sorted(live, key=lambda m: (m.created_at, m.id)):
+        if meter.marker is not None and not meter.archived:
+            by_marker[meter.marker].append(meter)
+    return by_marker
+
+
+def settle_twins(
+    live: Sequence[LiveMeter],
+    project: str,
+    created: Collection[str],
+    at_start: Mapping[str, Record],
+    declared: Mapping[str, MeterSpec],
+    client: PolarClient,
+    journal: Journal,
+) -> list[Event]:
+    """Where two or more active meters bear one marker, archive those that this run made and that lose.
+
+    `created` holds the ids of 201s that this run holds, or that the journal it finishes held. The winner is
+    the id that the lockfile held when the run began, else the oldest: every run agrees on it. A loser's
+    marker is taken off in the same request. What this run did not create it leaves alone: the run that made
+    it settles it, or the next plan names it.
+    """
+    events: list[Event] = []
+    for marker, twins in active_by_marker(live).items():
+        owner, _, key = marker.partition("/")
+        ours = {meter.id for meter in twins if meter.id in created}
+        if len(twins) < 2 or not ours or owner != project:
+            continue
+        recorded = at_start.get(key)
+        winner = next((m for m in twins if recorded and m.id == recorded.id), twins[0])
+        known = journal.meters.get(key)
+        if known is None or known.id != winner.id:
+            # Another run's meter. What was applied to it is known only when it is as we declare it.
+            spec = declared.get(key)
+            same = spec is not None and spec == winner.spec
+            journal.record(key, Record(winner.id, spec if same else None))
+        for loser in twins:
+            if loser.id in ours - {winner.id}:
+                events.append(_retire(key, loser, winner, client))
+            elif loser.id != winner.id:
+                told = f"another run created {loser.id} under the same marker, later: plan again"
+                events.append(Left(key, "create", told))
+    return events
+
+
+def _retire(key: str, loser: LiveMeter, winner: LiveMeter, client: PolarClient) -> Event:
+    try:
+        # A PATCH replaces the whole object: what others added meanwhile is sent back.
+        metadata = {k: v for k, v in client.get_meter(loser.id).spec.metadata.items() if k != MARKER}
+        client.update_meter(loser.id, {"is_archived": True, "metadata": metadata})
+    except ApiError as error:
+        told = f"{loser.id} bears the same marker as {winner.id} and should be archived: {error}"
+        return Failed(key, "retire", told)
+    return Done(key, "retire", loser.id)
