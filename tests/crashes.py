@@ -1,0 +1,206 @@
+"""Trials of crash safety: a run is killed, stopped or raced, and what is left is held against the laws."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from polar_iac import lockfile
+from polar_iac.api import PolarClient
+from polar_iac.local import LocalPolar
+from polar_iac.lockfile import Lockfile
+from polar_iac.meter import MARKER, LiveMeter, MeterSpec, Record
+from tests.build import PROJECT, manifest_text, meter
+from tests.command import COMMAND, clean_environment
+from tests.zygote import Zygote
+
+LOCK = "meters.sandbox.lock.json"
+APPLY = ("apply", "-e", "sandbox", "-y", "-q", "--lookup-timeout", "0.1")
+
+BEFORE = {
+    "renamed": meter(name="Before"),
+    "marked": meter(metadata={"ours": 1, "gone": 1}),
+    "retiring": meter(name="Retiring"),
+    "old-key": meter(name="Moved"),
+}
+BACK = meter(name="Back")
+AFTER = {
+    "renamed": meter(name="After"),
+    "marked": meter(metadata={"ours": 2}),
+    "retiring": meter(name="Retiring", archived=True),
+    "new-key": meter(name="Moved"),
+    "back": BACK,
+    "new-1": meter(name="New one"),
+    "new-2": meter(name="New two", metadata={"a": 1}),
+    "new-3": meter(name="New three", unit="custom", custom_label="call"),
+}
+MANIFEST = manifest_text(AFTER, moved=[{"from": "old-key", "to": "new-key"}])
+EXPECTED = {
+    key: MeterSpec.from_json(block).fingerprint
+    for key, block in {**AFTER, "marked": meter(metadata={"ours": 2, "theirs": 9})}.items()
+    if not block.get("archived")
+}
+"""What is active after an apply that nothing disturbed."""
+WITHOUT_BASE = EXPECTED | {
+    "marked": MeterSpec.from_json(meter(metadata={"ours": 2, "theirs": 9, "gone": 1})).fingerprint
+}
+"""The same where the lockfile was lost first: what is not known to have been ours is not removed."""
+
+
+@dataclass
+class Scene:
+    """A served Polar in which something is to be changed; `url` is what the command sees of it."""
+
+    polar: LocalPolar
+    url: str
+    truth: PolarClient
+    """Past all faults, on a connection of its own."""
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {"POLAR_BASE_URL": self.url, "POLAR_ACCESS_TOKEN": "polar_oat_test"}
+
+    def furnish(self, directory: Path) -> dict[str, LiveMeter]:
+        """Everything as before: our meters, and foreign ones, which are returned."""
+        self.polar.reset()
+        records = {}
+        for key, block in {**BEFORE, "back": BACK}.items():
+            spec = MeterSpec.from_json(block)
+            made = self.truth.create_meter(spec.create_body(f"{PROJECT}/{key}"))
+            records[key] = Record(made.id, spec)
+            if key == "back":
+                self.truth.update_meter(made.id, {"is_archived": True})
+            if key == "marked":
+                theirs = {"ours": 1, "gone": 1, "theirs": 9, MARKER: f"{PROJECT}/marked"}
+                self.truth.update_meter(made.id, {"metadata": theirs})
+        foreign = [
+            self.truth.create_meter(meter(name="Unmarked")),
+            self.truth.create_meter(meter(metadata={MARKER: "other/new-1"})),
+        ]
+        state = Lockfile("sandbox", self.polar.organization_id, PROJECT, records)
+        lockfile.state_directory(directory / LOCK)
+        lockfile.save(directory / LOCK, state)
+        (directory / "meters.yaml").write_text(MANIFEST, encoding="utf-8")
+        return {meter.id: meter for meter in foreign}
+
+    def check(self, directory: Path, foreign: dict[str, LiveMeter], *, forgot: bool = False) -> None:
+        """Nothing is doubled, nothing is lost, nobody else's is touched."""
+        live = self.truth.list_meters()
+        active = {m.marker: m for m in live if not m.archived and m.id not in foreign}
+        ours = [m for m in live if not m.archived and m.id not in foreign]
+        doubled = [marker for marker, count in Counter(m.marker for m in ours).items() if count > 1]
+        assert not doubled, f"two active meters under {doubled}"
+        found = {(marker or "").partition("/")[2]: m.spec.fingerprint for marker, m in active.items()}
+        assert found == EXPECTED or (forgot and found == WITHOUT_BASE)
+        recorded = lockfile.read(directory / LOCK, "sandbox", PROJECT).meters
+        ids = {key: record.id for key, record in recorded.items() if key in EXPECTED}
+        assert ids == {(marker or "").partition("/")[2]: m.id for marker, m in active.items()}
+        assert {m.id: m for m in live if m.id in foreign} == foreign
+        assert not (directory / ".polar-iac" / f"{LOCK}.journal").exists()
+
+    def recover(self, zygote: Zygote, directory: Path) -> int:
+        """Apply until it succeeds; how often that took."""
+        for attempt in range(1, 6):
+            ended = zygote.run(directory, self.environ, *APPLY)
+            assert "Traceback" not in ended.output, ended.output
+            if ended.code == 0:
+                return attempt
+        raise AssertionError(f"five applies did not heal it: {ended.output}")
+
+
+def forget_everything(directory: Path) -> None:
+    """The runner died with its disk: no lockfile, no journal."""
+    (directory / LOCK).unlink(missing_ok=True)
+    (directory / ".polar-iac" / f"{LOCK}.journal").unlink(missing_ok=True)
+
+
+def valid_lockfile(directory: Path) -> None:
+    """At no time is it half written."""
+    json.loads((directory / LOCK).read_text(encoding="utf-8"))
+    lockfile.read(directory / LOCK, "sandbox", PROJECT)
+
+
+def killed_at(scene: Scene, zygote: Zygote, directory: Path, boundary: int, *, forget: bool) -> int:
+    """Kill -9 at the n-th boundary, then apply until it succeeds; the exit code of the killed run."""
+    foreign = scene.furnish(directory)
+    ended = zygote.run(directory, scene.environ, *APPLY, kill_at=boundary)
+    assert ended.code in (0, -signal.SIGKILL), ended.output
+    valid_lockfile(directory)
+    if forget:
+        forget_everything(directory)
+    scene.recover(zygote, directory)
+    scene.check(directory, foreign, forgot=forget)
+    return ended.code
+
+
+def killed_after(scene: Scene, zygote: Zygote, directory: Path, seconds: float, *, forget: bool) -> int:
+    """Kill -9 of the real command, started afresh, after so many seconds."""
+    foreign = scene.furnish(directory)
+    process = subprocess.Popen(
+        [*COMMAND, *APPLY],
+        cwd=directory,
+        env=clean_environment(**scene.environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    time.sleep(seconds)
+    process.kill()
+    code = process.wait()
+    valid_lockfile(directory)
+    if forget:
+        forget_everything(directory)
+    scene.recover(zygote, directory)
+    scene.check(directory, foreign, forgot=forget)
+    return code
+
+
+def stopped_after(scene: Scene, zygote: Zygote, directory: Path, seconds: float, number: int) -> int:
+    """SIGINT or SIGTERM after so many seconds: what was under way is recorded, and the next run goes on."""
+    foreign = scene.furnish(directory)
+    pid = zygote.start(directory, scene.environ, *APPLY)
+    time.sleep(seconds)
+    os.kill(pid, number)
+    ended = zygote.wait(pid, directory)
+    assert "Traceback" not in ended.output, ended.output
+    assert ended.code in (0, 128 + number), ended.output
+    if "new-1 created" in ended.output:
+        assert "new-1" in lockfile.read(directory / LOCK, "sandbox", PROJECT).meters
+    scene.recover(zygote, directory)
+    scene.check(directory, foreign)
+    return ended.code
+
+
+def raced(scene: Scene, zygote: Zygote, directory: Path, rng: random.Random) -> Any:
+    """Two applies of one manifest on two machines, with nothing shared but Polar; their exit codes."""
+    scene.polar.reset()
+    rooms = [directory / "one", directory / "two"]
+    for room in rooms:
+        room.mkdir(parents=True, exist_ok=True)
+        forget_everything(room)
+        (room / "meters.yaml").write_text(MANIFEST, encoding="utf-8")
+    pids = []
+    for room in rooms:
+        pids.append(zygote.start(room, scene.environ, *APPLY))
+        time.sleep(rng.random() * 0.1)
+    ended = [zygote.wait(pid, room) for pid, room in zip(pids, rooms, strict=True)]
+    for one in ended:
+        assert one.code in (0, 1), one.output
+        assert "Apply:" in one.output or "No changes" in one.output, one.output
+        assert "Traceback" not in one.output, one.output
+    again = [zygote.run(room, scene.environ, *APPLY) for room in rooms]
+    assert [one.code for one in again] == [0, 0], [one.output for one in again]
+    active = Counter(m.marker for m in scene.truth.list_meters() if not m.archived)
+    expected = {f"{PROJECT}/{key}" for key, block in AFTER.items() if not block.get("archived")}
+    assert active == dict.fromkeys(expected, 1)
+    ids = [lockfile.read(room / LOCK, "sandbox", PROJECT).meters for room in rooms]
+    assert {k: r.id for k, r in ids[0].items()} == {k: r.id for k, r in ids[1].items()}
+    return tuple(one.code for one in ended)

@@ -1,0 +1,135 @@
+"""Laws 4 and 6: kill -9 at every boundary and at random times, signals, and two runs at once."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polar_iac.api import PolarClient
+from polar_iac.local import LocalPolar, serving
+from tests import crashes
+from tests.crashes import Scene
+from tests.serve import served_polar
+from tests.zygote import Zygote, zygote
+
+
+@pytest.fixture(scope="module")
+def warmed() -> Iterator[Zygote]:
+    with zygote() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[Scene]:
+    with served_polar() as served, PolarClient(served.url, "polar_oat_truth") as truth:
+        yield Scene(served.polar, served.url, truth)
+
+
+def test_the_scene_itself(scene: Scene, warmed: Zygote, tmp_path: Path) -> None:
+    """Without a kill the expected state is reached, and there are boundaries to kill at."""
+    foreign = scene.furnish(tmp_path)
+    ended = warmed.run(tmp_path, scene.environ, *crashes.APPLY)
+    assert ended.code == 0, ended.output
+    assert ended.boundaries > 50
+    scene.check(tmp_path, foreign)
+
+
+@pytest.mark.parametrize("forget", [False, True], ids=["goes on", "lockfile and journal lost"])
+@pytest.mark.parametrize("part", range(4))
+def test_kill_at_every_boundary(
+    scene: Scene, warmed: Zygote, tmp_path: Path, part: int, forget: bool
+) -> None:
+    for boundary in range(part + 1, 1000, 4):
+        if crashes.killed_at(scene, warmed, tmp_path, boundary, forget=forget) == 0:
+            assert boundary > 50
+            return
+    raise AssertionError("there was always one more boundary")
+
+
+@pytest.fixture(scope="module")
+def slow_scene() -> Iterator[Scene]:
+    """A Polar that takes its time, so that a random moment lies between a request and its answer."""
+    polar = LocalPolar()
+
+    def slowly(environ: Any, start_response: Any) -> Any:
+        time.sleep(0.02)
+        return polar(environ, start_response)
+
+    with (
+        closing(polar),
+        serving(slowly) as url,
+        served_polar(polar) as served,
+        PolarClient(served.url, "polar_oat_truth") as truth,
+    ):
+        yield Scene(polar, url, truth)
+
+
+def test_kill_the_real_command_at_random_times(slow_scene: Scene, warmed: Zygote, tmp_path: Path) -> None:
+    rng = random.Random(3)
+    codes = Counter(
+        crashes.killed_after(slow_scene, warmed, tmp_path, rng.uniform(0.25, 0.9), forget=rng.random() < 0.5)
+        for _ in range(30)
+    )
+    assert codes[-signal.SIGKILL] >= 20
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_at_random_times(slow_scene: Scene, warmed: Zygote, tmp_path: Path, number: int) -> None:
+    rng = random.Random(number)
+    codes = Counter(
+        crashes.stopped_after(slow_scene, warmed, tmp_path, rng.uniform(0.05, 0.35), number)
+        for _ in range(15)
+    )
+    assert codes[128 + number] >= 5
+
+
+def test_races(slow_scene: Scene, warmed: Zygote, tmp_path: Path) -> None:
+    rng = random.Random(1)
+    codes = [crashes.raced(slow_scene, warmed, tmp_path, rng) for _ in range(15)]
+    assert len(codes) == 15
+
+
+def test_two_at_once_on_one_machine(slow_scene: Scene, warmed: Zygote, tmp_path: Path) -> None:
+    """The second waits for the first, and finds nothing to do; or says who is at work."""
+    foreign = slow_scene.furnish(tmp_path)
+    options = [arg for arg in crashes.APPLY if arg != "-q"]
+    first = warmed.start(tmp_path, slow_scene.environ, *options)
+    second = warmed.start(tmp_path, slow_scene.environ, *options)
+    ended = [warmed.wait(pid, tmp_path) for pid in (first, second)]
+    assert [one.code for one in ended] == [0, 0]
+    waited = [one for one in ended if "is at work" in one.output]
+    assert len(waited) == 1
+    assert re.search(
+        r"another run \(pid \d+ on \S+, since .* UTC\) is at work: waiting for it", waited[0].output
+    )
+    assert "No changes" in waited[0].output
+    slow_scene.check(tmp_path, foreign)
+    slow_scene.furnish(tmp_path)
+    first = warmed.start(tmp_path, slow_scene.environ, *options)
+    time.sleep(0.15)
+    late = warmed.run(tmp_path, slow_scene.environ, *options, "--lock-timeout", "0")
+    assert warmed.wait(first, tmp_path).code == 0
+    assert late.code == 1
+    assert re.search(
+        r"error: another run \(pid \d+ .*\) is at work on meters\.sandbox\.lock\.json", late.output
+    )
+
+
+def test_a_deadline_stops_in_order(slow_scene: Scene, warmed: Zygote, tmp_path: Path) -> None:
+    foreign = slow_scene.furnish(tmp_path)
+    ended = warmed.run(
+        tmp_path, slow_scene.environ, *crashes.APPLY, "--parallelism", "1", "--deadline", "0.2"
+    )
+    assert ended.code == 1
+    assert "not done" in ended.output
+    slow_scene.recover(warmed, tmp_path)
+    slow_scene.check(tmp_path, foreign)

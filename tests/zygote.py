@@ -1,0 +1,201 @@
+"""A warmed process that forks the command: hundreds of runs, each a process of its own that can be killed.
+
+`python -m tests.zygote` reads one JSON request a line and answers with one. Each child runs the real `main`;
+where a test asks for it, it dies by SIGKILL at the n-th boundary: before or after a journal write (or in the
+middle of it), a request, a response, the lockfile's write or its rename.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.command import clean_environment
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended: its exit code, negative for a signal, what it printed, and the boundaries it met."""
+
+    code: int
+    output: str
+    boundaries: int
+
+
+class Zygote:
+    """The warmed process, from the test's side."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.zygote"],
+            cwd=Path(__file__).parent.parent,
+            env=clean_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def close(self) -> None:
+        self._process.communicate()
+
+    def start(
+        self, directory: Path, environ: dict[str, str], *arguments: str, kill_at: int | None = None
+    ) -> int:
+        """Fork a run of the command in `directory`; its process id."""
+        request = {"cwd": str(directory), "environ": environ, "argv": arguments, "kill_at": kill_at}
+        return int(self._ask(request)["pid"])
+
+    def wait(self, pid: int, directory: Path) -> Ended:
+        code = int(self._ask({"wait": pid})["code"])
+        output = (directory / f"output.{pid}").read_text(errors="replace")
+        counted = directory / f"boundaries.{pid}"
+        return Ended(code, output, len(counted.read_bytes()) if counted.exists() else 0)
+
+    def run(
+        self, directory: Path, environ: dict[str, str], *arguments: str, kill_at: int | None = None
+    ) -> Ended:
+        return self.wait(self.start(directory, environ, *arguments, kill_at=kill_at), directory)
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return dict(json.loads(self._process.stdout.readline()))
+
+
+@contextmanager
+def zygote() -> Iterator[Zygote]:
+    warmed = Zygote()
+    try:
+        yield warmed
+    finally:
+        warmed.close()
+
+
+def _at_boundaries(meet: Callable[[], None]) -> None:
+    """Call `meet` wherever a crash would leave something half done."""
+    import httpx
+
+    from polar_iac import journal, lockfile
+
+    send, write, replace = httpx.HTTPTransport.handle_request, os.write, Path.replace
+    save = lockfile.save
+
+    def handle_request(self: Any, request: Any) -> Any:
+        meet()
+        response = send(self, request)
+        meet()
+        return response
+
+    def journal_write(handle: int, data: Any) -> int:
+        meet()
+        if len(data) > 1:
+            write(handle, data[: len(data) // 2])
+            meet()
+            data = data[len(data) // 2 :]
+            write(handle, data)
+            meet()
+            return len(data) + len(data) // 2 + 1_000_000  # all of it: the caller's slice is empty
+        return write(handle, data)
+
+    def met_replace(self: Path, target: Any) -> Path:
+        meet()
+        replaced = replace(self, target)
+        meet()
+        return replaced
+
+    def met_save(*arguments: Any) -> None:
+        meet()
+        save(*arguments)
+        meet()
+
+    httpx.HTTPTransport.handle_request = handle_request  # type: ignore[method-assign]
+    Path.replace = met_replace  # type: ignore[method-assign]
+    lockfile.save = met_save
+
+    class Os:
+        """`os` as the journal sees it."""
+
+        write = staticmethod(journal_write)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(os, name)
+
+    journal.os = Os()  # type: ignore[assignment]
+
+
+def _child(request: dict[str, Any]) -> None:
+    pid = os.getpid()
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(clean_environment(**request["environ"]))
+    output = os.open(f"output.{pid}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    counted = os.open(f"boundaries.{pid}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    numbers, lock = itertools.count(1), threading.Lock()
+    real_write = os.write
+
+    def meet() -> None:
+        with lock:
+            number = next(numbers)
+            real_write(counted, b".")
+            if number == request["kill_at"]:
+                os.kill(pid, signal.SIGKILL)
+
+    _at_boundaries(meet)
+    sys.argv = ["polar-iac", *request["argv"]]
+    from polar_iac.cli import main
+
+    code = 1
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(bool(end.code))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _serve() -> None:
+    # Warm: everything that an apply loads.
+    import deepdiff
+    import filelock
+    import tqdm
+
+    from polar_iac import cli, executor, local, planner, recovery, terminal
+    from polar_iac.render import document, text
+
+    assert all((deepdiff, filelock, tqdm, cli, executor, local, planner, recovery, terminal, document, text))
+    from _ruamel_yaml import CParser  # type: ignore[import-not-found]
+
+    assert CParser
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            _, status = os.waitpid(request["wait"], 0)
+            answer = {"code": os.waitstatus_to_exitcode(status)}
+        else:
+            pid = os.fork()
+            if pid == 0:
+                _child(request)
+            answer = {"pid": pid}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _serve()
