@@ -100,14 +100,12 @@ def _at_boundaries(meet: Callable[[], None]) -> None:
 
     def journal_write(handle: int, data: Any) -> int:
         meet()
-        if len(data) > 1:
-            write(handle, data[: len(data) // 2])
-            meet()
-            data = data[len(data) // 2 :]
-            write(handle, data)
-            meet()
-            return len(data) + len(data) // 2 + 1_000_000  # all of it: the caller's slice is empty
-        return write(handle, data)
+        half = len(data) // 2
+        written = write(handle, data[:half])
+        meet()
+        written += write(handle, data[half:])
+        meet()
+        return written
 
     def met_replace(self: Path, target: Any) -> Path:
         meet()
@@ -120,10 +118,6 @@ def _at_boundaries(meet: Callable[[], None]) -> None:
         save(*arguments)
         meet()
 
-    httpx.HTTPTransport.handle_request = handle_request  # type: ignore[method-assign]
-    Path.replace = met_replace  # type: ignore[method-assign]
-    lockfile.save = met_save
-
     class Os:
         """`os` as the journal sees it."""
 
@@ -132,7 +126,13 @@ def _at_boundaries(meet: Callable[[], None]) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(os, name)
 
-    journal.os = Os()  # type: ignore[assignment]
+    for owner, name, value in (
+        (httpx.HTTPTransport, "handle_request", handle_request),
+        (Path, "replace", met_replace),
+        (lockfile, "save", met_save),
+        (journal, "os", Os()),
+    ):
+        setattr(owner, name, value)
 
 
 def _child(request: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -78,6 +79,16 @@ def recorded(directory: Path, count: int) -> None:
     assert len(json.loads((directory / "meters.sandbox.lock.json").read_text())["meters"]) == count
 
 
+def measure(title: str, command: Sequence[str], directory: Path) -> None:
+    """One run of what takes long: its time, and the most memory that it held."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, cwd=directory, env=clean_environment(), stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    print(f"{title:34} {time.perf_counter() - start:8.1f} s {usage.ru_maxrss / 1024:8.0f} MiB", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--runs", type=int, default=7, help="counted runs of each command (7)")
@@ -94,6 +105,13 @@ def main() -> None:
             compare(f"validate {count} / YAML load", [*COMMAND, "validate"], load, directory, runs, 1.0)
             plan = [*COMMAND, "plan", "--offline", "-e", "sandbox"]
             compare(f"offline plan {count} / YAML load", plan, load, directory, runs, 1.5)
+        print(f"{'one run, against `local`':34} {'time':>10} {'memory':>12}")
+        for title, command in (
+            ("plan 10000 new", ["plan", "-e", "local"]),
+            ("apply 10000 new", ["apply", "-e", "local", "-y", "-q"]),
+            ("plan 10000 unchanged", ["plan", "-e", "local"]),
+        ):
+            measure(title, [*COMMAND, *command], directory)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,109 @@
+"""An apply of any size finishes under Polar's limits, at the speed they allow. Time is virtual."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from polar_iac.api import PolarClient, Stop
+from polar_iac.executor import execute
+from polar_iac.journal import Journal, path_for
+from polar_iac.local import LocalPolar, RateLimit
+from polar_iac.lockfile import Lockfile, state_directory
+from polar_iac.plan import Done
+from tests.build import PROJECT, desired, meter, plan
+
+
+class VirtualClock:
+    """Time that jumps to the next moment somebody waits for, once nobody has anything else to do.
+
+    That is told by nothing having asked for the time for a few milliseconds.
+    """
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._wakes: list[float] = []
+        self._changed = threading.Condition()
+        self._touched = time.monotonic()
+
+    def now(self) -> float:
+        with self._changed:
+            self._touched = time.monotonic()
+            return self._now
+
+    def sleep(self, seconds: float) -> None:
+        with self._changed:
+            self._touched = time.monotonic()
+            wake = self._now + seconds
+            self._wakes.append(wake)
+            self._changed.wait_for(lambda: self._now >= wake)
+            self._wakes.remove(wake)
+            self._touched = time.monotonic()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        ended = threading.Event()
+
+        def run() -> None:
+            while not ended.wait(0.002):
+                with self._changed:
+                    if self._wakes and time.monotonic() - self._touched > 0.008:
+                        self._now = max(self._now, min(self._wakes))
+                        self._touched = time.monotonic()
+                        self._changed.notify_all()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("parallelism", [1, 4])
+def test_a_thousand_creates_at_a_hundred_a_minute(tmp_path: Path, parallelism: int) -> None:
+    clock = VirtualClock()
+    waits: list[float] = []
+    limited = RateLimit(100, 60.0, clock.now)
+    with (
+        closing(LocalPolar(rate_limit=limited)) as polar,
+        clock.running(),
+        PolarClient(
+            "http://localhost",
+            "polar_oat_x",
+            transport=httpx.WSGITransport(app=polar),
+            clock=clock,
+            on_wait=waits.append,
+        ) as client,
+    ):
+        manifest = desired({f"m{n}": meter(name=f"Meter {n}") for n in range(1000)})
+        lock = tmp_path / "lock.json"
+        state_directory(lock)
+        with Journal(path_for(lock), Lockfile("sandbox", None, PROJECT)) as journal:
+            events = list(
+                execute(
+                    plan(manifest, organization_id=None),
+                    manifest,
+                    [],
+                    client,
+                    journal,
+                    at_start={},
+                    stop=Stop(),
+                    parallelism=parallelism,
+                    clock=clock,
+                )
+            )
+            assert len(journal.meters) == 1000
+        assert all(isinstance(event, Done) for event in events)
+        assert len(events) == 1000
+    # 1,000 POSTs and the ten pages of the sweep: ten windows to wait for.
+    assert clock.now() <= 10 * 60 * 1.15
+    assert waits
+    assert all(0 <= wait <= 62 for wait in waits)
