@@ -63,7 +63,7 @@ class _Job:
     lost_at: int = 0
     """How many POSTs the run had begun when the answer to this one was lost."""
     over: bool = False
-    """Whether Polar is done with the lost POST: it answered, if not usefully."""
+    """Whether Polar is done with the lost POST: it answered itself, if not usefully."""
 
     @property
     def action(self) -> str:
@@ -260,7 +260,8 @@ class _Run:
         except TransientError as error:
             if sent:
                 job.step = "look up"
-                job.over, job.lost_at = error.status is not None, self.posts
+                # A gateway's error says nothing of the request behind it; Polar's own 500 ends it.
+                job.over, job.lost_at = error.status == 500, self.posts
                 return "again"
             self.failures_in_a_row += 1
             if self.failures_in_a_row >= _FAILURES_IN_A_ROW:
@@ -334,9 +335,9 @@ class _Run:
     def _look_up(self, job: _Job, marker: str) -> LiveMeter | None:
         """The oldest active meter that bears the marker, looked for patiently.
 
-        Where Polar's answer was an error the request is over, and a meter that this run created later is a
-        witness: a replica that shows the witness would show the meter too. A request that was given up
-        without an answer may still land, so nothing but patience helps.
+        Where Polar itself answered with an error the request is over, and a meter that this run created
+        later is a witness: a replica that shows the witness would show the meter too. A request that was
+        given up without such an answer may still land, so nothing but patience helps.
         """
         found: list[LiveMeter] = []
 
