@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -54,6 +54,10 @@ class InvalidRequestError(ApiError):
 
 class TransientError(ApiError):
     """No usable answer: the same request may succeed later. A write may have been done all the same."""
+
+
+class _IncompleteError(TransientError):
+    """A list lacks some of the meters that it counts."""
 
 
 class StoppedError(ApiError):
@@ -208,6 +212,7 @@ class PolarClient:
             sleep=self._clock.sleep,
             reraise=True,
         )
+        self._completing = self._retrying.copy(retry=tenacity.retry_if_exception_type(_IncompleteError))
         self._origin = _origin(httpx.URL(base_url))
         self._http = httpx.Client(
             base_url=base_url.rstrip("/") + "/v1",
@@ -237,11 +242,11 @@ class PolarClient:
 
         `on_page` is told how many pages were read, and of how many.
         """
-        return list(self._list([], on_page))
+        return self._list([], on_page)
 
     def find_by_markers(self, *markers: str) -> list[LiveMeter]:
         """The meters, archived ones too, that bear one of the markers, oldest first; from one replica."""
-        return list(self._list([(f"metadata[{MARKER}]", m) for m in markers], lambda _done, _of: None))
+        return self._list([(f"metadata[{MARKER}]", m) for m in markers], lambda _done, _of: None)
 
     def get_meter(self, meter_id: str) -> LiveMeter:
         """Raises NotFoundError when Polar does not know the id."""
@@ -255,8 +260,13 @@ class PolarClient:
         """Send a PATCH with exactly `body`; sending it again changes nothing more, so it may be repeated."""
         return self._retrying(lambda: _meter(self._send("PATCH", f"/meters/{meter_id}", json=body)))
 
-    def _list(self, query: Sequence[tuple[str, str]], on_page: OnPage) -> Iterator[LiveMeter]:
-        seen: set[str] = set()
+    def _list(self, query: Sequence[tuple[str, str]], on_page: OnPage) -> list[LiveMeter]:
+        """All pages; read again when one of them took another's place, since a meter that is overlooked would
+        be created again."""
+        return self._completing(lambda: self._pages(query, on_page))
+
+    def _pages(self, query: Sequence[tuple[str, str]], on_page: OnPage) -> list[LiveMeter]:
+        found: dict[str, LiveMeter] = {}
         page, last = 1, 1
         while page <= last:
             paging = [("sorting", "created_at"), ("limit", str(PAGE)), ("page", str(page))]
@@ -265,11 +275,12 @@ class PolarClient:
             last = answer.pagination.max_page if answer.items else 0
             for item in answer.items:
                 meter = _meter(item)
-                if meter.id not in seen:
-                    seen.add(meter.id)
-                    yield meter
+                found.setdefault(meter.id, meter)
             on_page(page, last)
             page += 1
+        if len(found) < answer.pagination.total_count:
+            raise _IncompleteError("Polar's list of meters repeats some and lacks others")
+        return list(found.values())
 
     def _send(self, method: str, path: str, **content: Any) -> Any:
         """One request, repeated only while Polar limits the rate: the parsed JSON of a 2xx answer."""
@@ -281,6 +292,8 @@ class PolarClient:
                 raise TransientError(f"{method} {path}: the answer redirects in a circle") from error
             except httpx.TransportError as error:
                 raise _no_answer(error, self._http.base_url) from error
+            except httpx.DecodingError as error:
+                raise TransientError(f"{method} {path}: Polar's answer cannot be decompressed") from error
             if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
                 self._gate.limited(ticket, _retry_after(response))
                 continue
@@ -308,6 +321,7 @@ def _origin(url: httpx.URL) -> str:
 
 
 class _Pagination(BaseModel):
+    total_count: int = 0
     max_page: int
 
 
