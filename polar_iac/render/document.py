@@ -33,6 +33,11 @@ def plan_json(plan: Plan) -> str:
     return json.dumps(plan_document(plan), indent=2) + "\n"
 
 
+def plans_json(plans: Sequence[Plan]) -> str:
+    """The documents of several plans, as a list."""
+    return json.dumps([plan_document(plan) for plan in plans], indent=2) + "\n"
+
+
 def plan_document(plan: Plan) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
@@ -84,15 +89,6 @@ def _bookkeeping(entry: Bookkeeping) -> dict[str, Any]:
 
 def _source(span: SourceSpan | None) -> dict[str, Any] | None:
     return None if span is None else {"file": span.file, "line": span.line, "column": span.column}
-
-
-def plan_from_json(text: str | bytes) -> Plan:
-    """Read a saved plan back; see `plan_from_document`."""
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise PolarIacError(f"this is no plan file: it is not JSON ({printable(str(error))})") from None
-    return plan_from_document(data)
 
 
 def plan_from_document(data: Any) -> Plan:
