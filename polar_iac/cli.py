@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from polar_iac.lockfile import Lockfile
     from polar_iac.manifest import Manifest
     from polar_iac.meter import LiveMeter, Record
+    from polar_iac.plan import Plan
 
 ENVIRONMENTS = ("production", "sandbox", "local")
 
@@ -34,7 +36,9 @@ class Options:
     def say(self, text: str) -> None:
         """A word on the way, on stderr; nothing with --quiet."""
         if not self.quiet:
-            click.echo(text, err=True)
+            from polar_iac.reports import told_of
+
+            click.echo(told_of(text, os.environ), err=True)
 
 
 def command(function: Callable[..., int]) -> click.Command:
@@ -67,31 +71,15 @@ def command(function: Callable[..., int]) -> click.Command:
 
 
 def _report(error: Exception, debug: bool) -> int:
-    from polar_iac.errors import DiagnosticError, PolarIacError
-    from polar_iac.render.text import diagnostics_text
-    from polar_iac.render.words import printable
+    from polar_iac.errors import PolarIacError
+    from polar_iac.reports import told_of
 
     if debug:
         import traceback
 
-        click.echo(printable_lines(traceback.format_exc()), err=True)
-    if isinstance(error, DiagnosticError):
-        click.echo(diagnostics_text(error.diagnostics), err=True, nl=False)
-        return int(error.exit_code)
-    if isinstance(error, PolarIacError):
-        click.echo(click.style("error", fg="red", bold=True) + ": " + printable_lines(str(error)), err=True)
-        return int(error.exit_code)
-    told = printable(f"{type(error).__name__}: {error}")
-    click.echo(
-        f"error: polar-iac itself failed ({told}): please report this with what --debug prints", err=True
-    )
-    return 1
-
-
-def printable_lines(text: str) -> str:
-    from polar_iac.render.words import printable
-
-    return "\n".join(printable(line) for line in text.split("\n"))
+        click.echo(told_of(traceback.format_exc(), os.environ), err=True)
+    click.echo(told_of(error, os.environ), err=True, nl=False)
+    return int(error.exit_code) if isinstance(error, PolarIacError) else 1
 
 
 _COMMON = (
@@ -130,6 +118,25 @@ _target = click.option(
     multiple=True,
     help="Only this meter (repeatable); all else is left alone.",
 )
+
+
+_allow_archive = click.option(
+    "--allow-archive", is_flag=True, help="Archive meters that are gone from the manifest."
+)
+
+
+def _format(function: Callable[..., int]) -> Callable[..., int]:
+    """How plans are shown, and where they are written besides."""
+    formats = ["text", "json", "markdown"]
+    shown = click.option("--format", "format_", type=click.Choice(formats), default="text", show_default=True)
+    reported = click.option(
+        "--report",
+        "reports",
+        metavar="FORMAT=FILE",
+        multiple=True,
+        help="Write it to a file too (repeatable).",
+    )
+    return shown(reported(function))
 
 
 @dataclass(frozen=True)
@@ -192,46 +199,105 @@ def _count(count: int, noun: str) -> str:
 
 @cli.add_command
 @command
-@_environment
+@click.option(
+    "-e",
+    "--env",
+    "environments",
+    type=click.Choice(ENVIRONMENTS),
+    envvar="POLAR_ENVIRONMENT",
+    multiple=True,
+    help="Which Polar (repeatable; also POLAR_ENVIRONMENT); never chosen for you.",
+)
 @_lockfile
 @_target
+@_allow_archive
 @_connection
 @click.option("--offline", is_flag=True, help="Plan against the lockfile alone: no token, no network.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there are changes or blocked meters.")
-@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--out", metavar="FILE", help="Save the plan for `apply FILE`; {env} stands for the environment."
+)
+@_format
 def plan(
     options: Options,
-    environment: str | None,
+    environments: tuple[str, ...],
     lockfile_path: Path | None,
     targets: tuple[str, ...],
+    allow_archive: bool,
     connection: Connection,
     offline: bool,
     detailed_exitcode: bool,
+    out: str | None,
     format_: str,
+    reports: tuple[str, ...],
 ) -> int:
     """Show what an apply would change, and why."""
     from polar_iac import journal
+    from polar_iac.lockfile import write_atomically
     from polar_iac.planner import make_plan
     from polar_iac.render.document import plan_json
-    from polar_iac.render.text import plan_text
 
-    manifest, path, recorded = _read(options, environment, lockfile_path, targets)
-    story = journal.read(journal.path_for(path), recorded)
-    live, organization = None, manifest.organizations.get(recorded.environment) or recorded.organization_id
-    if not offline:
-        live, organization = _live(options, connection, manifest, path, recorded, story.meters)
-    found = make_plan(
-        manifest,
-        story.meters,
-        live,
-        environment=recorded.environment,
-        organization_id=organization,
-        targets=targets,
-    )
-    click.echo(plan_json(found) if format_ == "json" else plan_text(found, str(options.file)), nl=False)
-    if found.refusal:
-        options.say("An apply of this would be refused: " + printable_lines(found.refusal))
-    return 2 if detailed_exitcode and found.changes else 0
+    several = len(environments) > 1
+    if several and lockfile_path:
+        raise click.UsageError("--lockfile names one file: plan one environment at a time with it")
+    if several and out and "{env}" not in out:
+        raise click.UsageError("--out names one file for several environments: put {env} into it")
+    plans = []
+    for environment in dict.fromkeys(environments) or (None,):
+        manifest, path, recorded = _read(options, environment, lockfile_path, targets)
+        story = journal.read(journal.path_for(path), recorded)
+        live, organization = (
+            (None, _pinned(manifest, recorded))
+            if offline
+            else _live(options, connection, manifest, path, recorded, story.meters)
+        )
+        found = make_plan(
+            manifest,
+            story.meters,
+            live,
+            environment=recorded.environment,
+            organization_id=organization,
+            targets=targets,
+            allow_archive=allow_archive,
+        )
+        plans.append(found)
+        if out:
+            write_atomically(Path(out.replace("{env}", found.environment)), plan_json(found))
+    _publish(plans, format_, reports, str(options.file))
+    for found in plans:
+        if found.refusal:
+            options.say("An apply of this would be refused: " + found.refusal)
+    return 2 if detailed_exitcode and any(found.changes for found in plans) else 0
+
+
+@cli.add_command
+@command
+@click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="PLAN...")
+@_format
+def show(options: Options, files: tuple[Path, ...], format_: str, reports: tuple[str, ...]) -> int:
+    """Show saved plans, stale or not."""
+    from polar_iac.reports import read_plan
+
+    plans = [read_plan(path) for path in files]
+    source = next((c.source.file for p in plans for c in p.changes if c.source), str(options.file))
+    _publish(plans, format_, reports, source)
+    return 0
+
+
+def _publish(plans: Sequence[Plan], format_: str, reports: Sequence[str], manifest_file: str) -> None:
+    from polar_iac import reports as publishing
+    from polar_iac.terminal import print_result
+
+    publishing.write_reports(reports, plans, manifest_file, os.environ)
+    print_result(publishing.rendered(plans, format_, manifest_file, os.environ))
+    if publishing.on_github(os.environ):
+        click.echo(publishing.publish_on_github(plans, manifest_file, os.environ), err=True, nl=False)
+
+
+def _pinned(manifest: Manifest, recorded: Lockfile) -> str | None:
+    from polar_iac.environment import pinned_organization
+
+    return pinned_organization(manifest, recorded)
 
 
 def _live(
@@ -270,12 +336,15 @@ def _live(
 
 @cli.add_command
 @command
+@click.argument("plan_file", type=click.Path(path_type=Path), required=False, metavar="[PLAN]")
 @_environment
 @_lockfile
 @_target
+@_allow_archive
 @_connection
+@click.option("--digest", metavar="SHA", help="Apply only what has this digest (its beginning will do).")
+@click.option("--max-changes", type=click.IntRange(min=0), help="Refuse a plan of more changes.")
 @click.option("-y", "--auto-approve", is_flag=True, help="Do not ask. Required without a terminal.")
-@click.option("--allow-archive", is_flag=True, help="Archive meters that are gone from the manifest.")
 @click.option(
     "--parallelism", type=click.IntRange(1, 32), default=4, show_default=True, help="Requests at a time."
 )
@@ -289,28 +358,43 @@ def _live(
 @click.option("--deadline", type=click.FloatRange(min=0), help="Seconds after which nothing more is begun.")
 def apply(
     options: Options,
+    plan_file: Path | None,
     environment: str | None,
     lockfile_path: Path | None,
     targets: tuple[str, ...],
-    connection: Connection,
-    auto_approve: bool,
     allow_archive: bool,
+    connection: Connection,
+    digest: str | None,
+    max_changes: int | None,
+    auto_approve: bool,
     parallelism: int,
     lock_timeout: float,
     deadline: float | None,
 ) -> int:
-    """Show the plan, ask, carry it out, and record each effect."""
+    """Show the plan, ask, carry it out, and record each effect.
+
+    With PLAN, a file that `plan --out` saved, or --digest: exactly what was reviewed, or nothing.
+    """
     from polar_iac import environment as environments
     from polar_iac import lockfile, terminal
     from polar_iac.api import Stop, SystemClock
-    from polar_iac.errors import RefusedError
+    from polar_iac.errors import RefusedError, StalePlanError
     from polar_iac.executor import execute
     from polar_iac.journal import Journal, path_for
-    from polar_iac.plan import Done
+    from polar_iac.plan import Done, differences
     from polar_iac.planner import make_plan
     from polar_iac.recovery import observe
-    from polar_iac.render.text import event_text, plan_text, result_text
+    from polar_iac.render.github import failure_commands
+    from polar_iac.render.text import event_text, plan_text, result_text, stale_text
+    from polar_iac.reports import directory, on_github, publish_on_github, read_plan
 
+    reviewed = read_plan(plan_file) if plan_file else None
+    if reviewed:
+        if environment not in (None, reviewed.environment):
+            raise click.UsageError(f"{plan_file} is a plan for {reviewed.environment}, not for {environment}")
+        environment = reviewed.environment
+    if digest is not None and not re.fullmatch("[0-9a-f]{8,64}", digest):
+        raise click.UsageError("--digest takes 8 to 64 hexadecimal digits, as the plan shows them")
     _, path, _ = _read(options, environment, lockfile_path, targets)
     stop = Stop()
     clock = SystemClock(stop)
@@ -353,9 +437,20 @@ def apply(
         for event in events:
             terminal.print_result(event_text(event))
         terminal.print_result(plan_text(found, str(options.file)))
+        if (reviewed and found.digest != reviewed.digest) or not found.digest.startswith(digest or ""):
+            told = (
+                stale_text(differences(reviewed, found)) if reviewed else f"  its digest is {found.digest}\n"
+            )
+            raise StalePlanError(f"the plan is stale, and nothing was done. Plan and review again:\n{told}")
         if found.refusal:
             raise RefusedError(found.refusal)
-        if any(change.action != "blocked" for change in found.changes) and not auto_approve:
+        wanted = [change for change in found.changes if change.action != "blocked"]
+        if max_changes is not None and len(wanted) > max_changes:
+            raise RefusedError(
+                f"the plan has {len(wanted)} changes, and --max-changes allows {max_changes}: "
+                f"permit them with --max-changes {len(wanted)}"
+            )
+        if wanted and not auto_approve:
             terminal.confirm(recorded.environment)
         if organization and journal.organization_id != organization:
             journal.learn_organization(organization)
@@ -378,6 +473,11 @@ def apply(
             journal.finish(path)
     if events:
         terminal.print_result(result_text(events) + "\n")
+    if on_github(os.environ):
+        told = click.unstyle("".join(map(event_text, events)) + result_text(events))
+        publish = functools.partial(publish_on_github, [found], str(options.file), os.environ, results=told)
+        failures = failure_commands(events, directory=directory(os.environ))
+        click.echo(publish() + failures, err=True, nl=False)
     if stop.reason is not None:
         options.say(f"stopped: {stop.reason}. The next apply goes on from here.")
         return terminal.STOPPED.get(stop.reason, 1)

@@ -66,3 +66,9 @@ class RefusedError(PolarIacError):
     """The whole run was refused before it had any effect."""
 
     exit_code = ExitCode.REFUSED
+
+
+class StalePlanError(PolarIacError):
+    """What would be done now is not what was reviewed; nothing was done."""
+
+    exit_code = ExitCode.STALE_PLAN

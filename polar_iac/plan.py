@@ -164,3 +164,23 @@ class Left:
 
 
 Event = Done | Failed | Left
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A change that came since a plan was reviewed, went, or became another."""
+
+    key: str
+    reviewed: Change | None
+    fresh: Change | None
+
+
+def differences(reviewed: Plan, fresh: Plan) -> tuple[Difference, ...]:
+    """What makes a reviewed plan stale, by key; empty when the two do the same."""
+    then = {change.key: change for change in reviewed.changes}
+    now = {change.key: change for change in fresh.changes}
+    return tuple(
+        Difference(key, then.get(key), now.get(key))
+        for key in sorted({*then, *now})
+        if key not in then or key not in now or then[key].digest != now[key].digest
+    )

@@ -14,6 +14,7 @@ from typing import Any, Self
 import click
 
 from polar_iac.api import Stop
+from polar_iac.reports import for_log
 
 STOPPED = {"SIGINT": 130, "SIGTERM": 143}
 """Exit codes by the reason of a stop."""
@@ -22,7 +23,7 @@ STOPPED = {"SIGINT": 130, "SIGTERM": 143}
 def print_result(text: str) -> None:
     """Results, on stdout. That nobody reads them any more (`| head`) is no reason to stop half-way."""
     try:
-        click.echo(text, nl=False)
+        click.echo(for_log(text, os.environ), nl=False)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from polar_iac.meter import canonical_json
+from polar_iac.meter import IMPACT, canonical_json
 from polar_iac.plan import Change, Evidence, FieldChange, Plan
 from polar_iac.render.markup import Links, code, details, fence, linked, prose
 from polar_iac.render.words import aggregation, expression, filter_diff, outline, value
@@ -18,6 +18,7 @@ from polar_iac.render.words import aggregation, expression, filter_diff, outline
 Risk = Literal["billing", "archive", "blocked", "warning"]
 RISKS: tuple[Risk, ...] = ("billing", "archive", "blocked", "warning")
 
+_UNITS = {"unit": "unit", "custom_label": "label", "custom_multiplier": "multiplier"}
 _LABELS = {"custom_label": "unit label", "custom_multiplier": "unit multiplier"}
 _ORIGINS = {"manifest": "", "outside": "**changed outside**", "both": "**changed here and outside**"}
 _SHORT = 100
@@ -96,8 +97,10 @@ class Entry:
         return None not in self.changes and len({(c.action, c.after) for c in self.present}) == 1
 
     @cached_property
-    def risk(self) -> Risk | None:
-        return min((r for c in self.present if (r := risk(c))), key=RISKS.index, default=None)
+    def risks(self) -> list[Risk]:
+        """Why a reviewer must look at it, the gravest first; not at all, if empty."""
+        found = {risk(change) for change in self.present}
+        return [kind for kind in RISKS if kind in found]
 
     def markdown(self, scene: Scene) -> str:
         """Everything about the key, unless that is too much for a comment."""
@@ -129,36 +132,39 @@ class Entry:
             yield from blocks
         else:
             for group in self._fields():
-                for field, indices in group:
-                    note = " · ".join(filter(None, [_impact(field), _ORIGINS[field.origin]]))
-                    if field.path == "filter":
-                        yield f"{scene.where(indices)}filter · {note}"
-                        yield _diff(field)
-                    else:
-                        bullets.append(
-                            f"- {_label(field.path)}: {scene.where(indices)}{_values(field)} · {note}"
-                        )
+                blocks, lines = _told(group, scene)
+                yield from blocks
+                bullets += lines
         yield from _list([*bullets, *self._evidence(scene)])
 
     def _differing(self, scene: Scene) -> Iterator[str]:
+        """A column for each plan, and below it what is the same in all or too long for a cell."""
         rows = [["", *scene.labels], ["---"] * (len(scene.labels) + 1)]
-        rows.append(["", *(f"**{c.action}**" if c else "no change" for c in self.changes)])
-        below = []
+        rows.append(["action", *(f"**{c.action}**" if c else "no change" for c in self.changes)])
+        below, bullets = [], []
+        creates = [c is not None and c.action == "create" for c in self.changes]
         for group in self._fields():
-            cells = ["–"] * len(scene.labels)
-            for field, indices in group:
-                created = [i for i in indices if (c := self.changes[i]) and c.action == "create"]
-                for index in indices:
-                    told = _cell(field, created=index in created)
+            field, where = group[0]
+            alike = len(where) == len(self.changes) and not any(creates)
+            changed = [
+                (field, rest) for field, where in group if (rest := [i for i in where if not creates[i]])
+            ]
+            if alike or field.path == "filter":
+                blocks, lines = _told(changed, scene)
+                below += blocks
+                bullets += lines
+            if alike:
+                continue
+            cells = ["–"] * len(self.changes)
+            for field, where in group:
+                for index in where:
+                    told = _cell(field, created=creates[index])
                     cells[index] = " · ".join(filter(None, [told, _ORIGINS[field.origin]]))
-                changed = [index for index in indices if index not in created]
-                if field.path == "filter" and changed:
-                    below += [f"{scene.where(changed)}filter · {_impact(field)}", _diff(field)]
-            rows.append([f"{_label(group[0][0].path)} · {_impact(group[0][0])}", *cells])
+            rows.append([f"{_label(field.path)} · {_impact(field)}", *cells])
         yield "\n".join(map(_row, rows))
         yield from below
         yield from self._reasons(scene)
-        yield from _list(self._evidence(scene))
+        yield from _list([*bullets, *self._evidence(scene)])
 
     def _fields(self) -> list[list[tuple[FieldChange, list[int]]]]:
         """Field by field what would change, and in which plans; what is the same in several stands once."""
@@ -167,7 +173,7 @@ class Entry:
             for field in change.fields if change else ():
                 alike = canonical_json([field.before, field.after, field.origin])
                 fields.setdefault(field.path, {}).setdefault(alike, (field, []))[1].append(index)
-        return [list(group.values()) for group in fields.values()]
+        return [list(fields[path].values()) for path in sorted(fields, key=_reading_order)]
 
     def _reasons(self, scene: Scene) -> Iterator[str]:
         reasons: dict[str, list[int]] = {}
@@ -183,6 +189,24 @@ class Entry:
             for fact in change.evidence if change else ():
                 facts.setdefault(fact, []).append(index)
         return [f"- {_fact(fact, scene.where(indices))}" for fact, indices in facts.items()]
+
+
+def _reading_order(path: str) -> tuple[int, str]:
+    name, _, key = path.partition(".")
+    return list(IMPACT).index(name), key
+
+
+def _told(group: Sequence[tuple[FieldChange, list[int]]], scene: Scene) -> tuple[list[str], list[str]]:
+    """One field before and after, as blocks and as lines of a list."""
+    blocks, bullets = [], []
+    for field, indices in group:
+        where = scene.where(indices)
+        note = " · ".join(filter(None, [_impact(field), _ORIGINS[field.origin]]))
+        if field.path == "filter":
+            blocks += [f"{where}filter · {note}", _diff(field)]
+        else:
+            bullets.append(f"- {_label(field.path)}: {where}{_values(field)} · {note}")
+    return blocks, bullets
 
 
 def _fact(fact: Evidence, where: str) -> str:
@@ -245,8 +269,11 @@ def _created(fields: dict[str, Any]) -> tuple[list[str], list[str]]:
         if path == "filter" and len(expression(data)) > _SHORT:
             lines = [f"{'  ' * line.depth}{line.text}" for line in outline(data)]
             blocks += ["filter", _folded(lines)]
-        elif path != "name" and not path.startswith("metadata."):
-            bullets.append(f"- {_label(path)}: {_value(path, data)}")
+        elif path in ("filter", "aggregation"):
+            bullets.append(f"- {path}: {_value(path, data)}")
+    units = [f"{label} {_value(path, fields[path])}" for path, label in _UNITS.items() if path in fields]
+    if units:
+        bullets.append(f"- {', '.join(units)}")
     metadata = [
         f"{code(path.partition('.')[2])} {code(value(data))}"
         for path, data in fields.items()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from polar_iac.errors import Diagnostic, SourceSpan
-from polar_iac.plan import Change, Plan
+from polar_iac.plan import Change, Event, Failed, Plan
 from polar_iac.render.entry import RISKS, labels, listed, risk
 from polar_iac.render.markdown import headline
 from polar_iac.render.markup import repository_path
@@ -32,6 +32,18 @@ def diagnostic_commands(diagnostics: Sequence[Diagnostic], *, directory: str = "
     `directory` is where paths begin, seen from the top of the repository.
     """
     return "".join(_command("error", "polar-iac", d.span, d.message, directory) for d in diagnostics)
+
+
+def failure_commands(events: Sequence[Event], *, directory: str = "") -> str:
+    """An annotation for each meter that an apply could not change, at its place where Polar named it."""
+    failed = [event for event in events if isinstance(event, Failed)]
+    placed = diagnostic_commands([d for event in failed for d in event.diagnostics], directory=directory)
+    return placed + "".join(error_command(f"{e.key}: {e.message}") for e in failed if not e.diagnostics)
+
+
+def error_command(message: str) -> str:
+    """An annotation for an error that has no place in a file."""
+    return _command("error", "polar-iac", None, message, "")
 
 
 def plan_commands(plans: Sequence[Plan], *, directory: str = "") -> str:

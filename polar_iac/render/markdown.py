@@ -158,9 +158,9 @@ def _is_unlisted(change: Change) -> bool:
 
 def _body(entries: Sequence[Entry], scene: Scene, room: int) -> tuple[list[str], set[str]]:
     """The blocks of as many changes as there is room for, and the keys of those."""
-    risky = sorted((e for e in entries if e.risk), key=lambda e: (RISKS.index(e.risk or "warning"), e.key))
-    rest = [entry for entry in entries if not entry.risk]
-    counts = Counter(entry.risk for entry in risky)
+    risky = sorted((e for e in entries if e.risks), key=lambda e: (RISKS.index(e.risks[0]), e.key))
+    rest = [entry for entry in entries if not entry.risks]
+    counts = Counter(kind for entry in risky for kind in entry.risks)
     look = ", ".join(f"{counts[r]} {_RISKY_TOLD[r][counts[r] > 1]}" for r in RISKS if counts[r])
     others = ("Not risky: " if risky else "") + _rest(rest)
     folded = len(rest) > _REST_OPEN
@@ -198,18 +198,18 @@ def _rest(entries: Sequence[Entry]) -> str:
 
 
 def _cut(left: Sequence[Entry], entries: Sequence[Entry], whole: str, links: Links | None) -> str:
-    risky = sum(entry.risk is not None for entry in left)
+    risky = sum(bool(entry.risks) for entry in left)
     told = f"**Cut here: {len(left):,} of {len(entries):,} changes are not shown, {risky:,} of them risky.**"
     run = links and links.run
     return f"{told} All of them are in {f'[{whole}]({run})' if run else whole}."
 
 
 def _digests(plans: Sequence[Plan], scene: Scene) -> str:
-    lines = [
+    # Not a list: one would become part of a list that ends the last change.
+    return "\n\n".join(
         f"{label}: {plan.unchanged:,} unchanged · digest {code(plan.digest[:12])}"
         for plan, label in zip(plans, scene.labels, strict=True)
-    ]
-    return "\n".join(f"- {line}" for line in lines) if len(lines) > 1 else lines[0]
+    )
 
 
 def _bookkeeping(plans: Sequence[Plan], scene: Scene) -> Iterator[str]:

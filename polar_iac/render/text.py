@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 from click import style
 
 from polar_iac.errors import Diagnostic
-from polar_iac.plan import Bookkeeping, Change, Done, Event, Failed, FieldChange, Left, Plan
+from polar_iac.plan import Bookkeeping, Change, Difference, Done, Event, Failed, FieldChange, Left, Plan
 from polar_iac.render.words import (
     Line,
     aggregation,
@@ -18,6 +19,7 @@ from polar_iac.render.words import (
     filter_diff,
     outline,
     printable,
+    printable_lines,
     value,
 )
 
@@ -195,6 +197,14 @@ def display_width(text: str) -> int:
     )
 
 
+def error_text(message: str) -> str:
+    """An error that has no place in a file; one that begins with its place says so itself."""
+    message = printable_lines(message)
+    if re.match(r"\S+: error: ", message):
+        return message + "\n"
+    return style("error", fg="red", bold=True) + f": {message}\n"
+
+
 def diagnostics_text(diagnostics: Sequence[Diagnostic]) -> str:
     """`FILE:LINE:COL: error: message`, each with its line, clipped when long, and a caret."""
     return "".join(_diagnostic(d) for d in diagnostics)
@@ -262,3 +272,31 @@ def result_text(events: Sequence[Event]) -> str:
     if left:
         told.append(_paint("blocked", f"{left} not done"))
     return f"Apply: {', '.join(told)}."
+
+
+def stale_text(found: Sequence[Difference]) -> str:
+    """What came, went or became another since a plan was reviewed."""
+    lines = []
+    for difference in found:
+        then, now = difference.reviewed, difference.fresh
+        if then is None and now is not None:
+            lines.append(f"  {SIGNS[now.action]} {difference.key} came: {now.action}")
+        elif now is None and then is not None:
+            lines.append(f"  {SIGNS[then.action]} {difference.key} went: it was to {then.action}")
+        elif then is not None and now is not None:
+            told = then.action if then.action == now.action else f"{then.action}, now {now.action}"
+            lines.append(f"  {SIGNS[now.action]} {difference.key} differs: {told}")
+            lines += [f"      {side}: {_told(change)}" for side, change in (("reviewed", then), ("now", now))]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _told(change: Change) -> str:
+    fields = "; ".join(
+        f"{field.path}: {_short(field.before)} → {_short(field.after)}" for field in change.fields
+    )
+    return printable(fields or change.reason or f"{change.action} {change.id or ''}".strip())
+
+
+def _short(data: Any) -> str:
+    text = value(data)
+    return text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"

@@ -39,6 +39,19 @@ def printable(text: str) -> str:
     return "".join(_escaped(char) if _unsafe(char) else char for char in text)
 
 
+_STYLE = re.compile("(\x1b\\[[0-9;]*m)")
+
+
+def printable_lines(text: str) -> str:
+    """`text` of several lines, each printable."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def printable_styled(text: str) -> str:
+    """The same for text of our own renderers, whose colours (codes of `click.style`) stay."""
+    return "".join(p if _STYLE.fullmatch(p) else printable_lines(p) for p in _STYLE.split(text))
+
+
 def _unsafe(char: str) -> bool:
     return char != _ZERO_WIDTH_JOINER and unicodedata.category(char) in _UNSAFE
 
