@@ -101,13 +101,17 @@ class SystemClock:
 
 
 def look_repeatedly(look: Callable[[], bool], patience: float, clock: Clock) -> None:
-    """Look at least once, and again until `look` is content or `patience` seconds have passed.
+    """Look at least once, and again until `look` is content or one began after `patience` seconds.
 
-    Polar may read from a replica that lags (read): what was just written may not show at once.
+    Polar may read from a replica that lags (read): what was just written may not show at once. When a look
+    began is what counts: one that was slow tells of the time before.
     """
     end, pause = clock.now() + patience, 0.05
-    while not look() and (left := end - clock.now()) > 0:
-        clock.sleep(min(pause, left))
+    while True:
+        began = clock.now()
+        if look() or began >= end:
+            return
+        clock.sleep(max(0.0, min(pause, end - clock.now())))
         pause = min(pause * 2, 2.0)
 
 
@@ -418,7 +422,10 @@ def _error(response: httpx.Response) -> ApiError:
         return NotFoundError(f"{request}: Polar knows no such meter", status=status)
     if status == httpx.codes.UNPROCESSABLE_ENTITY:
         detail = _detail(response)
-        told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in detail) or "no reason given"
+        places = (
+            ".".join(map(str, entry["loc"])) + ": " + " ".join(entry["msg"].split()) for entry in detail
+        )
+        told = "; ".join(places) or "no reason given"
         return InvalidRequestError(f"Polar refused {request}: {told}", detail)
     if status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.REQUEST_TIMEOUT:
         return TransientError(f"{request}: Polar failed with status {status}", status=status)
