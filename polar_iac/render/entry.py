@@ -5,7 +5,8 @@ What would become the same everywhere is said once; what differs stands side by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -67,6 +68,8 @@ class Scene:
     links: Links | None
     most: int
     """How long the Markdown of one entry may be."""
+    notes: Mapping[str, int]
+    """Remarks that several entries share, as Markdown, by number: they are made once, above."""
 
     def where(self, indices: Sequence[int]) -> str:
         """Which plans a line is about, where it is not all of them."""
@@ -179,16 +182,58 @@ class Entry:
         reasons: dict[str, list[int]] = {}
         for index, change in enumerate(self.changes):
             if change and change.action == "blocked":
-                reasons.setdefault(change.reason or "", []).append(index)
+                reasons.setdefault(_reason(change), []).append(index)
         for reason, indices in reasons.items():
-            yield f"🛑 {scene.where(indices)}{prose(reason)}"
+            yield _placed(_note([scene.notes[reason]]) if reason in scene.notes else reason, scene, indices)
 
     def _evidence(self, scene: Scene) -> list[str]:
-        facts: dict[Evidence, list[int]] = {}
+        facts: dict[str, list[int]] = {}
         for index, change in enumerate(self.changes):
             for fact in change.evidence if change else ():
-                facts.setdefault(fact, []).append(index)
-        return [f"- {_fact(fact, scene.where(indices))}" for fact, indices in facts.items()]
+                facts.setdefault(_fact(fact), []).append(index)
+        noted: dict[tuple[int, ...], list[int]] = {}
+        lines = []
+        for text, indices in facts.items():
+            if text in scene.notes:
+                noted.setdefault(tuple(indices), []).append(scene.notes[text])
+            else:
+                lines.append(_placed(text, scene, indices))
+        lines += [_placed(_note(sorted(found)), scene, indices) for indices, found in noted.items()]
+        return [f"- {line}" for line in lines]
+
+
+def shared_notes(entries: Sequence[Entry]) -> dict[str, int]:
+    """What is to be remarked on more than two entries, most often first, numbered."""
+    counts = Counter(
+        text
+        for entry in entries
+        for text in {
+            *(_reason(change) for change in entry.present if change.action == "blocked"),
+            *(_fact(fact) for change in entry.present for fact in change.evidence),
+        }
+    )
+    frequent = sorted((-count, text) for text, count in counts.items() if count > 2 and len(text) < 1_000)
+    return {text: number for number, (_, text) in enumerate(frequent[:9], 1)}
+
+
+def _reason(change: Change) -> str:
+    return f"🛑 {prose(change.reason or '')}"
+
+
+def _fact(fact: Evidence) -> str:
+    sign = "⚠️" if fact.severity == "warning" else "ℹ️"
+    as_of = f" ({code(fact.source)}, {code(fact.as_of)})" if fact.as_of else ""
+    return f"{sign} {prose(fact.text)}{as_of}"
+
+
+def _note(numbers: Sequence[int]) -> str:
+    return f"⚠️ see {'note' if len(numbers) == 1 else 'notes'} {listed([*map(str, numbers)])}"
+
+
+def _placed(remark: str, scene: Scene, indices: Sequence[int]) -> str:
+    """A remark, and after its sign the plans that it is about."""
+    sign, _, text = remark.partition(" ")
+    return f"{sign} {scene.where(indices)}{text}"
 
 
 def _reading_order(path: str) -> tuple[int, str]:
@@ -207,12 +252,6 @@ def _told(group: Sequence[tuple[FieldChange, list[int]]], scene: Scene) -> tuple
         else:
             bullets.append(f"- {_label(field.path)}: {where}{_values(field)} · {note}")
     return blocks, bullets
-
-
-def _fact(fact: Evidence, where: str) -> str:
-    sign = "⚠️" if fact.severity == "warning" else "ℹ️"
-    as_of = f" ({code(fact.source)}, {code(fact.as_of)})" if fact.as_of else ""
-    return f"{sign} {where}{prose(fact.text)}{as_of}"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from polar_iac.plan import ACTIONS, Bookkeeping, Change, Plan
-from polar_iac.render.entry import RISKS, Entry, Scene, clipped, labels, listed
+from polar_iac.render.entry import RISKS, Entry, Scene, clipped, labels, listed, shared_notes
 from polar_iac.render.markup import Links, code, details, prose
 
 __all__ = ["Links", "comment_marker", "headline", "plan_markdown"]
@@ -58,7 +58,9 @@ def plan_markdown(
     by_key = [{change.key: change for change in plan.changes} for plan in plans]
     keys = sorted({key for changes in by_key for key in changes})
     entries = [Entry(key, tuple(changes.get(key) for changes in by_key)) for key in keys]
-    scene = Scene([prose(label) for label in labels(plans)], links, min(12_000, limit // 4))
+    scene = Scene(
+        [prose(label) for label in labels(plans)], links, min(12_000, limit // 4), shared_notes(entries)
+    )
     last = f"<!-- {_hidden(marker)} -->" if marker else comment_marker(plans)
     manifest = scene.file(clipped(manifest_file))
     if not entries:
@@ -66,6 +68,8 @@ def plan_markdown(
 
     head = [f"### Polar meters: {prose(headline(plans))}", _introduction(plans, scene, manifest)]
     head += _refused(entries)
+    if scene.notes:
+        head.append("\n".join(f"- Note {number}: {text}" for text, number in scene.notes.items()))
     foot = [*_bookkeeping(plans, scene), _digests(plans, scene), details("How to read this", _LEGEND), last]
     note = _cut(entries, entries, whole, links)
     room = limit - _size(_joined([*head, note, *foot]))
@@ -162,12 +166,10 @@ def _body(entries: Sequence[Entry], scene: Scene, room: int) -> tuple[list[str],
     rest = [entry for entry in entries if not entry.risks]
     counts = Counter(kind for entry in risky for kind in entry.risks)
     look = ", ".join(f"{counts[r]} {_RISKY_TOLD[r][counts[r] > 1]}" for r in RISKS if counts[r])
-    others = ("Not risky: " if risky else "") + _rest(rest)
-    folded = len(rest) > _REST_OPEN
     sections = (
         (f"Look closely: {look}", risky[:_RISKY_OPEN], False),
         (f"{len(risky) - _RISKY_OPEN} more to look at closely", risky[_RISKY_OPEN:], True),
-        (others if folded else others[0].upper() + others[1:], rest, folded),
+        (f"Not risky: {_rest(rest)}", rest, len(rest) > _REST_OPEN),
     )
     blocks: list[str] = []
     shown: set[str] = set()

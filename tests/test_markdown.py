@@ -1,0 +1,578 @@
+"""Comments on pull requests: golden ones of every size, read back by a Markdown parser; saved plans."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from polar_iac.errors import PolarIacError
+from polar_iac.meter import MeterSpec, Record
+from polar_iac.plan import Evidence, Plan
+from polar_iac.render.document import plan_document, plan_from_document, plan_json, plans_json
+from polar_iac.render.github import outputs, plan_commands
+from polar_iac.render.markdown import comment_marker, headline, plan_markdown
+from polar_iac.render.markup import Links
+from polar_iac.render.text import plan_text
+from tests import strategies
+from tests.build import ORGANIZATION, desired, identifier, live, meter, plan, record
+from tests.comments import HOME, read_commands, read_comment, read_outputs
+from tests.test_render import GOLDEN, clause, either, every, golden
+
+SHA = "3f2a9c41d07be58c6a1f04d2e97bb8350c1d6e7a"
+LINKS = Links("https://github.com", "acme/billing", SHA, run_id="9182736450")
+GITHUB_TAKES = 65_536
+PRODUCTION = "7c0a33de-5a6e-4a3f-9d0b-1c5e8f7a2b44"
+
+COMPLETION = clause("name", "eq", "llm.completion")
+IMAGE = clause("name", "eq", "image.generated")
+
+
+def comment(*plans: Plan, **options: Any) -> str:
+    options = {"manifest_file": "meters.yaml", "links": LINKS, **options}
+    return plan_markdown(plans, **options)
+
+
+# Plans of every size
+
+
+def small_manifest() -> Any:
+    """What a product bills: a few meters as teams write them."""
+    return desired(
+        {
+            "premium-completions": meter(
+                name="Premium completions",
+                filter=every(
+                    COMPLETION,
+                    either(
+                        clause("model", "like", "gpt-5"),
+                        clause("model", "like", "opus"),
+                        clause("usage.input_tokens", "gte", 200000),
+                    ),
+                ),
+                metadata={"team": "ai"},
+            ),
+            "images": meter(
+                name="Images generated",
+                filter=every(IMAGE, clause("refused", "eq", False)),
+                aggregation={"func": "sum", "property": "count"},
+                unit="custom",
+                custom_label="image",
+                metadata={"team": "ai", "tier": 2},
+            ),
+            "transcription-minutes": meter(
+                name="Transcription",
+                filter=every(clause("name", "eq", "audio.transcribed")),
+                aggregation={"func": "sum", "property": "seconds"},
+                unit="custom",
+                custom_label="minute",
+                custom_multiplier=60,
+            ),
+            "legacy-exports": meter(name="Exports (legacy)", archived=True),
+            "seats": meter(name="Seats", filter=every(clause("name", "eq", "session.started"))),
+        }
+    )
+
+
+PREMIUM: dict[str, Any] = {
+    "name": "Premium completions",
+    "filter": every(
+        COMPLETION,
+        either(
+            clause("model", "like", "gpt-5"),
+            clause("model", "like", "opus"),
+            clause("usage.input_tokens", "gte", 100000),
+        ),
+    ),
+    "metadata": {"team": "ai"},
+}
+IMAGES: dict[str, Any] = {
+    "name": "Images",
+    "filter": every(IMAGE, clause("refused", "eq", False)),
+    "aggregation": {"func": "sum", "property": "count"},
+    "unit": "custom",
+    "custom_label": "image",
+    "metadata": {"team": "ai", "tier": 2},
+}
+SEATS: dict[str, Any] = {"name": "Seats", "filter": every(clause("name", "eq", "session.started"))}
+
+
+def few() -> Plan:
+    """A pull request as they mostly are."""
+    recorded = {
+        "premium-completions": record(1, **PREMIUM),
+        "images": record(2, **IMAGES),
+        "legacy-exports": record(3, name="Exports (legacy)"),
+        "seats": record(4, **SEATS),
+    }
+    meters = [
+        live(1, "premium-completions", **PREMIUM),
+        live(2, "images", **IMAGES | {"metadata": {"team": "growth", "tier": 2}}),
+        live(3, "legacy-exports", name="Exports (legacy)"),
+        live(4, "seats", **SEATS),
+    ]
+    return plan(small_manifest(), recorded, meters)
+
+
+def in_production() -> Plan:
+    """The same manifest where images are new, premium completions frozen, and exports not archived yet."""
+    recorded = {
+        "premium-completions": record(1, frozen=True, **PREMIUM),
+        "legacy-exports": record(3, name="Exports (legacy)"),
+        "seats": record(4, **SEATS),
+    }
+    meters = [
+        live(1, "premium-completions", **PREMIUM),
+        live(3, "legacy-exports", name="Exports (legacy)"),
+        live(4, "seats", **SEATS | {"name": "Seats (active)"}),
+    ]
+    return plan(small_manifest(), recorded, meters, environment="production", organization_id=PRODUCTION)
+
+
+def one() -> Plan:
+    """One threshold."""
+    manifest = desired({"premium-completions": meter(**PREMIUM | {"name": "Premium completions, all"})})
+    return plan(
+        manifest, {"premium-completions": record(1, **PREMIUM)}, [live(1, "premium-completions", **PREMIUM)]
+    )
+
+
+def nothing(**options: Any) -> Plan:
+    manifest = desired({"calls": meter(), "seats": meter(**SEATS)})
+    recorded = {"calls": record(1), "seats": record(2, **SEATS)}
+    return plan(manifest, recorded, [live(1), live(2, "seats", **SEATS)], **options)
+
+
+SERVICES = ("api", "llm", "images", "search", "storage", "egress", "email", "builds", "audio", "maps")
+
+
+def many(count: int) -> Plan:
+    """Of `count` meters two thirds new, the others changed in all the ways that there are."""
+    meters, recorded, there = {}, {}, []
+    for number in range(1, count + 1):
+        service = SERVICES[number % len(SERVICES)]
+        key = f"{service}-{number:04d}"
+        before: dict[str, Any] = {
+            "name": f"{service.capitalize()} {number}",
+            "filter": every(clause("name", "eq", f"{service}.used"), clause("tier", "gte", number)),
+            "metadata": {"team": service},
+        }
+        after = before
+        match number % 15:
+            case 1:
+                after = before | {"filter": every(*before["filter"]["clauses"][:1], clause("tier", "gte", 0))}
+            case 2:
+                after = before | {"archived": True}
+            case 3:
+                after = before | {"name": f"{service.capitalize()}, region {number}"}
+            case 4:
+                after = before | {"metadata": {"team": "platform"}}
+            case 5:
+                after = before | {"aggregation": {"func": "sum", "property": "bytes"}}
+        meters[key] = meter(**after)
+        if after is not before:
+            frozen = number % 15 == 5 and number % 2 == 0
+            recorded[key] = record(number, frozen=frozen, **before)
+            there.append(live(number, key, **before))
+    return plan(desired(meters), recorded, there)
+
+
+@pytest.fixture(scope="module")
+def thousands() -> Plan:
+    return many(5_000)
+
+
+def test_no_change_is_one_line() -> None:
+    text = comment(nothing())
+    golden("comment-0.md", text)
+    read_comment(text)
+    line, empty, marker, *rest = text.split("\n")
+    assert line.startswith("Polar meters: no changes · sandbox.")
+    assert (empty, marker, rest) == ("", "<!-- polar-iac:acme:sandbox -->", [""])
+
+
+def test_no_change_anywhere() -> None:
+    text = comment(nothing(), nothing(environment="production"))
+    read_comment(text)
+    assert text.startswith("Polar meters: no changes · sandbox and production. 2 meters match ")
+
+
+def test_one_change() -> None:
+    text = comment(one())
+    golden("comment-1.md", text)
+    assert read_comment(text).headings[0] == "Polar meters: 1 to update · sandbox"
+
+
+def test_a_few_changes() -> None:
+    text = comment(few())
+    golden("comment-few.md", text)
+    found = read_comment(text)
+    assert found.headings == [
+        "Polar meters: 1 to create, 2 to update, 1 to archive · sandbox",
+        "Look closely: 1 changes what is billed, 1 archives a meter",
+        "Not risky: 1 to create, 1 to update",
+    ]
+    assert "-     usage.input_tokens >= 100000" in found.code
+    assert "+     usage.input_tokens >= 200000" in found.code
+    assert f"{HOME}/blob/{SHA}/meters.yaml#L5" in found.links
+    assert any("changed outside" in words for words in found.words)
+    assert few().digest[:12] in found.code
+
+
+def test_thirty_changes() -> None:
+    text = comment(many(30))
+    golden("comment-30.md", text)
+    assert len(text) < GITHUB_TAKES
+    assert sorted(keys_shown(text)) == [change.key for change in many(30).changes]
+
+
+def test_five_thousand_changes(thousands: Plan) -> None:
+    text = comment(thousands)
+    golden("comment-5000.md", text)
+    found = read_comment(text)
+    assert 50_000 < len(text) < 60_000
+    shown = keys_shown(text)
+    left = len(thousands.changes) - len(shown)
+    assert f"Cut here: {left:,} of 5,000 changes are not shown" in "".join(found.words)
+    assert f"{HOME}/actions/runs/9182736450" in found.links
+    # What bills comes first; nothing is shown before it.
+    assert shown == sorted(shown)
+
+
+def test_two_environments() -> None:
+    text = comment(few(), in_production())
+    golden("comment-environments.md", text)
+    found = read_comment(text)
+    assert found.skeleton.count("table_open") == 3
+    assert sorted(keys_shown(text)) == sorted(
+        {change.key for found in (few(), in_production()) for change in found.changes}
+    )
+    assert text.endswith("<!-- polar-iac:acme:sandbox+production -->\n")
+
+
+def test_everything_at_once() -> None:
+    text = comment(plan_with_everything())
+    golden("comment-everything.md", text)
+    read_comment(text)
+
+
+def plan_with_everything() -> Plan:
+    """The plan of the golden text, from its own document."""
+    return plan_from_document(json.loads((GOLDEN / "everything.json").read_bytes()))
+
+
+def keys_shown(text: str) -> list[str]:
+    """The keys in the titles of changes, in their order."""
+    verbs = (
+        "**Create** `",
+        "**Update** `",
+        "**Archive** `",
+        "**Blocked** `",
+        "**Unarchive** `",
+        "**Differs** `",
+    )
+    return [line.split("`")[1] for line in text.split("\n") if line.startswith(verbs)]
+
+
+# Size
+
+
+@pytest.mark.parametrize("limit", [4_000, 5_000, 10_000, 33_333, 60_000, 300_000])
+def test_a_comment_is_cut_at_whole_changes(thousands: Plan, limit: int) -> None:
+    text = comment(thousands, limit=limit)
+    assert len(text) <= limit
+    assert len(text) > limit * 0.7
+    found = read_comment(text)
+    left = len(thousands.changes) - len(keys_shown(text))
+    assert f"Cut here: {left:,} of 5,000 changes" in "".join(found.words)
+
+
+def test_a_comment_that_fits_is_not_cut() -> None:
+    found = many(30)
+    whole = comment(found)
+    for limit in (len(whole), len(whole) - 1):
+        text = comment(found, limit=limit)
+        read_comment(text)
+        assert len(text) <= limit
+
+
+def test_a_change_too_big_for_a_comment_is_named() -> None:
+    clauses = [clause(f"property_{n}", "eq", "🚀" * 200) for n in range(200)]
+    found = plan(desired({"calls": meter(filter=every(*clauses)), "other": meter()}), {}, [])
+    text = comment(found)
+    assert len(text.encode("utf-16-le")) // 2 < GITHUB_TAKES
+    assert "Too long to show here" in "".join(read_comment(text).words)
+    assert keys_shown(text) == ["calls", "other"]
+
+
+def test_long_diffs_are_folded() -> None:
+    clauses = [clause(f"property_{n:02d}", "eq", n) for n in range(40)]
+    manifest = desired({"calls": meter(filter=every(*clauses))})
+    text = comment(plan(manifest, {"calls": record(1)}, [live(1)]))
+    read_comment(text)
+    assert "<summary>42 lines</summary>" in text
+
+
+# Details
+
+
+def test_a_filter_that_holds_fences_stays_in_its_own() -> None:
+    fences = every(clause("a", "eq", "```"), clause("````", "eq", "x"), clause("~~~", "eq", "~~~~"))
+    found = plan(desired({"calls": meter()}), {}, [live(1, filter=fences)])
+    read = read_comment(comment(found))
+    assert read.skeleton.count("fence") == 1
+    assert '-   a = "```"' in read.code
+
+
+def test_offline_is_said() -> None:
+    found = plan(desired({"a": meter()}), {}, None)
+    assert "Planned offline" in "".join(read_comment(comment(found)).words)
+    both = "".join(read_comment(comment(found, in_production())).words)
+    assert "Planned offline for sandbox" in both
+
+
+def test_a_removal_says_that_nothing_is_applied() -> None:
+    found = plan(desired({}), {"calls": record(1)}, [live(1)])
+    assert "will refuse this plan as a whole:" in "".join(read_comment(comment(found)).words)
+
+
+def test_bookkeeping_alone_is_no_change() -> None:
+    manifest = desired({"calls": meter()}, moved=[{"from": "old", "to": "calls"}])
+    text = comment(plan(manifest, {"old": record(1)}, [live(1, "old")]))
+    assert text.startswith("Polar meters: no changes · sandbox.")
+    assert "moved: the same meter under a new key" in "".join(read_comment(text).words)
+
+
+def test_evidence_says_where_it_is_from() -> None:
+    fact = Evidence("usage", "info", "1200 events in 30 days", "polar", "2026-05-01T00:00:00Z")
+    found = one()
+    found = replace(found, changes=(replace(found.changes[0], evidence=(fact,)),))
+    read = read_comment(comment(found))
+    assert {"polar", "2026-05-01T00:00:00Z"} <= set(read.code)
+
+
+def test_equal_names_are_told_apart() -> None:
+    one_, other = few(), replace(few(), project="other")
+    assert headline([one_, nothing()]).startswith("1 to create, 2 to update, 1 to archive · sandbox acme 1;")
+    assert "sandbox acme and sandbox other" in headline([one_, other])
+
+
+def test_a_plan_twice_says_everything_once() -> None:
+    production = replace(few(), environment="production")
+    text = comment(few(), production)
+    read = read_comment(text)
+    assert "table_open" not in read.skeleton
+    assert read.headings[0].endswith("sandbox and production")
+    assert keys_shown(text) == keys_shown(comment(few()))
+
+
+@pytest.mark.parametrize(
+    ("file", "directory", "place"),
+    [
+        ("meters.yaml", "", "meters.yaml"),
+        ("./billing/meters.yaml", "", "billing/meters.yaml"),
+        ("meters.yaml", "services/api", "services/api/meters.yaml"),
+        ("../meters.yaml", "services/api", "services/meters.yaml"),
+        ("a b#(c)?.yaml", "", "a%20b%23%28c%29%3F.yaml"),
+        ("../meters.yaml", "", None),
+        ("/etc/meters.yaml", "", None),
+    ],
+)
+def test_links_into_the_repository(file: str, directory: str, place: str | None) -> None:
+    links = Links("https://github.com", "acme/billing", SHA, directory)
+    assert links.file(file, 3) == (place and f"{HOME}/blob/{SHA}/{place}#L3")
+
+
+@pytest.mark.parametrize(
+    ("server", "repository", "sha"),
+    [
+        ("javascript:alert(1)", "acme/billing", SHA),
+        ("https://github.com", "acme/billing) <img>", SHA),
+        ("https://github.com", "acme/billing", "main"),
+    ],
+)
+def test_no_link_where_the_place_is_not_known(server: str, repository: str, sha: str) -> None:
+    assert Links(server, repository, sha).file("meters.yaml") is None
+    read_comment(comment(few(), links=Links(server, repository, sha)))
+
+
+def test_the_marker_is_hidden_whatever_it_is() -> None:
+    read_comment(comment(few(), marker="polar-iac:--><img src=x>\n"))
+    assert comment_marker([few()]) == "<!-- polar-iac:acme:sandbox -->"
+
+
+# On GitHub
+
+
+def test_commands_point_at_risky_changes() -> None:
+    commands = list(read_commands(plan_commands([few()], directory="billing")))
+    assert [(c.name, c.properties["line"], c.message.partition(":")[0]) for c in commands] == [
+        ("warning", "5", 'premium-completions "Premium completions"'),
+        ("warning", "92", 'legacy-exports "Exports (legacy)"'),
+    ]
+    assert {c.properties["file"] for c in commands} == {"billing/meters.yaml"}
+
+
+def test_commands_of_two_environments_are_told_once() -> None:
+    commands = list(read_commands(plan_commands([few(), replace(few(), environment="production")])))
+    assert {c.properties["title"].partition(" · ")[2] for c in commands} == {"sandbox and production"}
+
+
+def test_no_more_annotations_than_github_shows(thousands: Plan) -> None:
+    commands = list(read_commands(plan_commands([thousands])))
+    assert len([c for c in commands if c.name == "warning"]) == 10
+    assert commands[-1].message.endswith("more like these stand in the plan")
+
+
+def test_outputs() -> None:
+    assert read_outputs(outputs([few()])) == {
+        "changes": "4",
+        "summary": "1 to create, 2 to update, 1 to archive · sandbox",
+        "digest": few().digest,
+    }
+    both = read_outputs(outputs([few(), in_production()]))
+    assert both["digest"] == f"sandbox={few().digest} production={in_production().digest}"
+    assert read_outputs(outputs([nothing()]))["changes"] == "0"
+
+
+# Saved plans
+
+
+def shown(found: Plan) -> list[str]:
+    """A plan in every format."""
+    return [
+        plan_json(found),
+        comment(found),
+        comment(found, in_production()),
+        plan_commands([found]),
+        outputs([found]),
+        plan_text(replace(found, bookkeeping=()), "meters.yaml"),
+    ]
+
+
+def saved(found: Plan) -> Any:
+    return json.loads(plan_json(found))
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+@given(world=strategies.worlds(), offline=st.booleans(), allow=st.booleans())
+def test_a_saved_plan_shows_as_it_was(world: strategies.World, offline: bool, allow: bool) -> None:
+    there, recorded = [], {}
+    for number, existing in enumerate(world.existing, 1):
+        meter_id = identifier(number)
+        archived = "2026-05-01T00:00:00.000000Z" if existing.archived else None
+        found = live(number, None, archived_at=archived, **existing.spec)
+        there.append(found.marked(existing.marker) if existing.marker else found)
+        if existing.recorded is not None and existing.key:
+            spec = MeterSpec.from_json(existing.recorded)
+            recorded[existing.key] = Record(meter_id, spec, existing.learned)
+    found_plan = plan(desired(world.meters), recorded, None if offline else there, allow_archive=allow)
+    again = plan_from_document(saved(found_plan))
+    assert shown(again) == shown(found_plan)
+    read_comment(comment(again))
+
+
+def test_plans_of_every_size_are_read_back() -> None:
+    for found in (nothing(), one(), few(), in_production(), many(300)):
+        assert shown(plan_from_document(saved(found))) == shown(found)
+
+
+def test_several_plans_are_a_list() -> None:
+    both = json.loads(plans_json([few(), in_production()]))
+    assert both == [plan_document(few()), plan_document(in_production())]
+
+
+def changed(path: str, value: Any) -> Any:
+    """The document of `few`, but for one value; `…` takes it out."""
+    document = saved(few())
+    *way, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    inner = document
+    for part in way:
+        inner = inner[part]
+    if value is ...:
+        del inner[last]
+    else:
+        inner[last] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("changes.2.after.filter.clauses.0.value", "other"),
+        ("changes.2.fields.0.after.clauses.0.value", "other"),
+        ("changes.2.fields.0.impact", "internal"),
+        ("changes.2.fields", []),
+        ("changes.3.name", "Harmless"),
+        ("changes.3.digest", "0" * 64),
+        ("changes.3", ...),
+        ("changes.0.fields.1", ...),
+        ("changes.1.action", "unarchive"),
+        ("changes.2.id", identifier(9)),
+        ("changes.0.key", "images-2"),
+        ("environment", "production"),
+        ("organization_id", PRODUCTION),
+        ("summary.create", 0),
+        ("digest", "0" * 64),
+    ],
+)
+def test_a_plan_file_that_was_changed_is_refused(path: str, value: Any) -> None:
+    with pytest.raises(PolarIacError, match="was changed since polar-iac wrote it"):
+        plan_from_document(changed(path, value))
+
+
+def test_a_change_that_stands_twice_is_refused() -> None:
+    document = saved(few())
+    document["changes"].append(document["changes"][-1])
+    with pytest.raises(PolarIacError, match="was changed"):
+        plan_from_document(document)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        [],
+        "plan",
+        {},
+        changed("project", ...),
+        changed("project", 5),
+        changed("environment", "staging"),
+        changed("organization_id", "\x1b[2J"),
+        changed("changes", {}),
+        changed("changes.0", None),
+        changed("changes.0.after", 5),
+        changed("changes.0.after.filter", None),
+        changed("changes.0.after.metadata", []),
+        changed("changes.0.evidence", [5]),
+        changed("changes.0.fields", [5]),
+        changed("changes.0.source.line", -1),
+        changed("changes.0.source.line", True),
+        changed("changes.0.action", ["create"]),
+        changed("bookkeeping", [{"key": "a", "action": "steal", "id": identifier(1)}]),
+        changed("summary", None),
+        changed("summary.unchanged", -1),
+        changed("summary.unchanged", 1.5),
+    ],
+)
+def test_what_is_no_plan_is_refused_in_plain_words(document: Any) -> None:
+    with pytest.raises(PolarIacError, match="this is no plan file of polar-iac: ") as error:
+        plan_from_document(document)
+    assert "\x1b" not in str(error.value)
+
+
+def test_a_later_format_is_named() -> None:
+    with pytest.raises(PolarIacError, match="format version 2, and this polar-iac reads 1"):
+        plan_from_document(changed("format_version", 2))
+
+
+def test_the_organization_of_a_plan_may_be_unknown() -> None:
+    found = plan(desired({"a": meter()}), {}, None, organization_id=None)
+    assert plan_from_document(saved(found)).organization_id is None
+    assert ORGANIZATION[:8] not in comment(found)
