@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Apply one environment after the other, on the tip of a branch only.
+# shellcheck source=../common/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../common/lib.sh"
+
+enter
+authenticate
+
+[[ $GITHUB_REF == refs/heads/* ]] || fail "apply runs on a branch, after the merge; this run is on $GITHUB_REF" 5
+branch=${GITHUB_REF#refs/heads/}
+[[ $state_branch != "$branch" ]] || fail "state-branch: $state_branch is the branch of the manifest: choose another name"
+
+# A re-run of an old job would roll billing back. Commits of lockfiles alone are our own: of the environment
+# before this one, say.
+head=$(git rev-parse HEAD)
+tip=$(remote_tip "$branch")
+if [[ $head != "$tip" ]]; then
+  newer=$(git diff --name-only "$head" "$tip" -- ':(top,exclude,glob)**/*.lock.json' 2>&1 | head -n 5) || true
+  if ! git merge-base --is-ancestor "$head" "$tip" 2>/dev/null || [[ -n $newer ]]; then
+    fail "refused: ${head:0:12} is not the tip of $branch any more (${tip:0:12} is), and applying it could roll billing back to what it says.
+Nothing was changed. The run of the newer commit applies; if there is none, start the workflow by hand on $branch." 5
+  fi
+  git merge --quiet --ff-only "$tip"
+fi
+read_state "$branch"
+
+# The digest of an environment, from `DIGEST` or `sandbox=DIGEST production=DIGEST`.
+digest_of() {
+  local entry entries=()
+  read -r -d '' -a entries <<<"$INPUT_DIGEST" || true
+  for entry in "${entries[@]}"; do
+    if [[ $entry == "$1="?* ]]; then
+      printf '%s' "${entry#*=}"
+      return
+    elif [[ $entry != *=* && ${#entries[@]} == 1 && ${#environments[@]} == 1 ]]; then
+      printf '%s' "$entry"
+      return
+    fi
+  done
+  fail "digest: there is none for $1 in \"$INPUT_DIGEST\": write $1=DIGEST, or leave the input away to apply without"
+}
+digests=()
+for environment in "${environments[@]}"; do
+  digest=''
+  [[ -z $INPUT_DIGEST ]] || digest=$(digest_of "$environment")
+  digests+=("$digest")
+done
+
+# What the lockfiles were: the base of the merge when others have pushed.
+base=$(mktemp -d "$RUNNER_TEMP/polar-iac-base.XXXXXX")
+for environment in "${environments[@]}"; do
+  cat -- "$(lockfile "$environment")" >"$base/$environment" 2>/dev/null || true
+done
+output base "$base"
+
+# A cancelled run first ends what it has begun and records it.
+child=''
+trap '[[ -z $child ]] || kill -TERM "$child" 2>/dev/null || true' INT TERM
+run() {
+  local code=0
+  "$@" </dev/null &
+  child=$!
+  wait "$child" || code=$?
+  while kill -0 "$child" 2>/dev/null; do
+    code=0
+    wait "$child" || code=$?
+  done
+  child=''
+  return "$code"
+}
+
+for index in "${!environments[@]}"; do
+  environment=${environments[index]}
+  arguments=(apply --file "$INPUT_FILE" --env "$environment" --auto-approve)
+  [[ -z ${digests[index]} ]] || arguments+=(--digest "${digests[index]}")
+  [[ $INPUT_ALLOW_ARCHIVE != true ]] || arguments+=(--allow-archive)
+  [[ -z $INPUT_MAX_CHANGES ]] || arguments+=(--max-changes "$INPUT_MAX_CHANGES")
+  [[ -z $INPUT_DEADLINE ]] || arguments+=(--deadline "$INPUT_DEADLINE")
+  [[ -z $INPUT_PLAN ]] || arguments+=(-- "${INPUT_PLAN//'{env}'/$environment}")
+  code=0
+  run "$polar_iac" "${arguments[@]}" || code=$?
+  case $code in
+    0) continue ;;
+    4) error "$environment: what would be done now is not what was reviewed, so nothing was done. Run the whole workflow again: it plans afresh, for a new review." ;;
+    5) error "$environment: refused before anything was changed; the log says what would permit it." ;;
+    *) error "$environment: apply ended with $code; the log says what was done and what was not. What was done is recorded; applying again goes on from there." ;;
+  esac
+  rest=("${environments[@]:index + 1}")
+  ((${#rest[@]} == 0)) || error "Not applied, since $environment comes first: ${rest[*]}."
+  exit "$code"
+done

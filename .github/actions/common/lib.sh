@@ -1,0 +1,152 @@
+# What the scripts of the actions share; to be sourced. Inputs come as INPUT_… through the environment, so
+# that none of them is ever part of a script.
+# shellcheck shell=bash
+set -euo pipefail
+
+escaped() {
+  local text=${1//'%'/%25}
+  text=${text//$'\r'/%0D}
+  printf '%s' "${text//$'\n'/%0A}"
+}
+
+error() {
+  printf '::error title=polar-iac::%s\n' "$(escaped "$1")" >&2
+}
+
+notice() {
+  printf '::notice title=polar-iac::%s\n' "$(escaped "$1")" >&2
+}
+
+# fail MESSAGE [CODE]
+fail() {
+  error "$1"
+  exit "${2:-1}"
+}
+
+output() {
+  printf '%s=%s\n' "$1" "$2" >>"$GITHUB_OUTPUT"
+}
+
+summarize() {
+  printf '%s\n\n' "$1" >>"$GITHUB_STEP_SUMMARY"
+}
+
+# shellcheck disable=SC2034  # these are for whoever sources this
+python=$RUNNER_TEMP/polar-iac/bin/python
+# shellcheck disable=SC2034
+polar_iac=$RUNNER_TEMP/polar-iac/bin/polar-iac
+environments=()
+
+# Go where the manifest is, and check the inputs that all actions have.
+enter() {
+  cd -- "$GITHUB_WORKSPACE/$INPUT_WORKING_DIRECTORY"
+  [[ -f $INPUT_FILE ]] || fail "there is no $INPUT_FILE in ${INPUT_WORKING_DIRECTORY:-.}: check out the repository first, or set the inputs file and working-directory"
+  local environment name
+  read -r -d '' -a environments <<<"$INPUT_ENVIRONMENTS" || true
+  ((${#environments[@]})) || fail "say which environments are meant, for example environments: sandbox"
+  for environment in "${environments[@]}"; do
+    case $environment in
+      production | sandbox | local) ;;
+      *) fail "environments: $environment is none of production, sandbox and local" ;;
+    esac
+  done
+  case $INPUT_PERSIST in
+    commit) state_branch='' ;;
+    branch) state_branch=${INPUT_STATE_BRANCH:-polar-iac-state} ;;
+    pull-request) state_branch=${INPUT_STATE_BRANCH:-polar-iac-lockfile} ;;
+    *) fail "persist: $INPUT_PERSIST is none of commit, branch and pull-request" ;;
+  esac
+  if [[ -n $state_branch ]]; then
+    git check-ref-format --branch "$state_branch" >/dev/null || fail "state-branch: $state_branch is no name of a branch"
+  fi
+  name=$(basename -- "$INPUT_FILE")
+  lockfile_stem=$(dirname -- "$INPUT_FILE")/${name%.*}
+  repository_stem=$(git -C "$(dirname -- "$INPUT_FILE")" rev-parse --show-prefix)${name%.*}
+}
+
+# The lockfile of an environment, from here and from the top of the repository.
+lockfile() {
+  printf '%s.%s.lock.json' "$lockfile_stem" "$1"
+}
+in_repository() {
+  printf '%s.%s.lock.json' "$repository_stem" "$1"
+}
+
+# Let git and gh use the token. It goes through the environment: arguments are seen by every process. The
+# empty header first takes away the one that actions/checkout may have left: two of them are an error 400.
+authenticate() {
+  local count=${GIT_CONFIG_COUNT:-0} server=${GITHUB_SERVER_URL:-https://github.com} basic
+  export GIT_TERMINAL_PROMPT=0 GH_PROMPT_DISABLED=1 GH_HOST=${server#*://} GH_ENTERPRISE_TOKEN=${GH_TOKEN:-}
+  [[ -n ${GH_TOKEN:-} ]] || return 0
+  basic=$(printf 'x-access-token:%s' "$GH_TOKEN" | base64 | tr -d '\n')
+  printf '::add-mask::%s\n' "$basic"
+  export "GIT_CONFIG_KEY_$count=http.$server/.extraheader" "GIT_CONFIG_VALUE_$count="
+  count=$((count + 1))
+  export "GIT_CONFIG_KEY_$count=http.$server/.extraheader" "GIT_CONFIG_VALUE_$count=AUTHORIZATION: basic $basic"
+  export GIT_CONFIG_COUNT=$((count + 1))
+}
+
+# The commit that a branch of the remote stands on, fetched; nothing when there is no such branch.
+remote_tip() {
+  local code=0
+  git ls-remote --quiet --exit-code origin "refs/heads/$1" >/dev/null || code=$?
+  ((code != 2)) || return 0
+  ((code == 0)) || return "$code"
+  git fetch --quiet --no-tags origin "refs/heads/$1"
+  git rev-parse FETCH_HEAD
+}
+
+# The number of the open pull request that brings lockfiles to a branch; nothing when there is none.
+lockfile_pull_request() {
+  gh pr list --repo "$GITHUB_REPOSITORY" --head "$state_branch" --base "$1" --state open \
+    --json number,isCrossRepository --jq '[.[] | select(.isCrossRepository | not)][0].number // empty'
+}
+
+# The commit on which lockfiles stand besides the branch `$1`; nothing when there is none (yet).
+state_tip() {
+  case $INPUT_PERSIST in
+    commit) return 0 ;;
+    pull-request)
+      local number
+      number=$(lockfile_pull_request "$1")
+      [[ -n $number ]] || return 0
+      ;;
+  esac
+  remote_tip "$state_branch"
+}
+
+# Put the lockfiles of the state branch beside the manifest of the branch `$1`.
+read_state() {
+  local tip environment path
+  tip=$(state_tip "$1")
+  [[ -n $tip ]] || return 0
+  for environment in "${environments[@]}"; do
+    path=$(in_repository "$environment")
+    if git cat-file -e "$tip:$path" 2>/dev/null; then
+      git cat-file blob "$tip:$path" >"$(lockfile "$environment")"
+    fi
+  done
+}
+
+# The hidden line by which a comment or an issue is found again: the last one, in which it is written.
+marker_of() {
+  local marker
+  marker=$(tail -n 1 "$1")
+  [[ $marker == '<!-- '*' -->' ]] || fail "the report of polar-iac ends with no marker: use a version of polar-iac and of this action that belong together"
+  printf '%s' "$marker"
+}
+
+# Of lines `number<TAB>last line of the text`, the first number whose text ends with the marker `$1`.
+with_marker() {
+  local number last found=''
+  while IFS=$'\t' read -r number last; do
+    if [[ -z $found && $last == "$1" ]]; then
+      found=$number
+    fi
+  done
+  printf '%s' "$found"
+}
+
+# `viewerDidAuthor` knows the bot by any token's name, and no one else can plant a marker.
+# shellcheck disable=SC2034
+own_and_last='select(.viewerDidAuthor) | [.number, (.body | gsub("\r"; "") | sub("\\s+$"; "") | split("\n") | last // "")] | join("\t")'

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Plan, and tell what someone changed at Polar from what only waits to be applied.
+# shellcheck source=../common/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../common/lib.sh"
+
+enter
+authenticate
+read_state "$GITHUB_REF_NAME"
+
+reports=$(mktemp -d "$RUNNER_TEMP/polar-iac-drift.XXXXXX")
+arguments=(plan --file "$INPUT_FILE" --detailed-exitcode)
+arguments+=(--out "$reports/{env}.json" --report "markdown=$reports/plan.md")
+lockfiles=()
+for environment in "${environments[@]}"; do
+  arguments+=(--env "$environment")
+  lockfiles+=("$reports/$environment.json" "$(lockfile "$environment")")
+done
+
+code=0
+"$polar_iac" "${arguments[@]}" || code=$?
+case $code in
+  0) drift=false ;;
+  2) drift=$("$python" "$GITHUB_ACTION_PATH/outside.py" "${lockfiles[@]}") ;;
+  *) exit "$code" ;;
+esac
+output drift "$drift"
+output report "$reports/plan.md"
