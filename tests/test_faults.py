@@ -1,0 +1,92 @@
+"""Applies against a Polar that misbehaves: each fault on its own, and a sample of the random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from polar_iac.api import PolarClient
+from tests.build import meter
+from tests.faults import FAULTS, by_rule, faulty_polar
+from tests.soak import attempt
+from tests.soak.faults import LAG, PATIENCE, converge, small_scene
+
+SEEDS = range(25)
+PAGED = ("repeated-items", "repeated-page")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FAULTS if kind not in PAGED])
+def test_one_fault_and_one_apply_is_enough(kind: str, tmp_path: Path) -> None:
+    """The second request of a method meets the fault: of the creates it has company, of the reads it is one
+    before a PATCH."""
+
+    def meet(method: str) -> None:
+        outcome = converge(small_scene(), tmp_path / method, by_rule(kind, method, 2), applies=1)
+        assert outcome.served == {f"{method} {kind}": 1}
+
+    # Most of it is waiting: the three methods at a time.
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(meet, ["POST", "PATCH", "GET"]))
+
+
+@pytest.mark.parametrize("kind", ["502-late", "503-late", "504-late"])
+def test_what_a_proxy_gave_up_may_still_land_beside_later_creates(kind: str, tmp_path: Path) -> None:
+    """A gateway's error says nothing of the request behind it, so no witness may shorten the look for it."""
+    outcome = converge(small_scene(creates=9), tmp_path, by_rule(kind, "POST", 1), applies=1, late=0.2)
+    assert outcome.requests["POST"] == 9
+
+
+@pytest.mark.parametrize("kind", PAGED)
+def test_pages_that_repeat_hide_no_meter(kind: str) -> None:
+    with (
+        faulty_polar(page_size=3) as faulty,
+        PolarClient(faulty.url, "polar_oat_test", retry_wait=0.001) as client,
+    ):
+        made = [client.create_meter(meter(name=f"Meter {n}")).id for n in range(8)]
+        faulty.choose = by_rule(kind, "GET", 2)
+        assert [m.id for m in client.list_meters()] == made
+        assert faulty.served == {f"GET {kind}": 1}
+
+
+@pytest.mark.parametrize("kind", ["reset-late", "500-after", "hang-late", "cut"])
+def test_a_lost_create_is_found_on_a_replica_that_lags(kind: str, tmp_path: Path) -> None:
+    choose = by_rule(kind, "POST", 1, 3)
+    outcome = converge(small_scene(creates=6), tmp_path, choose, applies=1, lag=LAG)
+    assert outcome.requests["POST"] == 6
+    assert outcome.served["GET lag"]
+
+
+@pytest.mark.parametrize("kind", ["reset-after", "500-after", "504-late", "hang-late"])
+def test_when_no_create_is_ever_answered_each_is_found_all_the_same(kind: str, tmp_path: Path) -> None:
+    outcome = converge(small_scene(creates=6), tmp_path, by_rule(kind, "POST"), applies=1, lag=LAG)
+    assert outcome.requests["POST"] == 6
+
+
+@pytest.mark.parametrize("kind", ["reset-before", "503-before"])
+def test_when_polar_is_away_for_a_while_the_next_apply_goes_on(kind: str, tmp_path: Path) -> None:
+    """Away for the writes of the first apply: each create is sent five times, each PATCH six times."""
+    writes = by_rule(kind, "POST", *range(1, 11)), by_rule(kind, "PATCH", *range(1, 43))
+    outcome = converge(small_scene(), tmp_path, lambda r: writes[0](r) or writes[1](r), applies=2)
+    assert outcome.applies == 2
+
+
+def test_a_slow_look_is_not_taken_for_a_late_one(tmp_path: Path) -> None:
+    """It arrives when all patience is over, but tells of the time before the create could show."""
+    lookup = by_rule("slow", "GET", 1, when=lambda request: "metadata" in request.query)
+    lost = by_rule("reset-after", "POST", 1)
+    outcome = converge(
+        small_scene(), tmp_path, lambda r: lookup(r) or lost(r), applies=1, lag=LAG, drip=PATIENCE / 6
+    )
+    assert outcome.served["GET slow"] == outcome.served["POST reset-after"] == 1
+    assert outcome.requests["POST"] == 2
+
+
+@pytest.mark.parametrize("seeds", [SEEDS[n::5] for n in range(5)], ids=str)
+def test_random_faults_end_in_what_was_declared(seeds: Sequence[int]) -> None:
+    with ThreadPoolExecutor() as pool:
+        attempts = list(pool.map(lambda seed: attempt("faults", seed), seeds))
+    failed = "\n".join(f"seed {seed}: {error}" for seed, _, error in attempts if error)
+    assert not failed, failed
