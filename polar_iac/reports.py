@@ -24,10 +24,9 @@ def rendered(plans: Sequence[Plan], format_: str, manifest_file: str, variables:
     JSON is an object for one plan, and a list of them for several.
     """
     if format_ == "json":
-        from polar_iac.render.document import plan_json
+        from polar_iac.render.document import plan_json, plans_json
 
-        documents = [plan_json(plan) for plan in plans]
-        return documents[0] if len(documents) == 1 else "[\n" + ",\n".join(documents) + "]\n"
+        return plan_json(plans[0]) if len(plans) == 1 else plans_json(plans)
     if format_ == "markdown":
         from polar_iac.render.markdown import plan_markdown
 

@@ -23,7 +23,7 @@ from tests.command import COMMAND, clean_environment
 from tests.zygote import Zygote
 
 LOCK = "meters.sandbox.lock.json"
-APPLY = ("apply", "-e", "sandbox", "-y", "-q", "--lookup-timeout", "0.1")
+APPLY = ("apply", "-e", "sandbox", "-y", "-q", "--lookup-timeout", "0.25")
 
 BEFORE = {
     "renamed": meter(name="Before"),
@@ -63,6 +63,8 @@ class Scene:
     url: str
     truth: PolarClient
     """Past all faults, on a connection of its own."""
+    lag: float = 0.0
+    """Seconds by which what the command reads is behind the truth."""
 
     @property
     def environ(self) -> dict[str, str]:
@@ -89,7 +91,15 @@ class Scene:
         lockfile.state_directory(directory / LOCK)
         lockfile.save(directory / LOCK, state)
         (directory / "meters.yaml").write_text(MANIFEST, encoding="utf-8")
+        self.catch_up()
         return {meter.id: meter for meter in foreign}
+
+    def catch_up(self) -> None:
+        """What was done past the command has been there for long."""
+        if self.lag:
+            with PolarClient(self.url, "polar_oat_test") as seen:
+                seen.list_meters()
+            time.sleep(self.lag)
 
     def check(self, directory: Path, foreign: dict[str, LiveMeter], *, forgot: bool = False) -> None:
         """Nothing is doubled, nothing is lost, nobody else's is touched."""
@@ -182,6 +192,7 @@ def stopped_after(scene: Scene, zygote: Zygote, directory: Path, seconds: float,
 def raced(scene: Scene, zygote: Zygote, directory: Path, rng: random.Random) -> Any:
     """Two applies of one manifest on two machines, with nothing shared but Polar; their exit codes."""
     scene.polar.reset()
+    scene.catch_up()
     rooms = [directory / "one", directory / "two"]
     for room in rooms:
         room.mkdir(parents=True, exist_ok=True)

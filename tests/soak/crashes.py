@@ -1,0 +1,41 @@
+"""What the trials of crashes share in one process of the pool: a warmed command, and Polars that lag."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing.util
+from contextlib import ExitStack
+
+from polar_iac.api import PolarClient
+from polar_iac.local import LocalPolar
+from tests.crashes import Scene
+from tests.faults import faulty_polar
+from tests.serve import served_polar
+from tests.zygote import Zygote, zygote
+
+LAG = 0.05
+"""Seconds by which reads lag; the applies look for what they miss five times as long."""
+
+
+@functools.cache
+def _open() -> ExitStack:
+    stack = ExitStack()
+    # A process of a pool runs no atexit functions, and waits for its threads.
+    multiprocessing.util.Finalize(None, stack.close, exitpriority=1)
+    return stack
+
+
+@functools.cache
+def warmed() -> Zygote:
+    return _open().enter_context(zygote())
+
+
+@functools.cache
+def scene(lag: float) -> Scene:
+    """A Polar whose reads lag by so many seconds."""
+    served = _open().enter_context(served_polar(LocalPolar()))
+    truth = _open().enter_context(PolarClient(served.url, "polar_oat_truth"))
+    if not lag:
+        return Scene(served.polar, served.url, truth)
+    faulty = _open().enter_context(faulty_polar(served.polar, lag=lag))
+    return Scene(served.polar, faulty.url, truth, lag)

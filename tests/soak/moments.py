@@ -1,0 +1,32 @@
+"""Kill -9, SIGINT and SIGTERM at random times, of the real command, then `apply` until it succeeds."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests import crashes
+from tests.soak import Soak
+from tests.soak.crashes import LAG, scene, warmed
+
+
+def trial(seed: int, directory: Path) -> int:
+    """The exit code of the run that was disturbed."""
+    rng = random.Random(seed)
+    polar = scene(LAG)
+    number = rng.choice([signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+    if number == signal.SIGKILL:
+        lost = rng.random() < 0.5
+        return crashes.killed_after(polar, warmed(), directory, rng.uniform(0.25, 1.2), forget=lost)
+    return crashes.stopped_after(polar, warmed(), directory, rng.uniform(0.05, 0.4), number)
+
+
+def figures(results: Sequence[int]) -> Sequence[str]:
+    told = {0: "had ended", -9: "killed", 130: "interrupted", 143: "terminated"}
+    return [", ".join(f"{count} {told[code]}" for code, count in sorted(Counter(results).items()))]
+
+
+SOAK = Soak("kill -9, Ctrl-C and SIGTERM at random times", 150, trial, figures)
