@@ -265,8 +265,8 @@ def _list(bullets: Sequence[str]) -> Iterator[str]:
 
 
 def _label(path: str) -> str:
-    name, _, key = path.partition(".")
-    return f"{name} {code(key)}" if key else _LABELS.get(name) or prose(name)
+    name, dot, key = path.partition(".")
+    return f"{name} {code(key)}" if dot else _LABELS.get(name, name)
 
 
 def _impact(field: FieldChange) -> str:

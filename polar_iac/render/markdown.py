@@ -59,7 +59,10 @@ def plan_markdown(
     keys = sorted({key for changes in by_key for key in changes})
     entries = [Entry(key, tuple(changes.get(key) for changes in by_key)) for key in keys]
     scene = Scene(
-        [prose(label) for label in labels(plans)], links, min(12_000, limit // 4), shared_notes(entries)
+        [prose(label) or code(label) for label in labels(plans)],
+        links,
+        min(12_000, limit // 4),
+        shared_notes(entries),
     )
     last = f"<!-- {_hidden(marker)} -->" if marker else comment_marker(plans)
     manifest = scene.file(clipped(manifest_file))
