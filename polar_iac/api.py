@@ -227,6 +227,9 @@ class PolarClient:
                 "Accept": "application/json",
             },
             transport=transport,
+            # Plain http has no certificate to check, and reading those to trust takes a while. Nothing
+            # follows a redirect from it to https: that is another origin.
+            verify=base_url.startswith("https:"),
             timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
             follow_redirects=True,
             max_redirects=_MAX_REDIRECTS,

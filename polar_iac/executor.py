@@ -234,7 +234,8 @@ class _Run:
             self.client,
             self.journal,
         )
-        self.journal.swept()
+        if set(self.journal.created) <= {meter.id for meter in live}:
+            self.journal.swept()
 
     def _start(self, job: _Job, pool: ThreadPoolExecutor) -> Future[LiveMeter | None]:
         if job.action != "create" or job.desired is None:

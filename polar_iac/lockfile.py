@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -153,10 +154,12 @@ def lock(path: Path, timeout: float, on_wait: Callable[[str], None]) -> Iterator
 
 
 def _holder(path: Path) -> str:
-    try:
-        return "another run (" + path.read_text(encoding="utf-8", errors="replace")[:200].strip() + ")"
-    except OSError:
-        return "another run"
+    """Who holds the lock, as that run wrote a moment after it had it."""
+    for _ in range(20):
+        with suppress(OSError):
+            return "another run (" + path.read_text(encoding="utf-8", errors="replace")[:200].strip() + ")"
+        time.sleep(0.01)
+    return "another run"
 
 
 def write_atomically(path: Path, text: str) -> None:

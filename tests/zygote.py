@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -156,6 +157,8 @@ def _child(request: dict[str, Any]) -> None:
                 os.kill(pid, signal.SIGKILL)
 
     _at_boundaries(meet)
+    # A signal in the midst of an import leaves a file to the collector; only here is that told.
+    warnings.filterwarnings("ignore", category=ResourceWarning)
     sys.argv = ["polar-iac", *request["argv"]]
     from polar_iac.cli import main
 
