@@ -6,6 +6,7 @@ each row. Nothing here does IO, knows a clock or reads the environment.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -239,7 +240,7 @@ def _identify(key: str, state: _State) -> tuple[LiveMeter | None, _Blocked | Non
 def _twins(key: str, meters: Sequence[LiveMeter], state: _State) -> _Blocked:
     ordered = sorted(meters, key=lambda m: (m.created_at, m.id))
     named = "; ".join(
-        f'{m.id} "{m.spec.name}"' + (" (archived)" if m.archived else "") + f", created {m.created_at}"
+        f"{m.id} {_quoted(m.spec.name)}" + (" (archived)" if m.archived else "") + f", created {m.created_at}"
         for m in ordered
     )
     return _Blocked(
@@ -248,6 +249,11 @@ def _twins(key: str, meters: Sequence[LiveMeter], state: _State) -> _Blocked:
         f"{named}. Keep the one that your prices point at; archive each other one in Polar's dashboard, or "
         "take its metadata `polar_iac` off.",
     )
+
+
+def _quoted(name: str) -> str:
+    """A name in quotes that it cannot close."""
+    return json.dumps(name, ensure_ascii=False)
 
 
 def _decide(
@@ -359,7 +365,7 @@ def _same_billing(spec: MeterSpec, state: _State) -> tuple[Evidence, ...]:
         Evidence(
             "same-billing",
             "warning",
-            f'{m.id} "{m.spec.name}" has the same filter and aggregation'
+            f"{m.id} {_quoted(m.spec.name)} has the same filter and aggregation"
             + (f" and belongs to {m.marker}" if m.marker else " and no owner")
             + ": both would count the same events",
             "polar",

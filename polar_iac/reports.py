@@ -151,7 +151,13 @@ def publish_on_github(
     from polar_iac.render.markup import fence
 
     if summary := variables.get("GITHUB_STEP_SUMMARY"):
-        text = plan_markdown(plans, manifest_file=manifest_file, links=links(variables), limit=SUMMARY_LIMIT)
+        text = plan_markdown(
+            plans,
+            manifest_file=manifest_file,
+            links=links(variables),
+            limit=SUMMARY_LIMIT,
+            whole="the saved plan",
+        )
         if results:
             text += "\n" + fence(results.rstrip("\n").split("\n")) + "\n"
         _append(Path(summary), text)

@@ -321,7 +321,6 @@ def test_nothing_breaks_out_of_the_text(text: str) -> None:
     assert list(read_commands(inert(told))) == []
 
 
-@pytest.mark.xfail(strict=False, reason="render/text.py prints keys and the unit of a new meter as they are")
 def test_keys_and_units_stay_on_their_line() -> None:
     """A key comes from a marker too, which anyone can write at Polar; both from a plan file."""
     for text in ("a\nPlan: 0 to create", "\x1b[2J"):

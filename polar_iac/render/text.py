@@ -35,7 +35,7 @@ COLOURS = {
 _HOUSEKEEPING = {
     "adopt": "adopted: found by its marker, recorded in the lockfile",
     "forget": "forgotten: gone from the manifest, and archived or unknown",
-    "moved": "moved from {was}: the same meter under a new key",
+    "moved": "moved: the same meter under a new key",
     "marker": "its ownership marker is written again",
     "refresh": "the lockfile is brought up to date",
 }
@@ -100,7 +100,7 @@ def _paint(action: str, text: str) -> str:
 
 
 def _change(change: Change) -> Iterator[str]:
-    title = f'{change.key} "{printable(change.name)}"'
+    title = f'{printable(change.key)} "{printable(change.name)}"'
     note = f"{printable(change.source.file)}:{change.source.line}" if change.source else ""
     yield _columns(f"  {SIGNS[change.action]} {title}", note, change.action)
     if change.action == "blocked":
@@ -144,7 +144,7 @@ def _created(fields: Mapping[str, Any]) -> Iterator[str]:
         yield _labelled("filter", "")
         yield from _outlined(outline(fields["filter"]))
     yield _labelled("aggregation", aggregation(fields["aggregation"]))
-    unit = [str(fields["unit"])] if "unit" in fields else []
+    unit = [printable(str(fields["unit"]))] if "unit" in fields else []
     custom = (name for name in ("custom_label", "custom_multiplier") if name in fields)
     unit += [f"{name[7:]} {value(fields[name])}" for name in custom]
     if unit:
@@ -169,8 +169,8 @@ def _outlined(lines: Iterator[Line]) -> Iterator[str]:
 
 
 def _bookkeeping(entry: Bookkeeping) -> str:
-    told = _HOUSEKEEPING[entry.action].format(was=entry.was)
-    return _paint("bookkeeping", f"  = {entry.key} {entry.id[:8]}  {told}")
+    told = _HOUSEKEEPING[entry.action] + (f" (was {printable(entry.was)})" if entry.was else "")
+    return _paint("bookkeeping", f"  = {printable(entry.key)} {entry.id[:8]}  {told}")
 
 
 def _columns(left: str, right: str, action: str | None = None) -> str:
@@ -250,15 +250,18 @@ _PAST = {
 def event_text(event: Event) -> str:
     """What an apply did with one meter."""
     sign = event.action if event.action in SIGNS else "bookkeeping"
-    head = f"  {SIGNS[sign]} {event.key}"
+    head = f"  {SIGNS[sign]} {printable(event.key)}"
     match event:
         case Done():
             return _paint(sign, f"{head} {_PAST[event.action]} {event.id}") + "\n"
         case Left():
-            return _paint("blocked", f"  ! {event.key}") + f" left as it is: {printable(event.reason)}\n"
+            return (
+                _paint("blocked", f"  ! {printable(event.key)}")
+                + f" left as it is: {printable(event.reason)}\n"
+            )
         case Failed():
             told = diagnostics_text(event.diagnostics) or f"    {printable(event.message)}\n"
-            return _paint("blocked", f"  ! {event.key} failed to {event.action}:") + f"\n{told}"
+            return _paint("blocked", f"  ! {printable(event.key)} failed to {event.action}:") + f"\n{told}"
 
 
 def result_text(events: Sequence[Event]) -> str:
@@ -280,12 +283,12 @@ def stale_text(found: Sequence[Difference]) -> str:
     for difference in found:
         then, now = difference.reviewed, difference.fresh
         if then is None and now is not None:
-            lines.append(f"  {SIGNS[now.action]} {difference.key} came: {now.action}")
+            lines.append(f"  {SIGNS[now.action]} {printable(difference.key)} came: {now.action}")
         elif now is None and then is not None:
-            lines.append(f"  {SIGNS[then.action]} {difference.key} went: it was to {then.action}")
+            lines.append(f"  {SIGNS[then.action]} {printable(difference.key)} went: it was to {then.action}")
         elif then is not None and now is not None:
             told = then.action if then.action == now.action else f"{then.action}, now {now.action}"
-            lines.append(f"  {SIGNS[now.action]} {difference.key} differs: {told}")
+            lines.append(f"  {SIGNS[now.action]} {printable(difference.key)} differs: {told}")
             lines += [f"      {side}: {_told(change)}" for side, change in (("reviewed", then), ("now", now))]
     return "".join(f"{line}\n" for line in lines)
 
