@@ -378,14 +378,13 @@ def apply(
     from polar_iac import environment as environments
     from polar_iac import lockfile, terminal
     from polar_iac.api import Stop, SystemClock
-    from polar_iac.errors import RefusedError, StalePlanError
     from polar_iac.executor import execute
     from polar_iac.journal import Journal, path_for
-    from polar_iac.plan import Done, differences
+    from polar_iac.plan import Done
     from polar_iac.planner import make_plan
     from polar_iac.recovery import observe
     from polar_iac.render.github import failure_commands
-    from polar_iac.render.text import event_text, plan_text, result_text, stale_text
+    from polar_iac.render.text import event_text, plan_text, result_text
     from polar_iac.reports import directory, on_github, publish_on_github, read_plan
 
     reviewed = read_plan(plan_file) if plan_file else None
@@ -421,10 +420,20 @@ def apply(
         )
         journal = stack.enter_context(Journal(path_for(path), recorded))
         declared = {key: meter.spec for key, meter in manifest.meters.items()}
-        live, events = observe(
-            manifest.project, recorded.meters, declared, client, journal, connection.lookup_timeout, clock
+        confirm = functools.partial(
+            environments.confirm_organization, organization, environment=recorded.environment
         )
-        organization = environments.confirm_organization(organization, live, recorded.environment)
+        live, events = observe(
+            manifest.project,
+            recorded.meters,
+            declared,
+            client,
+            journal,
+            confirm,
+            connection.lookup_timeout,
+            clock,
+        )
+        organization = confirm(live)
         found = make_plan(
             manifest,
             journal.meters,
@@ -437,20 +446,8 @@ def apply(
         for event in events:
             terminal.print_result(event_text(event))
         terminal.print_result(plan_text(found, str(options.file)))
-        if (reviewed and found.digest != reviewed.digest) or not found.digest.startswith(digest or ""):
-            told = (
-                stale_text(differences(reviewed, found)) if reviewed else f"  its digest is {found.digest}\n"
-            )
-            raise StalePlanError(f"the plan is stale, and nothing was done. Plan and review again:\n{told}")
-        if found.refusal:
-            raise RefusedError(found.refusal)
-        wanted = [change for change in found.changes if change.action != "blocked"]
-        if max_changes is not None and len(wanted) > max_changes:
-            raise RefusedError(
-                f"the plan has {len(wanted)} changes, and --max-changes allows {max_changes}: "
-                f"permit them with --max-changes {len(wanted)}"
-            )
-        if wanted and not auto_approve:
+        _permit(found, reviewed, digest, max_changes)
+        if not auto_approve and any(change.action != "blocked" for change in found.changes):
             terminal.confirm(recorded.environment)
         if organization and journal.organization_id != organization:
             journal.learn_organization(organization)
@@ -482,6 +479,27 @@ def apply(
         options.say(f"stopped: {stop.reason}. The next apply goes on from here.")
         return terminal.STOPPED.get(stop.reason, 1)
     return 0 if all(isinstance(event, Done) for event in events) else 1
+
+
+def _permit(found: Plan, reviewed: Plan | None, digest: str | None, max_changes: int | None) -> None:
+    """Raise when the plan is not what was reviewed, or refused as a whole: before any effect."""
+    from polar_iac.errors import RefusedError, StalePlanError
+    from polar_iac.plan import differences
+    from polar_iac.render.text import stale_text
+
+    stale = "the plan is stale, and nothing was done. Plan and review again:\n"
+    if reviewed and found.digest != reviewed.digest:
+        raise StalePlanError(stale + stale_text(differences(reviewed, found)))
+    if digest and not found.digest.startswith(digest):
+        raise StalePlanError(f"{stale}  the digest is {found.digest}\n")
+    if found.refusal:
+        raise RefusedError(found.refusal)
+    wanted = sum(change.action != "blocked" for change in found.changes)
+    if max_changes is not None and wanted > max_changes:
+        raise RefusedError(
+            f"the plan has {wanted} changes, and --max-changes allows {max_changes}: "
+            f"permit them with --max-changes {wanted}"
+        )
 
 
 @cli.add_command

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from polar_iac.api import ApiError, Clock, OnPage, PolarClient, look_repeatedly
 from polar_iac.journal import Journal
@@ -46,16 +46,21 @@ def observe(
     declared: Mapping[str, MeterSpec],
     client: PolarClient,
     journal: Journal,
+    confirm: Callable[[Sequence[LiveMeter]], object],
     patience: float,
     clock: Clock,
 ) -> tuple[list[LiveMeter], list[Event]]:
     """Finish the story that an earlier run left, and see what is live now, for the planner.
 
-    `at_start` is what the lockfile held when the run began.
+    `at_start` is what the lockfile held when the run began. `confirm` raises when what is live belongs to
+    another organisation: before anything that is found there is recorded.
     """
-    finish_story(client, journal, patience, clock)
+    if journal.unresolved:
+        confirm(client.list_meters())
+        finish_story(client, journal, patience, clock)
     awaited = {record.id for record in journal.meters.values()} | set(journal.created)
     live = list_with(awaited, client, patience, clock)
+    confirm(live)
     if not journal.created:
         return live, []
     events = settle_twins(live, project, journal.created, at_start, declared, client, journal)

@@ -63,7 +63,14 @@ class Room:
         with Journal(self.journal, recorded) as journal:
             declared = {key: meter.spec for key, meter in manifest.meters.items()}
             live, events = observe(
-                PROJECT, recorded.meters, declared, self.client, journal, self.patience, self.clock
+                PROJECT,
+                recorded.meters,
+                declared,
+                self.client,
+                journal,
+                lambda _: None,
+                self.patience,
+                self.clock,
             )
             made = self.make_plan(manifest, journal.state, live)
             events += execute(

@@ -17,6 +17,7 @@ import pytest
 from polar_iac.api import PolarClient
 from polar_iac.local import LocalPolar, serving
 from tests import crashes
+from tests.build import meter
 from tests.crashes import Scene
 from tests.serve import served_polar
 from tests.zygote import Zygote, zygote
@@ -80,6 +81,28 @@ def test_kill_the_real_command_at_random_times(slow_scene: Scene, warmed: Zygote
         for _ in range(30)
     )
     assert codes[-signal.SIGKILL] >= 20
+
+
+def test_another_organisations_meter_does_not_finish_the_story(
+    scene: Scene, warmed: Zygote, tmp_path: Path
+) -> None:
+    """A run died after its POST; the next has a token of an organisation with a meter of the same marker."""
+    for boundary in range(1, 200):
+        scene.furnish(tmp_path)
+        warmed.run(tmp_path, scene.environ, *crashes.APPLY, kill_at=boundary)
+        journal = tmp_path / ".polar-iac" / f"{crashes.LOCK}.journal"
+        if journal.exists() and '"effect":"create"' in journal.read_text(errors="replace"):
+            break
+    before = journal.read_bytes()
+    with served_polar() as other, PolarClient(other.url, "polar_oat_truth") as truth:
+        for key in ("new-1", "new-2", "new-3"):
+            truth.create_meter(meter(metadata={"polar_iac": f"acme/{key}"}))
+        done = warmed.run(tmp_path, other.environ(), *crashes.APPLY)
+    assert done.code == 5, done.output
+    assert journal.read_bytes() == before[: before.rindex(b"\n") + 1]
+    foreign = {m.id: m for m in scene.truth.list_meters() if m.marker in (None, "other/new-1")}
+    scene.recover(warmed, tmp_path)
+    scene.check(tmp_path, foreign)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
