@@ -14,6 +14,7 @@ branch=${GITHUB_REF#refs/heads/}
 # before this one, say.
 head=$(git rev-parse HEAD)
 tip=$(remote_tip "$branch")
+[[ -n $tip ]] || fail "refused: the branch $branch is gone" 5
 if [[ $head != "$tip" ]]; then
   newer=$(git diff --name-only "$head" "$tip" -- ':(top,exclude,glob)**/*.lock.json' 2>&1 | head -n 5) || true
   if ! git merge-base --is-ancestor "$head" "$tip" 2>/dev/null || [[ -n $newer ]]; then
@@ -53,9 +54,13 @@ for environment in "${environments[@]}"; do
 done
 output base "$base"
 
-# A cancelled run first ends what it has begun and records it.
+# A cancelled run first ends what it has begun and records it. It is told once: a second signal would hurry it.
 child=''
-trap '[[ -z $child ]] || kill -TERM "$child" 2>/dev/null || true' INT TERM
+stop() {
+  trap '' INT TERM
+  [[ -z $child ]] || kill -TERM "$child" 2>/dev/null || true
+}
+trap stop INT TERM
 run() {
   local code=0
   "$@" </dev/null &

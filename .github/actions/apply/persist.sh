@@ -25,28 +25,30 @@ commit_on() {
   local tip=$1 environment path blob tree names=()
   export GIT_INDEX_FILE=$scratch/index
   rm -f "$GIT_INDEX_FILE"
-  [[ -z $tip ]] || git read-tree "$tip"
+  if [[ -n $tip ]]; then
+    git read-tree "$tip" || return
+  fi
   for environment in "${written[@]}"; do
     path=$(in_repository "$environment")
     : >"$scratch/theirs"
     if [[ -n $tip ]] && git cat-file -e "$tip:$path" 2>/dev/null; then
-      git cat-file blob "$tip:$path" >"$scratch/theirs"
+      git cat-file blob "$tip:$path" >"$scratch/theirs" || return
     fi
     git merge-file -p --quiet "$(lockfile "$environment")" "$BASE/$environment" "$scratch/theirs" >"$scratch/merged" || return 9
     if ! cmp -s "$scratch/merged" "$scratch/theirs"; then
-      blob=$(git hash-object -w --no-filters -- "$scratch/merged")
-      git update-index --add --cacheinfo "100644,$blob,$path"
+      blob=$(git hash-object -w --no-filters -- "$scratch/merged") || return
+      git update-index --add --cacheinfo "100644,$blob,$path" || return
       names+=("$environment")
     fi
   done
   ((${#names[@]})) || return 0
-  tree=$(git write-tree)
+  tree=$(git write-tree) || return
   git commit-tree "$tree" ${tip:+-p "$tip"} -m "Record the meters applied to ${names[*]}" -m "By ${GITHUB_WORKFLOW:-polar-iac}, run ${GITHUB_RUN_ID:-unknown}, at ${GITHUB_SHA:0:12}."
 }
 
 # Where the lockfiles go on top of, and what the remote's branch must still stand on for the push.
 look() {
-  lease=$(remote_tip "$target")
+  lease=$(remote_tip "$target") || return
   onto=$lease
   case $INPUT_PERSIST in
     branch)
@@ -55,9 +57,9 @@ look() {
       [[ -z $foreign ]] || fail "state-branch: $target holds more than lockfiles ($foreign), and only a branch of its own may be used. $healed"
       ;;
     pull-request)
-      pull_request=$(lockfile_pull_request "$branch")
+      pull_request=$(lockfile_pull_request "$branch") || return
       # A branch without an open pull request is a leftover of one that was merged or turned down.
-      [[ -n $pull_request ]] || onto=$(remote_tip "$branch")
+      [[ -n $pull_request ]] || onto=$(remote_tip "$branch") || return
       ;;
   esac
 }
@@ -68,7 +70,7 @@ explain_refusal() {
   local told="The lockfile could not be kept: the push to the branch $target was refused.
 $said
 $healed"
-  if grep -Eq '403|Permission to|not granted|denied to' "$scratch/push"; then
+  if grep -Eq 'error: 403|Permission to|not granted|denied to' "$scratch/push"; then
     told+="
 The token may not write. Give the job permissions: {contents: write}, or pass another github-token."
   elif [[ $INPUT_PERSIST == commit ]]; then
@@ -87,13 +89,11 @@ $told"
   fail "$told"
 }
 
+settled=''
 pushed=''
 for try in 1 2 3 4 5 6; do
   ((try < 3)) || sleep $((try - 2))
-  if ! look; then
-    echo "cannot read $target from the remote, trying again" >&2
-    continue
-  fi
+  look || continue
   code=0
   new=$(commit_on "$onto") || code=$?
   if ((code == 9)); then
@@ -102,23 +102,23 @@ for try in 1 2 3 4 5 6; do
   ((code == 0)) || exit "$code"
   if [[ -z $new ]]; then
     echo "The lockfile on $target is up to date."
+    settled=yes
     break
   fi
   if LC_ALL=C git push --porcelain --no-verify --force-with-lease="refs/heads/$target:$lease" origin "$new:refs/heads/$target" >"$scratch/push" 2>&1; then
-    pushed=$new
     echo "The lockfile is kept on $target, as ${new:0:12}."
+    settled=yes
+    pushed=$new
     break
   fi
   cat "$scratch/push" >&2
   if grep -Eq '\[rejected\]|cannot lock ref|failed to update ref|incorrect old value|reference already exists' "$scratch/push"; then
     echo "$target has moved on: merging with what is there now" >&2
-  elif grep -Eq '\[remote rejected\]|403|Permission to|not granted|denied to|GH0(06|13)' "$scratch/push"; then
-    explain_refusal
-  fi
-  if ((try == 6)); then
+  elif grep -Eq '\[remote rejected\]|error: 403|Permission to|not granted|denied to' "$scratch/push"; then
     explain_refusal
   fi
 done
+[[ -n $settled ]] || fail "The lockfile could not be kept on $target, in $try tries; the log says why. $healed"
 
 if [[ $INPUT_PERSIST == commit && -n $pushed ]]; then
   # Take this checkout along, for a step after this one; not to what others pushed besides lockfiles.
@@ -137,9 +137,10 @@ Merge this before the next change of the manifest. It changes nothing at Polar. 
 BODY
   title="Record the meters applied to ${written[*]}"
   if [[ -n $pull_request ]]; then
-    gh pr edit "$pull_request" --repo "$GITHUB_REPOSITORY" --title "$title" --body-file "$scratch/body"
+    asked=(--method PATCH "repos/$GITHUB_REPOSITORY/pulls/$pull_request")
   else
-    gh pr create --repo "$GITHUB_REPOSITORY" --head "$target" --base "$branch" --title "$title" --body-file "$scratch/body" \
-      || fail "The lockfile stands on the branch $target, but GitHub refused the pull request. The job needs permissions: {contents: write, pull-requests: write}, and Settings, Actions, General must allow GitHub Actions to create pull requests. Or open it by hand. $healed"
+    asked=(--method POST "repos/$GITHUB_REPOSITORY/pulls" -f head="$target" -f base="$branch")
   fi
+  gh api --silent "${asked[@]}" -f title="$title" -F body=@"$scratch/body" \
+    || fail "The lockfile stands on the branch $target, but GitHub refused the pull request. The job needs permissions: {contents: write, pull-requests: write}, and Settings, Actions, General must allow GitHub Actions to create pull requests. Or open it by hand. $healed"
 fi

@@ -86,20 +86,22 @@ authenticate() {
   export GIT_CONFIG_COUNT=$((count + 1))
 }
 
+# Functions that are called in $(…) say themselves where they stop: `set -e` does not hold there.
+
 # The commit that a branch of the remote stands on, fetched; nothing when there is no such branch.
 remote_tip() {
   local code=0
   git ls-remote --quiet --exit-code origin "refs/heads/$1" >/dev/null || code=$?
   ((code != 2)) || return 0
   ((code == 0)) || return "$code"
-  git fetch --quiet --no-tags origin "refs/heads/$1"
+  git fetch --quiet --no-tags origin "refs/heads/$1" || return
   git rev-parse FETCH_HEAD
 }
 
 # The number of the open pull request that brings lockfiles to a branch; nothing when there is none.
 lockfile_pull_request() {
-  gh pr list --repo "$GITHUB_REPOSITORY" --head "$state_branch" --base "$1" --state open \
-    --json number,isCrossRepository --jq '[.[] | select(.isCrossRepository | not)][0].number // empty'
+  gh api --method GET "repos/$GITHUB_REPOSITORY/pulls" -f state=open -f base="$1" \
+    -f head="${GITHUB_REPOSITORY%%/*}:$state_branch" --jq '.[0].number // empty'
 }
 
 # The commit on which lockfiles stand besides the branch `$1`; nothing when there is none (yet).
@@ -108,7 +110,7 @@ state_tip() {
     commit) return 0 ;;
     pull-request)
       local number
-      number=$(lockfile_pull_request "$1")
+      number=$(lockfile_pull_request "$1") || return
       [[ -n $number ]] || return 0
       ;;
   esac

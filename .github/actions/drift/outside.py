@@ -1,6 +1,6 @@
 """Whether saved plans show that someone changed meters at Polar; prints true or false.
 
-`outside.py PLAN LOCKFILE [PLAN LOCKFILE]...`. What merely waits to be applied makes a plan too, and is no drift.
+`outside.py PLAN LOCKFILE [PLAN LOCKFILE]...`. What merely waits to be applied is in a plan too, and no drift.
 """
 
 from __future__ import annotations
