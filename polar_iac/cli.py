@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 if TYPE_CHECKING:
+    from polar_iac.api import Clock, PolarClient
     from polar_iac.lockfile import Lockfile
     from polar_iac.manifest import Manifest
     from polar_iac.meter import LiveMeter, Record
@@ -146,6 +147,28 @@ class Connection:
     timeout: float
     lookup_timeout: float
     allow_http: bool
+
+    def open(
+        self,
+        environment: str,
+        organization: str | None,
+        lockfile: Path,
+        clock: Clock,
+        on_wait: Callable[[float], None],
+    ) -> AbstractContextManager[PolarClient]:
+        """A client for the environment, with the token that the process environment holds for it."""
+        from polar_iac.environment import connect
+
+        return connect(
+            environment,
+            os.environ,
+            organization,
+            lockfile,
+            clock=clock,
+            on_wait=on_wait,
+            timeout=self.timeout,
+            allow_http=self.allow_http,
+        )
 
 
 def _connection(function: Callable[..., int]) -> Callable[..., int]:
@@ -318,16 +341,7 @@ def _live(
     clock = SystemClock()
     with (
         Progress("reading", options.quiet) as progress,
-        environments.connect(
-            recorded.environment,
-            os.environ,
-            organization,
-            path,
-            clock=clock,
-            on_wait=progress.wait,
-            timeout=connection.timeout,
-            allow_http=connection.allow_http,
-        ) as client,
+        connection.open(recorded.environment, organization, path, clock, progress.wait) as client,
     ):
         awaited = [record.id for record in records.values()]
         live = list_with(awaited, client, connection.lookup_timeout, clock, progress.reach)
@@ -407,16 +421,7 @@ def apply(
         manifest, path, recorded = _read(options, environment, lockfile_path, targets)
         organization = environments.pinned_organization(manifest, recorded)
         client = stack.enter_context(
-            environments.connect(
-                recorded.environment,
-                os.environ,
-                organization,
-                path,
-                clock=clock,
-                on_wait=progress.wait,
-                timeout=connection.timeout,
-                allow_http=connection.allow_http,
-            )
+            connection.open(recorded.environment, organization, path, clock, progress.wait)
         )
         journal = stack.enter_context(Journal(path_for(path), recorded))
         declared = {key: meter.spec for key, meter in manifest.meters.items()}

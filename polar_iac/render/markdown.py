@@ -12,16 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from polar_iac.plan import ACTIONS, Bookkeeping, Change, Plan
 from polar_iac.render.entry import RISKS, Entry, Scene, clipped, labels, listed, shared_notes
 from polar_iac.render.markup import Links, code, details, prose
+from polar_iac.render.words import HOUSEKEEPING
 
 __all__ = ["Links", "comment_marker", "headline", "plan_markdown"]
 
-_HOUSEKEEPING = {
-    "adopt": "adopted: found by its marker, recorded in the lockfile",
-    "forget": "forgotten: gone from the manifest, and archived or unknown",
-    "moved": "moved: the same meter under a new key",
-    "marker": "its ownership marker is written again",
-    "refresh": "the lockfile is brought up to date",
-}
 _RISKY_OPEN = 15
 _REST_OPEN = 5
 """How many changes stand open; more are folded."""
@@ -231,4 +225,4 @@ def _bookkeeping(plans: Sequence[Plan], scene: Scene) -> Iterator[str]:
 
 
 def _kept(entry: Bookkeeping) -> str:
-    return f"{code(clipped(entry.key))} {code(entry.id[:8])} {_HOUSEKEEPING[entry.action]}"
+    return f"{code(clipped(entry.key))} {code(entry.id[:8])} {HOUSEKEEPING[entry.action]}"

@@ -13,6 +13,7 @@ from click import style
 from polar_iac.errors import Diagnostic
 from polar_iac.plan import Bookkeeping, Change, Difference, Done, Event, Failed, FieldChange, Left, Plan
 from polar_iac.render.words import (
+    HOUSEKEEPING,
     Line,
     aggregation,
     expression,
@@ -31,13 +32,6 @@ COLOURS = {
     "unarchive": "cyan",
     "bookkeeping": "bright_black",
     "blocked": "red",
-}
-_HOUSEKEEPING = {
-    "adopt": "adopted: found by its marker, recorded in the lockfile",
-    "forget": "forgotten: gone from the manifest, and archived or unknown",
-    "moved": "moved: the same meter under a new key",
-    "marker": "its ownership marker is written again",
-    "refresh": "the lockfile is brought up to date",
 }
 _COLUMN = 66
 """Where the right-hand notes begin."""
@@ -169,7 +163,7 @@ def _outlined(lines: Iterator[Line]) -> Iterator[str]:
 
 
 def _bookkeeping(entry: Bookkeeping) -> str:
-    told = _HOUSEKEEPING[entry.action] + (f" (was {printable(entry.was)})" if entry.was else "")
+    told = HOUSEKEEPING[entry.action] + (f" (was {printable(entry.was)})" if entry.was else "")
     return _paint("bookkeeping", f"  = {printable(entry.key)} {entry.id[:8]}  {told}")
 
 

@@ -23,6 +23,14 @@ OPERATORS = {
     "not_like": "does not contain",
 }
 EVERY_EVENT = "every event"
+HOUSEKEEPING = {
+    "adopt": "adopted: found by its marker, recorded in the lockfile",
+    "forget": "forgotten: gone from the manifest, and archived or unknown",
+    "moved": "moved: the same meter under a new key",
+    "marker": "its ownership marker is written again",
+    "refresh": "the lockfile is brought up to date",
+}
+"""What becomes of a meter of which only the lockfile or the marker is told."""
 _PLAIN_PROPERTY = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
 _RESERVED = frozenset({"and", "or", "contains", "does", "not", "every", "event"})
 _ZERO_WIDTH_JOINER = "\u200d"  # holds emoji together, moves nothing
