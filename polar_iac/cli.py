@@ -344,8 +344,11 @@ def _live(
         connection.open(recorded.environment, organization, path, clock, progress.wait) as client,
     ):
         awaited = [record.id for record in records.values()]
-        live = list_with(awaited, client, connection.lookup_timeout, clock, progress.reach)
-    return live, environments.confirm_organization(organization, live, recorded.environment)
+        confirm = functools.partial(
+            environments.confirm_organization, organization, environment=recorded.environment
+        )
+        live = list_with(awaited, client, confirm, connection.lookup_timeout, clock, progress.reach)
+    return live, confirm(live)
 
 
 @cli.add_command

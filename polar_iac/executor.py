@@ -203,7 +203,7 @@ class _Run:
         markers that appeared twice. A run that was stopped leaves that to the next one."""
         if self.posts and self.stop.reason is None:
             try:
-                live = list_with(self.journal.created, self.client, self.patience, self.clock)
+                live = list_with(self.journal.created, self.client, lambda _: None, self.patience, self.clock)
             except ApiError as error:
                 yield Failed(
                     "", "sweep", f"whether another run created the same meters is not known: {error}"

@@ -59,8 +59,7 @@ def observe(
         confirm(client.list_meters())
         finish_story(client, journal, patience, clock)
     awaited = {record.id for record in journal.meters.values()} | set(journal.created)
-    live = list_with(awaited, client, patience, clock)
-    confirm(live)
+    live = list_with(awaited, client, confirm, patience, clock)
     if not journal.created:
         return live, []
     events = settle_twins(live, project, journal.created, at_start, declared, client, journal)
@@ -73,15 +72,18 @@ def observe(
 def list_with(
     awaited: Iterable[str],
     client: PolarClient,
+    confirm: Callable[[Sequence[LiveMeter]], object],
     patience: float,
     clock: Clock,
     on_page: OnPage = lambda _done, _of: None,
 ) -> list[LiveMeter]:
-    """Every meter; asked for again while meters with the `awaited` ids do not show."""
+    """Every meter; asked for again while meters with the `awaited` ids do not show. `confirm` raises when
+    they never will, since what is live belongs to another organisation."""
     ids, live = set(awaited), list[LiveMeter]()
 
     def look() -> bool:
         live[:] = client.list_meters(on_page)
+        confirm(live)
         return ids <= {meter.id for meter in live}
 
     look_repeatedly(look, patience, clock)

@@ -55,7 +55,9 @@ class Room:
     def plan(self, manifest: Manifest) -> Plan:
         recorded = self.recorded()
         awaited = [record.id for record in recorded.meters.values()]
-        return self.make_plan(manifest, recorded, list_with(awaited, self.client, self.patience, self.clock))
+        return self.make_plan(
+            manifest, recorded, list_with(awaited, self.client, lambda _: None, self.patience, self.clock)
+        )
 
     def apply(self, manifest: Manifest, parallelism: int = 4) -> list[Event]:
         """Everything that `apply` does but for locking, asking and printing."""

@@ -105,7 +105,7 @@ class TestTheMainJob:
         with scripted(answer) as (url, tape):
             workspace = Workspace(tmp_path, {"POLAR_BASE_URL": url, "POLAR_ACCESS_TOKEN": "polar_oat_x"})
             workspace.write({"k": documented})
-            workspace.ok("apply", "-e", "sandbox", "-y")
+            workspace.ok("apply", "-e", "sandbox", "-y", "--lookup-timeout", "0.1")
         assert tape.sent("POST") == [{**documented, "metadata": {"polar_iac": "acme/k"}}]
         assert workspace.lock()["meters"]["k"]["id"] == identifier(1)
         validated(tape.sent("POST")[0], "MeterCreate")
