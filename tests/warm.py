@@ -29,16 +29,12 @@ def client(address: str, arguments: list[str]) -> int:
 
 
 def serve(address: str) -> None:
-    # Warm: everything that plan and apply load.
-    import deepdiff
-    import filelock
-    import tqdm
+    import importlib
 
-    from polar_iac import cli, executor, local, planner, recovery, reports, terminal
-    from polar_iac.render import document, github, markdown, text
+    from tests.zygote import WARM
 
-    assert all((deepdiff, filelock, tqdm, cli, executor, local, planner, recovery, reports, terminal))
-    assert all((document, github, markdown, text))
+    for name in WARM:
+        importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes below
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
