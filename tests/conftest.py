@@ -9,6 +9,7 @@ import pytest
 
 from tests.command import Workspace
 from tests.serve import Served, served_polar
+from tests.zygote import Zygote, zygote
 
 
 @pytest.fixture
@@ -18,7 +19,13 @@ def polar() -> Iterator[Served]:
         yield served
 
 
+@pytest.fixture(scope="session")
+def warmed() -> Iterator[Zygote]:
+    with zygote() as running:
+        yield running
+
+
 @pytest.fixture
-def workspace(tmp_path: Path, polar: Served) -> Workspace:
+def workspace(tmp_path: Path, polar: Served, warmed: Zygote) -> Workspace:
     """A directory whose sandbox is `polar`."""
-    return Workspace(tmp_path, polar.environ())
+    return Workspace(tmp_path, polar.environ(), warmed)

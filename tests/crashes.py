@@ -179,7 +179,7 @@ def stopped_after(scene: Scene, zygote: Zygote, directory: Path, seconds: float,
     pid = zygote.start(directory, scene.environ, *APPLY)
     time.sleep(seconds)
     os.kill(pid, number)
-    ended = zygote.wait(pid, directory)
+    ended = zygote.wait(pid)
     assert "Traceback" not in ended.output, ended.output
     assert ended.code in (0, 128 + number), ended.output
     if "new-1 created" in ended.output:
@@ -202,7 +202,7 @@ def raced(scene: Scene, zygote: Zygote, directory: Path, rng: random.Random) -> 
     for room in rooms:
         pids.append(zygote.start(room, scene.environ, *APPLY))
         time.sleep(rng.random() * 0.1)
-    ended = [zygote.wait(pid, room) for pid, room in zip(pids, rooms, strict=True)]
+    ended = [zygote.wait(pid) for pid in pids]
     for one in ended:
         assert one.code in (0, 1), one.output
         assert "Apply:" in one.output or "No changes" in one.output, one.output

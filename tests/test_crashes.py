@@ -21,13 +21,7 @@ from tests.build import meter
 from tests.crashes import Scene
 from tests.faults import faulty_polar
 from tests.serve import served_polar
-from tests.zygote import Zygote, zygote
-
-
-@pytest.fixture(scope="module")
-def warmed() -> Iterator[Zygote]:
-    with zygote() as running:
-        yield running
+from tests.zygote import Zygote
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +133,7 @@ def test_two_at_once_on_one_machine(slow_scene: Scene, warmed: Zygote, tmp_path:
     options = [arg for arg in crashes.APPLY if arg != "-q"]
     first = warmed.start(tmp_path, slow_scene.environ, *options)
     second = warmed.start(tmp_path, slow_scene.environ, *options)
-    ended = [warmed.wait(pid, tmp_path) for pid in (first, second)]
+    ended = [warmed.wait(pid) for pid in (first, second)]
     assert [one.code for one in ended] == [0, 0]
     waited = [one for one in ended if "is at work" in one.output]
     assert len(waited) == 1
@@ -152,7 +146,7 @@ def test_two_at_once_on_one_machine(slow_scene: Scene, warmed: Zygote, tmp_path:
     first = warmed.start(tmp_path, slow_scene.environ, *options)
     time.sleep(0.15)
     late = warmed.run(tmp_path, slow_scene.environ, *options, "--lock-timeout", "0")
-    assert warmed.wait(first, tmp_path).code == 0
+    assert warmed.wait(first).code == 0
     assert late.code == 1
     assert re.search(
         r"error: another run \(pid \d+ .*\) is at work on meters\.sandbox\.lock\.json", late.output

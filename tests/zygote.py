@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -34,21 +35,30 @@ WARM = (
 """What an apply loads: in the warmed process once, instead of in each child."""
 
 
+STREAMS = ("stdout", "stderr", "boundaries")
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a child ended: its exit code, negative for a signal, what it printed, and the boundaries it met."""
 
     code: int
-    output: str
+    stdout: str
+    stderr: str
     boundaries: int
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
 
 
 class Zygote:
     """The warmed process, from the test's side."""
 
-    def __init__(self) -> None:
+    def __init__(self, streams: Path) -> None:
+        self._streams = streams
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.zygote"],
+            [sys.executable, "-m", "tests.zygote", str(streams)],
             cwd=Path(__file__).parent.parent,
             env=clean_environment(),
             stdin=subprocess.PIPE,
@@ -66,16 +76,19 @@ class Zygote:
         request = {"cwd": str(directory), "environ": environ, "argv": arguments, "kill_at": kill_at}
         return int(self._ask(request)["pid"])
 
-    def wait(self, pid: int, directory: Path) -> Ended:
+    def wait(self, pid: int) -> Ended:
         code = int(self._ask({"wait": pid})["code"])
-        output = (directory / f"output.{pid}").read_text(errors="replace")
-        counted = directory / f"boundaries.{pid}"
-        return Ended(code, output, len(counted.read_bytes()) if counted.exists() else 0)
+        stdout, stderr, counted = (self._streams / f"{pid}.{name}" for name in STREAMS)
+        out, err = (path.read_text(encoding="utf-8", errors="replace") for path in (stdout, stderr))
+        ended = Ended(code, out, err, counted.stat().st_size)
+        for path in (stdout, stderr, counted):
+            path.unlink()
+        return ended
 
     def run(
         self, directory: Path, environ: dict[str, str], *arguments: str, kill_at: int | None = None
     ) -> Ended:
-        return self.wait(self.start(directory, environ, *arguments, kill_at=kill_at), directory)
+        return self.wait(self.start(directory, environ, *arguments, kill_at=kill_at))
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -87,11 +100,12 @@ class Zygote:
 
 @contextmanager
 def zygote() -> Iterator[Zygote]:
-    warmed = Zygote()
-    try:
-        yield warmed
-    finally:
-        warmed.close()
+    with tempfile.TemporaryDirectory() as streams:
+        warmed = Zygote(Path(streams))
+        try:
+            yield warmed
+        finally:
+            warmed.close()
 
 
 def _at_boundaries(meet: Callable[[], None]) -> None:
@@ -151,11 +165,13 @@ def _child(request: dict[str, Any]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(clean_environment(**request["environ"]))
-    output = os.open(f"output.{pid}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    counted = os.open(f"boundaries.{pid}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    streams = (os.path.join(sys.argv[1], f"{pid}.{name}") for name in STREAMS)  # noqa: PTH118
+    stdout, stderr, counted = (
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600) for path in streams
+    )
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
     numbers, lock = itertools.count(1), threading.Lock()
     real_write = os.write
 
