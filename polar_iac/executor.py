@@ -276,8 +276,10 @@ class _Run:
             return self._refused(job, error)
         self.failures_in_a_row = 0
         if meter is None:
+            if job.posts == _POSTS:
+                return "unheard"
             job.step = "send"
-            return "again" if job.posts < _POSTS else "unheard"
+            return "again"
         if sent:
             self._check_organization(job, meter)
             self.witnesses.append(_Witness(job.number, self._marker(job.key), meter.id))
