@@ -276,23 +276,21 @@ class _Run:
             return self._refused(job, error)
         self.failures_in_a_row = 0
         if meter is None:
-            if job.posts == _POSTS:
-                return "unheard"
             job.step = "send"
-            return "again"
+            return "again" if job.posts < _POSTS else "unheard"
         if sent:
             self._check_organization(job, meter)
             self.witnesses.append(_Witness(job.number, self._marker(job.key), meter.id))
-        return self.record(job, meter.id)
+        return self.record(job, meter.id, created=sent)
 
-    def record(self, job: _Job, meter_id: str) -> Done:
-        """Write down what a key is now; a key that left the manifest is forgotten."""
+    def record(self, job: _Job, meter_id: str, *, created: bool = False) -> Done:
+        """Write down what a key is now; a key that left the manifest is forgotten. `created`: a 201 that
+        this run holds told of the meter."""
         if job.desired is None:
             self.journal.forget(job.key)
         else:
             frozen = job.base is not None and job.base.id == meter_id and job.base.frozen
             record = Record(meter_id, job.desired.spec, frozen)
-            created = job.action == "create" and job.step == "send"
             self.journal.record(job.key, record, was=job.was, created=created)
         return Done(job.key, job.action, meter_id)
 

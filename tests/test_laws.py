@@ -27,7 +27,7 @@ from tests.serve import Served, served_polar
 from tests.strategies import World
 
 SLOW = settings(
-    max_examples=40,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
