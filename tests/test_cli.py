@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -484,8 +485,11 @@ def test_serve(workspace: Workspace) -> None:
             {"key": "a", "action": "adopt", "id": workspace.lock("local")["meters"]["a"]["id"]}
         ]
     finally:
-        process.send_signal(2)
-        _, errors = process.communicate(timeout=10)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, errors = process.communicate(timeout=10)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Traceback" not in errors
 

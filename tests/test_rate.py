@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from polar_iac.api import PolarClient, Stop
 from polar_iac.executor import execute
@@ -66,7 +67,8 @@ class VirtualClock:
             thread.join()
 
 
-def test_a_thousand_creates_at_a_hundred_a_minute(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parallelism", [1, 4])
+def test_a_thousand_creates_at_a_hundred_a_minute(tmp_path: Path, parallelism: int) -> None:
     clock = VirtualClock()
     waits: list[float] = []
     limited = RateLimit(100, 60.0, clock.now)
@@ -94,7 +96,7 @@ def test_a_thousand_creates_at_a_hundred_a_minute(tmp_path: Path) -> None:
                     journal,
                     at_start={},
                     stop=Stop(),
-                    parallelism=4,
+                    parallelism=parallelism,
                     clock=clock,
                 )
             )
