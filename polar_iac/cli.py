@@ -1,4 +1,4 @@
-"""The command: parse, call, print, exit. Collaborators are imported inside, so that `--help` is quick."""
+"""The commands: parse, call, print, exit. Collaborators are imported inside, so that `--help` is quick."""
 
 from __future__ import annotations
 
@@ -7,196 +7,20 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from polar_iac import options
+
 if TYPE_CHECKING:
-    from polar_iac.api import Clock, PolarClient
     from polar_iac.lockfile import Lockfile
     from polar_iac.manifest import Manifest
     from polar_iac.meter import LiveMeter, Record
     from polar_iac.plan import Plan
-
-ENVIRONMENTS = ("production", "sandbox", "local")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What every command takes."""
-
-    file: Path
-    quiet: bool
-    verbose: bool
-    debug: bool
-
-    def say(self, text: str) -> None:
-        """A word on the way, on stderr; nothing with --quiet."""
-        if not self.quiet:
-            from polar_iac.reports import told_of
-
-            click.echo(told_of(text, os.environ), err=True)
-
-
-def command(function: Callable[..., int]) -> click.Command:
-    """A command from a function that returns its exit code: the common options, and errors in plain words."""
-
-    @functools.wraps(function)
-    def run(file: Path, quiet: bool, verbose: bool, debug: bool, no_color: bool, **rest: Any) -> NoReturn:
-        context = click.get_current_context()
-        if no_color or os.environ.get("NO_COLOR"):
-            context.color = False
-        if verbose:
-            import logging
-
-            logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
-        try:
-            code = function(Options(file, quiet, verbose, debug), **rest)
-        except (click.ClickException, click.Abort, click.exceptions.Exit):
-            raise
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            code = 130
-        except Exception as error:  # noqa: BLE001  no traceback reaches a user
-            code = _report(error, debug)
-        context.exit(code)
-
-    for decorate in reversed(_COMMON):
-        run = decorate(run)
-    name = function.__name__.rstrip("_")
-    return click.command(name, context_settings={"help_option_names": ["-h", "--help"]})(run)
-
-
-def _report(error: Exception, debug: bool) -> int:
-    from polar_iac.errors import PolarIacError
-    from polar_iac.reports import told_of
-
-    if debug:
-        import traceback
-
-        click.echo(told_of(traceback.format_exc(), os.environ), err=True)
-    click.echo(told_of(error, os.environ), err=True, nl=False)
-    return int(error.exit_code) if isinstance(error, PolarIacError) else 1
-
-
-_COMMON = (
-    click.option(
-        "-f",
-        "--file",
-        type=click.Path(path_type=Path),
-        default=Path("meters.yaml"),
-        show_default=True,
-        help="The manifest.",
-    ),
-    click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors."),
-    click.option("-v", "--verbose", is_flag=True, help="Show each request."),
-    click.option("--debug", is_flag=True, help="Show a traceback when something fails."),
-    click.option("--no-color", is_flag=True, help="No colours (also NO_COLOR, and when not on a terminal)."),
-)
-
-_environment = click.option(
-    "-e",
-    "--env",
-    "environment",
-    type=click.Choice(ENVIRONMENTS),
-    envvar="POLAR_ENVIRONMENT",
-    help="Which Polar (also POLAR_ENVIRONMENT); never chosen for you.",
-)
-_lockfile = click.option(
-    "--lockfile",
-    "lockfile_path",
-    type=click.Path(path_type=Path),
-    help="The lockfile, instead of meters.<env>.lock.json beside the manifest.",
-)
-_target = click.option(
-    "--target",
-    "targets",
-    metavar="KEY",
-    multiple=True,
-    help="Only this meter (repeatable); all else is left alone.",
-)
-
-
-_allow_archive = click.option(
-    "--allow-archive", is_flag=True, help="Archive meters that are gone from the manifest."
-)
-
-
-def _format(function: Callable[..., int]) -> Callable[..., int]:
-    """How plans are shown, and where they are written besides."""
-    formats = ["text", "json", "markdown"]
-    shown = click.option("--format", "format_", type=click.Choice(formats), default="text", show_default=True)
-    reported = click.option(
-        "--report",
-        "reports",
-        metavar="FORMAT=FILE",
-        multiple=True,
-        help="Write it to a file too (repeatable).",
-    )
-    return shown(reported(function))
-
-
-@dataclass(frozen=True)
-class Connection:
-    """How Polar is asked; seconds."""
-
-    timeout: float
-    lookup_timeout: float
-    allow_http: bool
-
-    def open(
-        self,
-        environment: str,
-        organization: str | None,
-        lockfile: Path,
-        clock: Clock,
-        on_wait: Callable[[float], None],
-    ) -> AbstractContextManager[PolarClient]:
-        """A client for the environment, with the token that the process environment holds for it."""
-        from polar_iac.environment import connect
-
-        return connect(
-            environment,
-            os.environ,
-            organization,
-            lockfile,
-            clock=clock,
-            on_wait=on_wait,
-            timeout=self.timeout,
-            allow_http=self.allow_http,
-        )
-
-
-def _connection(function: Callable[..., int]) -> Callable[..., int]:
-    """The options of a command that talks to Polar, as one argument `connection`."""
-
-    @functools.wraps(function)
-    def run(*arguments: Any, timeout: float, lookup_timeout: float, allow_http: bool, **rest: Any) -> int:
-        return function(*arguments, connection=Connection(timeout, lookup_timeout, allow_http), **rest)
-
-    for decorate in (
-        click.option("--allow-http", is_flag=True, help="Send the token unencrypted, to any host."),
-        click.option(
-            "--lookup-timeout",
-            type=click.FloatRange(min=0),
-            default=10,
-            show_default=True,
-            help="Seconds to look for what Polar may not show yet.",
-        ),
-        click.option(
-            "--timeout",
-            type=click.FloatRange(min=0, min_open=True),
-            default=30,
-            show_default=True,
-            help="Seconds to wait for one answer.",
-        ),
-    ):
-        run = decorate(run)
-    return run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -206,13 +30,13 @@ def cli() -> None:
 
 
 @cli.add_command
-@command
-def validate(options: Options) -> int:
+@options.command
+def validate(common: options.Options) -> int:
     """Check the manifest, offline; needs no environment."""
     from polar_iac import manifest
 
-    found = manifest.read(options.file)
-    click.echo(f"{options.file}: {_count(len(found.meters), 'meter')} fine.")
+    found = manifest.read(common.file)
+    click.echo(f"{common.file}: {_count(len(found.meters), 'meter')} fine.")
     return 0
 
 
@@ -221,33 +45,33 @@ def _count(count: int, noun: str) -> str:
 
 
 @cli.add_command
-@command
+@options.command
 @click.option(
     "-e",
     "--env",
     "environments",
-    type=click.Choice(ENVIRONMENTS),
+    type=click.Choice(options.ENVIRONMENTS),
     envvar="POLAR_ENVIRONMENT",
     multiple=True,
     help="Which Polar (repeatable; also POLAR_ENVIRONMENT); never chosen for you.",
 )
-@_lockfile
-@_target
-@_allow_archive
-@_connection
+@options.lockfile
+@options.target
+@options.allow_archive
+@options.connection
 @click.option("--offline", is_flag=True, help="Plan against the lockfile alone: no token, no network.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there are changes or blocked meters.")
 @click.option(
     "--out", metavar="FILE", help="Save the plan for `apply FILE`; {env} stands for the environment."
 )
-@_format
+@options.format_
 def plan(
-    options: Options,
+    common: options.Options,
     environments: tuple[str, ...],
     lockfile_path: Path | None,
     targets: tuple[str, ...],
     allow_archive: bool,
-    connection: Connection,
+    connection: options.Connection,
     offline: bool,
     detailed_exitcode: bool,
     out: str | None,
@@ -267,12 +91,12 @@ def plan(
         raise click.UsageError("--out names one file for several environments: put {env} into it")
     plans = []
     for environment in dict.fromkeys(environments) or (None,):
-        manifest, path, recorded = _read(options, environment, lockfile_path, targets)
+        manifest, path, recorded = _read(common, environment, lockfile_path, targets)
         story = journal.read(journal.path_for(path), recorded)
         live, organization = (
             (None, _pinned(manifest, recorded))
             if offline
-            else _live(options, connection, manifest, path, recorded, story.meters)
+            else _live(common, connection, manifest, path, recorded, story.meters)
         )
         found = make_plan(
             manifest,
@@ -286,23 +110,23 @@ def plan(
         plans.append(found)
         if out:
             write_atomically(Path(out.replace("{env}", found.environment)), plan_json(found))
-    _publish(plans, format_, reports, str(options.file))
+    _publish(plans, format_, reports, str(common.file))
     for found in plans:
         if found.refusal:
-            options.say("An apply of this would be refused: " + found.refusal)
+            common.say("An apply of this would be refused: " + found.refusal)
     return 2 if detailed_exitcode and any(found.changes for found in plans) else 0
 
 
 @cli.add_command
-@command
+@options.command
 @click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="PLAN...")
-@_format
-def show(options: Options, files: tuple[Path, ...], format_: str, reports: tuple[str, ...]) -> int:
+@options.format_
+def show(common: options.Options, files: tuple[Path, ...], format_: str, reports: tuple[str, ...]) -> int:
     """Show saved plans, stale or not."""
     from polar_iac.reports import read_plan
 
     plans = [read_plan(path) for path in files]
-    source = next((c.source.file for p in plans for c in p.changes if c.source), str(options.file))
+    source = next((c.source.file for p in plans for c in p.changes if c.source), str(common.file))
     _publish(plans, format_, reports, source)
     return 0
 
@@ -324,8 +148,8 @@ def _pinned(manifest: Manifest, recorded: Lockfile) -> str | None:
 
 
 def _live(
-    options: Options,
-    connection: Connection,
+    common: options.Options,
+    connection: options.Connection,
     manifest: Manifest,
     path: Path,
     recorded: Lockfile,
@@ -333,14 +157,14 @@ def _live(
 ) -> tuple[list[LiveMeter], str | None]:
     """What Polar has, and whose it is; only read."""
     from polar_iac import environment as environments
-    from polar_iac.api import SystemClock
     from polar_iac.recovery import list_with
     from polar_iac.terminal import Progress
+    from polar_iac.waiting import SystemClock
 
     organization = environments.pinned_organization(manifest, recorded)
     clock = SystemClock()
     with (
-        Progress("reading", options.quiet) as progress,
+        Progress("reading", common.quiet) as progress,
         connection.open(recorded.environment, organization, path, clock, progress.wait) as client,
     ):
         awaited = [record.id for record in records.values()]
@@ -352,13 +176,13 @@ def _live(
 
 
 @cli.add_command
-@command
+@options.command
 @click.argument("plan_file", type=click.Path(path_type=Path), required=False, metavar="[PLAN]")
-@_environment
-@_lockfile
-@_target
-@_allow_archive
-@_connection
+@options.environment
+@options.lockfile
+@options.target
+@options.allow_archive
+@options.connection
 @click.option("--digest", metavar="SHA", help="Apply only what has this digest (its beginning will do).")
 @click.option("--max-changes", type=click.IntRange(min=0), help="Refuse a plan of more changes.")
 @click.option("-y", "--auto-approve", is_flag=True, help="Do not ask. Required without a terminal.")
@@ -374,13 +198,13 @@ def _live(
 )
 @click.option("--deadline", type=click.FloatRange(min=0), help="Seconds after which nothing more is begun.")
 def apply(
-    options: Options,
+    common: options.Options,
     plan_file: Path | None,
     environment: str | None,
     lockfile_path: Path | None,
     targets: tuple[str, ...],
     allow_archive: bool,
-    connection: Connection,
+    connection: options.Connection,
     digest: str | None,
     max_changes: int | None,
     auto_approve: bool,
@@ -394,7 +218,6 @@ def apply(
     """
     from polar_iac import environment as environments
     from polar_iac import lockfile, terminal
-    from polar_iac.api import Stop, SystemClock
     from polar_iac.executor import execute
     from polar_iac.journal import Journal, path_for
     from polar_iac.plan import Done
@@ -403,6 +226,7 @@ def apply(
     from polar_iac.render.github import failure_commands
     from polar_iac.render.text import event_text, plan_text, result_text
     from polar_iac.reports import directory, on_github, publish_on_github, read_plan
+    from polar_iac.waiting import Stop, SystemClock
 
     reviewed = read_plan(plan_file) if plan_file else None
     if reviewed:
@@ -411,17 +235,17 @@ def apply(
         environment = reviewed.environment
     if digest is not None and not re.fullmatch("[0-9a-f]{8,64}", digest):
         raise click.UsageError("--digest takes 8 to 64 hexadecimal digits, as the plan shows them")
-    _, path, _ = _read(options, environment, lockfile_path, targets)
+    _, path, _ = _read(common, environment, lockfile_path, targets)
     stop = Stop()
     clock = SystemClock(stop)
     with (
-        lockfile.lock(path, lock_timeout, lambda holder: options.say(f"{holder} is at work: waiting for it")),
-        terminal.Progress("applying", options.quiet) as progress,
+        lockfile.lock(path, lock_timeout, lambda holder: common.say(f"{holder} is at work: waiting for it")),
+        terminal.Progress("applying", common.quiet) as progress,
         terminal.stopped_by_deadline(stop, deadline),
         ExitStack() as stack,
     ):
         # Read again under the lock: the run that held it has written.
-        manifest, path, recorded = _read(options, environment, lockfile_path, targets)
+        manifest, path, recorded = _read(common, environment, lockfile_path, targets)
         organization = environments.pinned_organization(manifest, recorded)
         client = stack.enter_context(
             connection.open(recorded.environment, organization, path, clock, progress.wait)
@@ -453,14 +277,14 @@ def apply(
         )
         for event in events:
             terminal.print_result(event_text(event))
-        terminal.print_result(plan_text(found, str(options.file)))
+        terminal.print_result(plan_text(found, str(common.file)))
         _permit(found, reviewed, digest, max_changes)
         if not auto_approve and any(change.action != "blocked" for change in found.changes):
             terminal.confirm(recorded.environment)
         if organization and journal.organization_id != organization:
             journal.learn_organization(organization)
         progress.expect(len({c.key for c in found.changes} | {b.key for b in found.bookkeeping}))
-        with terminal.stopped_by_signals(stop, options.quiet):
+        with terminal.stopped_by_signals(stop, common.quiet):
             for event in execute(
                 found,
                 manifest,
@@ -480,11 +304,11 @@ def apply(
         terminal.print_result(result_text(events) + "\n")
     if on_github(os.environ):
         told = click.unstyle("".join(map(event_text, events)) + result_text(events))
-        publish = functools.partial(publish_on_github, [found], str(options.file), os.environ, results=told)
+        publish = functools.partial(publish_on_github, [found], str(common.file), os.environ, results=told)
         failures = failure_commands(events, directory=directory(os.environ))
         click.echo(publish() + failures, err=True, nl=False)
     if stop.reason is not None:
-        options.say(f"stopped: {stop.reason}. The next apply goes on from here.")
+        common.say(f"stopped: {stop.reason}. The next apply goes on from here.")
         return terminal.STOPPED.get(stop.reason, 1)
     return 0 if all(isinstance(event, Done) for event in events) else 1
 
@@ -511,11 +335,11 @@ def _permit(found: Plan, reviewed: Plan | None, digest: str | None, max_changes:
 
 
 @cli.add_command
-@command
+@options.command
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8010, show_default=True, help="0: any free one."
 )
-def serve(options: Options, port: int) -> int:
+def serve(common: options.Options, port: int) -> int:
     """Serve the embedded Polar of the `local` environment on loopback, until interrupted."""
     import threading
 
@@ -523,7 +347,7 @@ def serve(options: Options, port: int) -> int:
     from polar_iac.local import LocalPolar, serving
     from polar_iac.lockfile import state_directory
 
-    server = LocalPolar(state_directory(options.file) / environments.LOCAL_DATABASE)
+    server = LocalPolar(state_directory(common.file) / environments.LOCAL_DATABASE)
     try:
         with serving(server, port) as base_url:
             click.echo(f"Polar, embedded, on {base_url} (Ctrl-C stops it). For example:")
@@ -539,7 +363,7 @@ def serve(options: Options, port: int) -> int:
 
 
 def _read(
-    options: Options, environment: str | None, lockfile_path: Path | None, targets: tuple[str, ...]
+    common: options.Options, environment: str | None, lockfile_path: Path | None, targets: tuple[str, ...]
 ) -> tuple[Manifest, Path, Lockfile]:
     """The manifest, the lockfile's path and the lockfile of the environment that is meant."""
     from polar_iac import lockfile, manifest
@@ -548,8 +372,8 @@ def _read(
         raise click.UsageError(
             "say which environment is meant: -e local, -e sandbox or -e production (or POLAR_ENVIRONMENT)"
         )
-    desired = manifest.read(options.file)
-    path = lockfile_path or lockfile.default_path(options.file, environment)
+    desired = manifest.read(common.file)
+    path = lockfile_path or lockfile.default_path(common.file, environment)
     recorded = lockfile.read(path, environment, desired.project)
     for key in targets:
         if key not in desired.meters and key not in recorded.meters:

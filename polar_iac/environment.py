@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from polar_iac.api import BASE_URLS, ORGANIZATION_TOKEN, Clock, PolarClient, check_base_url
+from polar_iac.api import BASE_URLS, ORGANIZATION_TOKEN, PolarClient, check_base_url
 from polar_iac.errors import PolarIacError, RefusedError
 from polar_iac.lockfile import Lockfile, state_directory
 from polar_iac.manifest import Manifest
 from polar_iac.meter import LiveMeter
+from polar_iac.waiting import Clock
 
 LOCAL_TOKEN = "polar_oat_local"  # noqa: S105  opens the embedded Polar, which guards nothing
 LOCAL_DATABASE = "local.sqlite"

@@ -11,17 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from polar_iac.api import (
-    ApiError,
-    Clock,
-    InvalidRequestError,
-    PolarClient,
-    Stop,
-    StoppedError,
-    SystemClock,
-    TransientError,
-    look_repeatedly,
-)
+from polar_iac.api import ApiError, InvalidRequestError, PolarClient, TransientError
 from polar_iac.errors import PolarIacError
 from polar_iac.journal import Journal
 from polar_iac.manifest import DesiredMeter, Manifest, problems_of
@@ -34,8 +24,9 @@ from polar_iac.meter import (
     canonical_json,
     merge_metadata,
 )
-from polar_iac.plan import Bookkeeping, Change, Done, Event, Failed, Left, Plan
+from polar_iac.plan import Bookkeeping, Change, Done, Event, Failed, Left, Plan, Unsure
 from polar_iac.recovery import LOOKUP_TIMEOUT, active_by_marker, list_with, settle_twins
+from polar_iac.waiting import Clock, Stop, StoppedError, SystemClock, look_repeatedly
 
 _HOPELESS = frozenset({401, 403})
 """Statuses that every further request would get too."""
@@ -204,10 +195,8 @@ class _Run:
         if self.posts and self.stop.reason is None:
             try:
                 live = list_with(self.journal.created, self.client, lambda _: None, self.patience, self.clock)
-            except ApiError as error:
-                yield Failed(
-                    "", "sweep", f"whether another run created the same meters is not known: {error}"
-                )
+            except (ApiError, StoppedError) as error:
+                yield Unsure(f"whether another run created the same meters is not known: {error}")
             else:
                 yield from self._swept(live)
         for job in self.unheard:

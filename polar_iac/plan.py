@@ -163,7 +163,14 @@ class Left:
     reason: str
 
 
-Event = Done | Failed | Left
+@dataclass(frozen=True)
+class Unsure:
+    """Something about the run as a whole that is not known; everything that is known is recorded."""
+
+    message: str
+
+
+Event = Done | Failed | Left | Unsure
 
 
 @dataclass(frozen=True)

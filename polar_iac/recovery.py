@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from polar_iac.api import ApiError, Clock, OnPage, PolarClient, look_repeatedly
+from polar_iac.api import ApiError, OnPage, PolarClient
 from polar_iac.journal import Journal
 from polar_iac.meter import MARKER, LiveMeter, MeterSpec, Record
 from polar_iac.plan import Done, Event, Failed, Left
+from polar_iac.waiting import Clock, StoppedError, look_repeatedly
 
 LOOKUP_TIMEOUT = 10.0
 """Seconds for which a lookup is repeated: Polar may read from a replica that lags (read)."""
@@ -143,7 +144,7 @@ def _retire(key: str, loser: LiveMeter, winner: LiveMeter, client: PolarClient) 
         # A PATCH replaces the whole object: what others added meanwhile is sent back.
         metadata = {k: v for k, v in client.get_meter(loser.id).spec.metadata.items() if k != MARKER}
         client.update_meter(loser.id, {"is_archived": True, "metadata": metadata})
-    except ApiError as error:
+    except (ApiError, StoppedError) as error:
         told = f"{loser.id} bears the same marker as {winner.id} and should be archived: {error}"
         return Failed(key, "retire", told)
     return Done(key, "retire", loser.id)

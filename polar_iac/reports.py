@@ -119,22 +119,27 @@ def for_log(text: str, variables: Mapping[str, str]) -> str:
     return inert(text)
 
 
-def told_of(error: Exception | str, variables: Mapping[str, str]) -> str:
-    """What stderr says of an error, with its annotation on GitHub; or of a text that is no error."""
+def plain(text: str, variables: Mapping[str, str]) -> str:
+    """The same for text that is no renderer's, and so has no colours of ours."""
+    from polar_iac.render.words import printable_lines
+
+    return for_log(printable_lines(text), variables)
+
+
+def told_of(error: Exception, variables: Mapping[str, str]) -> str:
+    """What stderr says of an error, with its annotation on GitHub."""
     from polar_iac.errors import DiagnosticError
     from polar_iac.render.github import diagnostic_commands, error_command
     from polar_iac.render.text import diagnostics_text, error_text
-    from polar_iac.render.words import printable_lines
 
-    if isinstance(error, str):
-        return for_log(printable_lines(error), variables)
     if isinstance(error, DiagnosticError):
         text = diagnostics_text(error.diagnostics)
         commands = diagnostic_commands(error.diagnostics, directory=directory(variables))
     else:
-        known = isinstance(error, PolarIacError)
-        message = str(error) if known else f"polar-iac itself failed ({type(error).__name__}: {error}): "
-        message += "" if known else "please report this with what --debug prints"
+        message = str(error)
+        if not isinstance(error, PolarIacError):
+            told = f"{type(error).__name__}: {error}"
+            message = f"polar-iac itself failed ({told}): please report this with what --debug prints"
         text, commands = error_text(message), error_command(message)
     return (commands if on_github(variables) else "") + for_log(text, variables)
 

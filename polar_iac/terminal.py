@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import click
 
-from polar_iac.api import Stop
 from polar_iac.reports import for_log
+from polar_iac.waiting import Stop
 
 STOPPED = {"SIGINT": 130, "SIGTERM": 143}
 """Exit codes by the reason of a stop."""

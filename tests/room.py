@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from polar_iac import lockfile
-from polar_iac.api import PolarClient, Stop, SystemClock
+from polar_iac.api import PolarClient
 from polar_iac.executor import execute
 from polar_iac.journal import Journal, path_for
 from polar_iac.lockfile import Lockfile
@@ -15,6 +15,7 @@ from polar_iac.meter import LiveMeter
 from polar_iac.plan import Event, Plan
 from polar_iac.planner import make_plan
 from polar_iac.recovery import list_with, observe
+from polar_iac.waiting import Stop, SystemClock
 from tests.build import PROJECT
 
 

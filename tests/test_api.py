@@ -14,12 +14,12 @@ from polar_iac.api import (
     InvalidRequestError,
     NotFoundError,
     PolarClient,
-    RateGate,
     TransientError,
     check_base_url,
 )
 from polar_iac.errors import PolarIacError
 from polar_iac.local import LocalPolar, RateLimit
+from polar_iac.waiting import RateGate
 from tests.build import ORGANIZATION, identifier, meter
 from tests.serve import Answer, Served, answer_json, scripted, served_polar
 

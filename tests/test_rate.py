@@ -11,12 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from polar_iac.api import PolarClient, Stop
+from polar_iac.api import PolarClient
 from polar_iac.executor import execute
 from polar_iac.journal import Journal, path_for
 from polar_iac.local import LocalPolar, RateLimit
 from polar_iac.lockfile import Lockfile, state_directory
 from polar_iac.plan import Done
+from polar_iac.waiting import Stop
 from tests.build import PROJECT, desired, meter, plan
 
 

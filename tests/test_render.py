@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.meter import Filter, canonical_json
+from polar_iac.plan import Done, Event, Failed, Left, Unsure
 from polar_iac.render.document import plan_json
-from polar_iac.render.text import diagnostics_text, plan_text
+from polar_iac.render.github import failure_commands
+from polar_iac.render.text import diagnostics_text, event_text, plan_text, result_text
 from polar_iac.render.words import expression, filter_diff, outline, printable
 from tests import strategies
-from tests.build import desired, live, meter, plan, record
+from tests.build import desired, identifier, live, meter, plan, record
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -110,6 +112,24 @@ def test_a_plan_with_everything() -> None:
     found = plan(manifest, recorded, meters)
     golden("everything.txt", click.unstyle(plan_text(found, "meters.yaml")))
     golden("everything.json", plan_json(found))
+
+
+def test_what_came_of_it() -> None:
+    place = Diagnostic(SourceSpan("meters.yaml", 3, 5, 9), "Polar refused `calls`: no", "    name: x")
+    events: list[Event] = [
+        Done("created", "create", identifier(1)),
+        Done("found", "adopt", identifier(2)),
+        Done("twice", "retire", identifier(3)),
+        Failed("calls", "update", "Polar refused PATCH", (place,)),
+        Failed("lost", "create", "the connection broke"),
+        Left("gone", "blocked", "`gone` is gone from the manifest"),
+        Unsure("whether another run created the same meters is not known: no connection"),
+    ]
+    told = "".join(map(event_text, events)) + result_text(events) + "\n"
+    golden("events.txt", click.unstyle(told))
+    commands = failure_commands(events).splitlines()
+    assert [line.partition("::")[2].partition(" ")[0] for line in commands] == ["error"] * 3
+    assert "line=3" in commands[0]
 
 
 def test_nothing_to_do() -> None:

@@ -68,21 +68,12 @@ def _attend(connection: socket.socket) -> None:
 
 
 def _command(request: dict[str, object]) -> None:
-    from polar_iac.cli import main
+    from tests.zygote import run_main
 
-    code = 1
-    try:
-        os.chdir(str(request["cwd"]))
-        os.environ.clear()
-        os.environ.update(request["environ"])  # type: ignore[call-overload]
-        sys.argv = ["polar-iac", *request["argv"]]  # type: ignore[misc]
-        main()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(bool(end.code))
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    os.chdir(str(request["cwd"]))
+    os.environ.clear()
+    os.environ.update(request["environ"])  # type: ignore[call-overload]
+    run_main(request["argv"])  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tests.command import clean_environment
 
@@ -185,11 +185,16 @@ def _child(request: dict[str, Any]) -> None:
     _at_boundaries(meet)
     # A signal in the midst of an import leaves a file to the collector; only here is that told.
     warnings.filterwarnings("ignore", category=ResourceWarning)
-    sys.argv = ["polar-iac", *request["argv"]]
+    run_main(request["argv"])
+
+
+def run_main(arguments: Sequence[str]) -> NoReturn:
+    """Be the command from `main` on, and end this process as it ends."""
     from polar_iac.cli import main
 
     code = 1
     try:
+        sys.argv = ["polar-iac", *arguments]
         main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(bool(end.code))

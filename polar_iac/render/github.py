@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from polar_iac.errors import Diagnostic, SourceSpan
-from polar_iac.plan import Change, Event, Failed, Plan
+from polar_iac.plan import Change, Event, Failed, Plan, Unsure
 from polar_iac.render.entry import RISKS, labels, listed, risk
 from polar_iac.render.markdown import headline
 from polar_iac.render.markup import repository_path
@@ -38,7 +38,9 @@ def failure_commands(events: Sequence[Event], *, directory: str = "") -> str:
     """An annotation for each meter that an apply could not change, at its place where Polar named it."""
     failed = [event for event in events if isinstance(event, Failed)]
     placed = diagnostic_commands([d for event in failed for d in event.diagnostics], directory=directory)
-    return placed + "".join(error_command(f"{e.key}: {e.message}") for e in failed if not e.diagnostics)
+    unplaced = [f"{event.key}: {event.message}" for event in failed if not event.diagnostics]
+    unplaced += [event.message for event in events if isinstance(event, Unsure)]
+    return placed + "".join(map(error_command, unplaced))
 
 
 def error_command(message: str) -> str:

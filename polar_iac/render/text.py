@@ -11,7 +11,18 @@ from typing import Any
 from click import style
 
 from polar_iac.errors import Diagnostic
-from polar_iac.plan import Bookkeeping, Change, Difference, Done, Event, Failed, FieldChange, Left, Plan
+from polar_iac.plan import (
+    Bookkeeping,
+    Change,
+    Difference,
+    Done,
+    Event,
+    Failed,
+    FieldChange,
+    Left,
+    Plan,
+    Unsure,
+)
 from polar_iac.render.words import (
     HOUSEKEEPING,
     Line,
@@ -237,12 +248,14 @@ _PAST = {
     "moved": "moved",
     "marker": "marked",
     "refresh": "recorded",
-    "retire": "archived, a second meter of its marker:",
+    "retire": "retired as second",
 }
 
 
 def event_text(event: Event) -> str:
     """What an apply did with one meter."""
+    if isinstance(event, Unsure):
+        return _paint("blocked", f"  ! {printable(event.message)}") + "\n"
     sign = event.action if event.action in SIGNS else "bookkeeping"
     head = f"  {SIGNS[sign]} {printable(event.key)}"
     match event:
@@ -266,6 +279,8 @@ def result_text(events: Sequence[Event]) -> str:
     told = [f"{count} {verb}" for verb, count in done.items()] or ["nothing done"]
     if failed:
         told.append(_paint("blocked", f"{failed} failed"))
+    if any(isinstance(event, Unsure) for event in events):
+        told.append(_paint("blocked", "not all is known"))
     if left:
         told.append(_paint("blocked", f"{left} not done"))
     return f"Apply: {', '.join(told)}."

@@ -1,0 +1,194 @@
+"""What commands have in common: their options, and that errors are told in plain words."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from polar_iac.api import PolarClient
+    from polar_iac.waiting import Clock
+
+ENVIRONMENTS = ("production", "sandbox", "local")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every command takes."""
+
+    file: Path
+    quiet: bool
+    verbose: bool
+    debug: bool
+
+    def say(self, text: str) -> None:
+        """A word on the way, on stderr; nothing with --quiet."""
+        if not self.quiet:
+            from polar_iac.reports import plain
+
+            click.echo(plain(text, os.environ), err=True)
+
+
+def command(function: Callable[..., int]) -> click.Command:
+    """A command from a function that returns its exit code: the common options, and errors in plain words."""
+
+    @functools.wraps(function)
+    def run(file: Path, quiet: bool, verbose: bool, debug: bool, no_color: bool, **rest: Any) -> NoReturn:
+        context = click.get_current_context()
+        if no_color or os.environ.get("NO_COLOR"):
+            context.color = False
+        if verbose:
+            import logging
+
+            logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+        try:
+            code = function(Options(file, quiet, verbose, debug), **rest)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            code = 130
+        except Exception as error:  # noqa: BLE001  no traceback reaches a user
+            code = _report(error, debug)
+        context.exit(code)
+
+    for decorate in reversed(_COMMON):
+        run = decorate(run)
+    name = function.__name__.rstrip("_")
+    return click.command(name, context_settings={"help_option_names": ["-h", "--help"]})(run)
+
+
+def _report(error: Exception, debug: bool) -> int:
+    from polar_iac.errors import PolarIacError
+    from polar_iac.reports import plain, told_of
+
+    if debug:
+        import traceback
+
+        click.echo(plain(traceback.format_exc(), os.environ), err=True)
+    click.echo(told_of(error, os.environ), err=True, nl=False)
+    return int(error.exit_code) if isinstance(error, PolarIacError) else 1
+
+
+_COMMON = (
+    click.option(
+        "-f",
+        "--file",
+        type=click.Path(path_type=Path),
+        default=Path("meters.yaml"),
+        show_default=True,
+        help="The manifest.",
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Show each request."),
+    click.option("--debug", is_flag=True, help="Show a traceback when something fails."),
+    click.option("--no-color", is_flag=True, help="No colours (also NO_COLOR, and when not on a terminal)."),
+)
+
+environment = click.option(
+    "-e",
+    "--env",
+    "environment",
+    type=click.Choice(ENVIRONMENTS),
+    envvar="POLAR_ENVIRONMENT",
+    help="Which Polar (also POLAR_ENVIRONMENT); never chosen for you.",
+)
+lockfile = click.option(
+    "--lockfile",
+    "lockfile_path",
+    type=click.Path(path_type=Path),
+    help="The lockfile, instead of meters.<env>.lock.json beside the manifest.",
+)
+target = click.option(
+    "--target",
+    "targets",
+    metavar="KEY",
+    multiple=True,
+    help="Only this meter (repeatable); all else is left alone.",
+)
+
+
+allow_archive = click.option(
+    "--allow-archive", is_flag=True, help="Archive meters that are gone from the manifest."
+)
+
+
+def format_(function: Callable[..., int]) -> Callable[..., int]:
+    """How plans are shown, and where they are written besides."""
+    formats = ["text", "json", "markdown"]
+    shown = click.option("--format", "format_", type=click.Choice(formats), default="text", show_default=True)
+    reported = click.option(
+        "--report",
+        "reports",
+        metavar="FORMAT=FILE",
+        multiple=True,
+        help="Write it to a file too (repeatable).",
+    )
+    return shown(reported(function))
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How Polar is asked; seconds."""
+
+    timeout: float
+    lookup_timeout: float
+    allow_http: bool
+
+    def open(
+        self,
+        environment: str,
+        organization: str | None,
+        lockfile: Path,
+        clock: Clock,
+        on_wait: Callable[[float], None],
+    ) -> AbstractContextManager[PolarClient]:
+        """A client for the environment, with the token that the process environment holds for it."""
+        from polar_iac.environment import connect
+
+        return connect(
+            environment,
+            os.environ,
+            organization,
+            lockfile,
+            clock=clock,
+            on_wait=on_wait,
+            timeout=self.timeout,
+            allow_http=self.allow_http,
+        )
+
+
+def connection(function: Callable[..., int]) -> Callable[..., int]:
+    """The options of a command that talks to Polar, as one argument `connection`."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any, timeout: float, lookup_timeout: float, allow_http: bool, **rest: Any) -> int:
+        return function(*arguments, connection=Connection(timeout, lookup_timeout, allow_http), **rest)
+
+    for decorate in (
+        click.option("--allow-http", is_flag=True, help="Send the token unencrypted, to any host."),
+        click.option(
+            "--lookup-timeout",
+            type=click.FloatRange(min=0),
+            default=10,
+            show_default=True,
+            help="Seconds to look for what Polar may not show yet.",
+        ),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            default=30,
+            show_default=True,
+            help="Seconds to wait for one answer.",
+        ),
+    ):
+        run = decorate(run)
+    return run
