@@ -118,12 +118,10 @@ def execute(
         if job.only_recorded:
             yield run.record(job, job.id)
     remote = deque(job for job in jobs if not job.only_recorded)
-    if not live:
-        # Only an answer can tell whose the token is: the first create goes alone.
-        creates = [job for job in remote if job.action == "create"]
-        for first in creates[:1]:
-            remote.remove(first)
-            yield from run.all(deque([first]), parallelism=1)
+    while remote and not live and not run.belongs:
+        # In an empty organisation only an answer can tell whose the token is: until one does, a create goes
+        # alone.
+        yield from run.all(deque([remote.popleft()]), parallelism=1)
     yield from run.all(remote, parallelism)
     yield from run.sweep()
 
@@ -155,6 +153,8 @@ class _Run:
     patience: float
     clock: Clock
     hopeless: str | None = None
+    belongs: bool = False
+    """Whether a meter that this run made or found has told that the token is the pinned organisation's."""
     failures_in_a_row: int = 0
     posts: int = 0
     witnesses: list[_Witness] = field(default_factory=list)
@@ -212,6 +212,7 @@ class _Run:
         for job in list(self.unheard):
             if found := by_marker.get(self._marker(job.key)):
                 self.unheard.remove(job)
+                self._check_organization(job, found[0], created=False)
                 yield self.record(job, found[0].id)
         declared = {key: meter.spec for key, meter in self.manifest.meters.items()}
         yield from settle_twins(
@@ -253,9 +254,7 @@ class _Run:
                 # A gateway's error says nothing of the request behind it; Polar's own 500 ends it.
                 job.over, job.lost_at = error.status == 500, self.posts
                 return "again"
-            self.failures_in_a_row += 1
-            if self.failures_in_a_row >= _FAILURES_IN_A_ROW:
-                self.hopeless = f"not tried: {error}, {self.failures_in_a_row} times in a row"
+            self._fail(str(error))
             return "unheard" if job.action == "create" else Failed(job.key, job.action, str(error))
         except ApiError as error:
             if sent:
@@ -263,14 +262,24 @@ class _Run:
             if error.status in _HOPELESS:
                 self.hopeless = f"not tried: {error}"
             return self._refused(job, error)
-        self.failures_in_a_row = 0
         if meter is None:
             job.step = "send"
-            return "again" if job.posts < _POSTS else "unheard"
+            if job.posts < _POSTS:
+                return "again"
+            self._fail("Polar takes no creates")
+            return "unheard"
+        self.failures_in_a_row = 0
+        if job.action == "create":
+            self._check_organization(job, meter, created=sent)
         if sent:
-            self._check_organization(job, meter)
             self.witnesses.append(_Witness(job.number, self._marker(job.key), meter.id))
         return self.record(job, meter.id, created=sent)
+
+    def _fail(self, told: str) -> None:
+        """A change came to no usable answer; after enough of them in a row no other is tried."""
+        self.failures_in_a_row += 1
+        if self.failures_in_a_row >= _FAILURES_IN_A_ROW:
+            self.hopeless = f"not tried: {told}, {self.failures_in_a_row} times in a row"
 
     def record(self, job: _Job, meter_id: str, *, created: bool = False) -> Done:
         """Write down what a key is now; a key that left the manifest is forgotten. `created`: a 201 that
@@ -303,19 +312,29 @@ class _Run:
         )
         return Failed(job.key, job.action, str(error), diagnostics)
 
-    def _check_organization(self, job: _Job, meter: LiveMeter) -> None:
-        """The first answer in an empty organisation tells whose the token is."""
+    def _check_organization(self, job: _Job, meter: LiveMeter, *, created: bool) -> None:
+        """The first answer in an empty organisation tells whose the token is. `created`: a 201 told of the
+        meter, so that it is this run's to archive."""
         pinned = self.journal.organization_id or self.plan.organization_id
         if pinned is None:
             self.journal.learn_organization(meter.organization_id)
         elif meter.organization_id != pinned:
-            self.client.update_meter(meter.id, {"is_archived": True})
             self.journal.give_up(job.key)
             raise PolarIacError(
                 f"the token belongs to organisation {meter.organization_id}, not to {pinned}, which is "
-                f"pinned for {self.plan.environment}. The one meter created there, {meter.id}, is archived; "
-                "nothing else was done"
+                f"pinned for {self.plan.environment}. {self._withdraw(meter, created)}; nothing else was done"
             )
+        self.belongs = True
+
+    def _withdraw(self, meter: LiveMeter, created: bool) -> str:
+        """Archive a meter that was created in an organisation that was not meant; what to say of it."""
+        if not created:
+            return f"{meter.id} bears the marker {meter.marker} there: archive it there, if nobody uses it"
+        try:
+            self.client.update_meter(meter.id, {"is_archived": True})
+        except (ApiError, StoppedError) as error:
+            return f"{meter.id} was created there and should be archived, which failed ({error})"
+        return f"The one meter created there, {meter.id}, is archived"
 
     def _marker(self, key: str) -> str:
         return f"{self.plan.project}/{key}"

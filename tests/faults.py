@@ -95,7 +95,7 @@ def at_random(seed: int, rates: Mapping[str, float], kinds: Sequence[str] | None
 
     What a request meets hangs on the seed and its subject alone, not on how threads were scheduled.
     """
-    kinds = kinds or sorted(set(FAULTS) - COSTLY)
+    kinds = kinds or sorted(set(FAULTS) - COSTLY - {REFUSED})
 
     def choose(request: Request) -> str | None:
         rng = random.Random(f"{seed} {request.method} {request.subject} {request.again}")
@@ -162,6 +162,9 @@ FAULTS: dict[str, Fault] = {}
 COSTLY = frozenset({"429-wait", "429-date"})
 """Faults that cost a second of real time each, left out of random choices."""
 
+REFUSED = "refused"
+"""An answer that is final, and so no fault that an apply could get over; by rule only."""
+
 _HTML = b"<html><head><title>Bad gateway</title></head><body><h1>cloud says no</h1></body></html>\n"
 
 
@@ -218,6 +221,7 @@ def _fault(name: str) -> Callable[[Fault], Fault]:
 
 
 _register_losses()
+FAULTS[REFUSED] = lambda x: x.send(answer(418, b"no", content_type="text/plain"))
 FAULTS["429"] = lambda x: x.send(answer(429, retry_after="0"))
 FAULTS["429-typed"] = lambda x: x.send(answer(429, retry_after="0", content_type="text/html"))
 FAULTS["429-wait"] = lambda x: x.send(answer(429, retry_after="1"))

@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 
 from polar_iac.api import PolarClient
-from tests.build import meter
-from tests.faults import FAULTS, by_rule, faulty_polar
+from tests.build import ORGANIZATION, meter
+from tests.command import Workspace
+from tests.faults import FAULTS, REFUSED, by_rule, faulty_polar
 from tests.soak import attempt
 from tests.soak.faults import LAG, PATIENCE, converge, small_scene
 
 SEEDS = range(25)
+PINNED = {"sandbox": {"organization_id": ORGANIZATION}}
 PAGED = ("repeated-items", "repeated-page")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FAULTS if kind not in PAGED])
+@pytest.mark.parametrize("kind", [kind for kind in FAULTS if kind not in (*PAGED, REFUSED)])
 def test_one_fault_and_one_apply_is_enough(kind: str, tmp_path: Path) -> None:
     """The second request of a method meets the fault: of the creates it has company, of the reads it is one
     before a PATCH."""
@@ -90,3 +92,47 @@ def test_random_faults_end_in_what_was_declared(seeds: Sequence[int]) -> None:
         attempts = list(pool.map(lambda seed: attempt("faults", seed), seeds))
     failed = "\n".join(f"seed {seed}: {error}" for seed, _, error in attempts if error)
     assert not failed, failed
+
+
+class TestAnEmptyOrganisationThatIsNotThePinnedOne:
+    """Until an answer tells whose the token is, nothing goes beside a create."""
+
+    def test_the_first_creates_answer_is_lost(self, workspace: Workspace) -> None:
+        workspace.write({"a": meter(), "b": meter()}, environments=PINNED)
+        with faulty_polar(choose=by_rule("reset-after", "POST", 1)) as faulty:
+            done = workspace.run("apply", "-e", "sandbox", "-y", POLAR_BASE_URL=faulty.url)
+            assert done.returncode == 1
+            assert f"belongs to organisation {faulty.polar.organization_id}" in done.stderr
+            assert faulty.requests["POST"] == 1
+            # No 201 told that it is this run's: it is named, not touched.
+            assert faulty.requests["PATCH"] == 0
+            assert "bears the marker acme/a there" in done.stderr
+
+    def test_the_first_creates_are_refused(self, workspace: Workspace) -> None:
+        keys = [f"m{number}" for number in range(6)]
+        workspace.write({key: meter() for key in keys}, environments=PINNED)
+        with faulty_polar(choose=by_rule(REFUSED, "POST", 1, 2)) as faulty:
+            done = workspace.run("apply", "-e", "sandbox", "-y", POLAR_BASE_URL=faulty.url)
+            assert done.returncode == 1
+            assert faulty.requests["POST"] == 3
+            assert "is archived; nothing else was done" in done.stderr
+
+    def test_what_was_created_there_cannot_be_archived(self, workspace: Workspace) -> None:
+        workspace.write({"a": meter(), "b": meter()}, environments=PINNED)
+        with faulty_polar(choose=by_rule(REFUSED, "PATCH")) as faulty:
+            done = workspace.run("apply", "-e", "sandbox", "-y", POLAR_BASE_URL=faulty.url)
+            assert done.returncode == 1
+            assert "was created there and should be archived" in done.stderr
+            assert faulty.requests["POST"] == 1
+
+
+def test_when_no_create_is_ever_done_the_run_ends_soon(workspace: Workspace) -> None:
+    """Polar still lists, but takes no create: after eight that came to nothing no other is tried."""
+    workspace.write({f"m{number:02}": meter() for number in range(30)})
+    with faulty_polar(choose=by_rule("503-before", "POST")) as faulty:
+        done = workspace.run(
+            "apply", "-e", "sandbox", "-y", "--lookup-timeout", "0", POLAR_BASE_URL=faulty.url
+        )
+        assert done.returncode == 1
+        assert "not tried: Polar takes no creates, 8 times in a row" in done.stdout
+        assert faulty.requests["POST"] <= 5 * (8 + 3)
