@@ -80,9 +80,9 @@ def plan(
 ) -> int:
     """Show what an apply would change, and why."""
     from polar_iac import journal
-    from polar_iac.lockfile import write_atomically
     from polar_iac.planner import make_plan
     from polar_iac.render.document import plan_json
+    from polar_iac.reports import write
 
     several = len(environments) > 1
     if several and lockfile_path:
@@ -109,7 +109,7 @@ def plan(
         )
         plans.append(found)
         if out:
-            write_atomically(Path(out.replace("{env}", found.environment)), plan_json(found))
+            write(Path(out.replace("{env}", found.environment)), plan_json(found))
     _publish(plans, format_, reports, str(common.file))
     for found in plans:
         if found.refusal:
@@ -232,10 +232,15 @@ def apply(
     if reviewed:
         if environment not in (None, reviewed.environment):
             raise click.UsageError(f"{plan_file} is a plan for {reviewed.environment}, not for {environment}")
+        if targets or allow_archive:
+            raise click.UsageError(f"{plan_file} holds its own --target and --allow-archive: leave them out")
         environment = reviewed.environment
+        targets, allow_archive = reviewed.targets, reviewed.allow_archive
     if digest is not None and not re.fullmatch("[0-9a-f]{8,64}", digest):
         raise click.UsageError("--digest takes 8 to 64 hexadecimal digits, as the plan shows them")
-    _, path, _ = _read(common, environment, lockfile_path, targets)
+    # What was reviewed may be gone by now: that makes it stale, and is no mistake of the command line.
+    asked = () if reviewed else targets
+    _, path, _ = _read(common, environment, lockfile_path, asked)
     stop = Stop()
     clock = SystemClock(stop)
     with (
@@ -245,7 +250,7 @@ def apply(
         ExitStack() as stack,
     ):
         # Read again under the lock: the run that held it has written.
-        manifest, path, recorded = _read(common, environment, lockfile_path, targets)
+        manifest, path, recorded = _read(common, environment, lockfile_path, asked)
         organization = environments.pinned_organization(manifest, recorded)
         client = stack.enter_context(
             connection.open(recorded.environment, organization, path, clock, progress.wait)

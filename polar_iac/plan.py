@@ -84,7 +84,8 @@ class Plan:
     """Changes and bookkeeping, each in the order of their keys.
 
     `refreshed` is False for a plan against the lockfile alone. `refusal` says why an apply of this plan
-    would be refused as a whole before any effect.
+    would be refused as a whole before any effect. `targets` (empty: every key) and `allow_archive` are what
+    it was asked with, so that an apply of it can ask the same.
     """
 
     environment: str
@@ -95,6 +96,8 @@ class Plan:
     bookkeeping: tuple[Bookkeeping, ...]
     unchanged: int
     refusal: str | None = None
+    targets: tuple[str, ...] = ()
+    allow_archive: bool = False
 
     @property
     def summary(self) -> Mapping[str, int]:

@@ -145,6 +145,8 @@ def make_plan(
         bookkeeping=tuple(bookkeeping),
         unchanged=unchanged,
         refusal=_refusal(changes, state),
+        targets=tuple(sorted(set(targets))),
+        allow_archive=allow_archive,
     )
 
 

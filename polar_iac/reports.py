@@ -49,7 +49,20 @@ def write_reports(
         format_, equals, file = report.partition("=")
         if not equals or not file or format_ not in FORMATS:
             raise PolarIacError(f"--report {report}: write FORMAT=FILE, where FORMAT is {', '.join(FORMATS)}")
-        write_atomically(Path(file), unstyle(rendered(plans, format_, manifest_file, variables)))
+        write(Path(file), unstyle(rendered(plans, format_, manifest_file, variables)))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that the user named, whole or not at all; into a device or a pipe (`/dev/stdout`), which
+    must not be replaced. Raises PolarIacError when it cannot be written."""
+    if path.exists() and not path.is_file():
+        try:
+            with path.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+        except OSError as error:
+            raise PolarIacError(f"cannot write {path}: {error.strerror}") from error
+    else:
+        write_atomically(path, text)
 
 
 def read_plan(path: Path) -> Plan:

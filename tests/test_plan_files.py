@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
+import polar_iac.render
 from polar_iac.api import PolarClient
 from tests.build import meter
 from tests.command import Workspace
 from tests.serve import Served
 
 FILTER = {"conjunction": "and", "clauses": [{"property": "name", "operator": "eq", "value": "other"}]}
+SCHEMA = json.loads((Path(polar_iac.render.__file__).parent / "plan.schema.json").read_text())
 TOKEN = "polar_oat_planted_secret"
 
 
@@ -43,9 +47,8 @@ def test_holds_the_documented_json_and_no_token(planned: Workspace) -> None:
 
 
 def test_exactly_what_was_reviewed_is_carried_out(planned: Workspace, polar: Served) -> None:
-    assert "Apply: 1 updated, 1 created." in planned.ok("apply", "plan.json", "-y") or polar.tape.count(
-        "POST"
-    )
+    told = planned.ok("apply", "plan.json", "-y").splitlines()[-1]
+    assert sorted(told.removeprefix("Apply: ").rstrip(".").split(", ")) == ["1 created", "1 updated"]
     assert (polar.tape.count("POST"), polar.tape.sent("PATCH")) == (1, [{"name": "Renamed"}])
     assert "No changes" in planned.ok("plan", "-e", "sandbox")
 
@@ -100,6 +103,47 @@ def test_digests(planned: Workspace, polar: Served) -> None:
     assert planned.run("apply", "-e", "sandbox", "-y", "--digest", digest[:4]).returncode == 1
     planned.ok("apply", "-e", "sandbox", "-y", "--digest", digest[:12])
     assert polar.tape.count("POST") == 1
+
+
+def test_what_a_plan_was_asked_with_goes_with_it(planned: Workspace, polar: Served) -> None:
+    """A plan of one meter, and of a removal that was allowed, are applied as they were reviewed."""
+    planned.write({"a": meter(name="Renamed")})
+    planned.ok("plan", "-e", "sandbox", "--out", "a.json", "--target", "a")
+    planned.ok("plan", "-e", "sandbox", "--out", "b.json", "--target", "b", "--allow-archive")
+    saved = json.loads((planned.path / "b.json").read_text())
+    jsonschema.validate(saved, SCHEMA)
+    assert saved["options"] == {"targets": ["b"], "allow_archive": True}
+    assert "· only a" in planned.ok("show", "a.json").splitlines()[0]
+    assert "**Only `a` (`--target`)**" in planned.ok("show", "a.json", "--format", "markdown")
+    for name, sent in (("a", {"name": "Renamed"}), ("b", {"is_archived": True})):
+        polar.tape.clear()
+        planned.ok("apply", f"{name}.json", "-y")
+        assert polar.tape.sent("PATCH") == [sent]
+    assert "No changes" in planned.ok("plan", "-e", "sandbox")
+
+
+def test_the_options_are_the_files_own(planned: Workspace, polar: Served) -> None:
+    for option in (["--allow-archive"], ["--target", "a"]):
+        done = planned.run("apply", "plan.json", "-y", *option)
+        assert done.returncode == 1
+        assert "leave them out" in done.stderr
+    planned.ok("plan", "-e", "sandbox", "--out", "c.json", "--target", "c")
+    planned.write({"a": meter(name="Renamed"), "b": meter()})
+    done = planned.run("apply", "c.json", "-y")
+    assert done.returncode == 4
+    assert "c went" in done.stderr
+    assert polar.tape.count("POST") == 0
+
+
+def test_a_device_is_written_to_and_not_replaced(planned: Workspace) -> None:
+    """For root an atomic replace of /dev/stdout would succeed."""
+    fifo = planned.path / "pipe"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(reader, encoding="utf-8") as read:
+        planned.ok("plan", "-e", "sandbox", "--out", "pipe")
+        assert json.load(read)["format_version"] == 1
+    assert fifo.is_fifo()
 
 
 def test_the_environment_is_the_files_own(planned: Workspace) -> None:

@@ -49,6 +49,15 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "changes": [_change(change) for change in plan.changes],
         "bookkeeping": [_bookkeeping(entry) for entry in plan.bookkeeping],
         "digest": plan.digest,
+        **({"options": options} if (options := _options(plan)) else {}),
+    }
+
+
+def _options(plan: Plan) -> dict[str, Any]:
+    """What the plan was asked with, where that was more than the environment."""
+    return {
+        **({"targets": list(plan.targets)} if plan.targets else {}),
+        **({"allow_archive": True} if plan.allow_archive else {}),
     }
 
 
@@ -112,6 +121,7 @@ def _read_plan(data: Any) -> Plan:
             f"this plan file has format version {printable(json.dumps(version))}, "
             f"and this polar-iac reads {FORMAT_VERSION}: plan again"
         )
+    options = _mapping(data.get("options", {}), "options")
     plan = Plan(
         environment=_one_of(data["environment"], "environment", ("production", "sandbox", "local")),
         organization_id=_optional_id(data["organization_id"], "organization_id"),
@@ -127,6 +137,10 @@ def _read_plan(data: Any) -> Plan:
             for entry in _typed(data["bookkeeping"], "bookkeeping", list)
         ),
         unchanged=_natural(_mapping(data["summary"], "summary")["unchanged"], "unchanged"),
+        targets=tuple(
+            _typed(key, "targets", str) for key in _typed(options.get("targets", []), "targets", list)
+        ),
+        allow_archive=_typed(options.get("allow_archive", False), "allow_archive", bool),
     )
     keys = [change.key for change in plan.changes]
     if keys != sorted(set(keys)) or data["summary"] != plan.summary or data["digest"] != plan.digest:

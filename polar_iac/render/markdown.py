@@ -20,6 +20,7 @@ _RISKY_OPEN = 15
 _REST_OPEN = 5
 """How many changes stand open; more are folded."""
 _BOOKKEEPING = 20
+_TARGETS = 10
 _RISKY_TOLD = {
     "billing": ("changes what is billed", "change what is billed"),
     "archive": ("archives a meter", "archive meters"),
@@ -128,6 +129,10 @@ def _introduction(plans: Sequence[Plan], scene: Scene, manifest: str) -> str:
     ]
     told = f"What `apply` would change in Polar's {listed(places)}, so that it matches {manifest}."
     told += " Nothing is changed yet."
+    if only := sorted({key for plan in plans for key in plan.targets}):
+        told += f" **Only {listed([code(clipped(key)) for key in only[:_TARGETS]])}"
+        told += f" and {len(only) - _TARGETS:,} more" if len(only) > _TARGETS else ""
+        told += " (`--target`)**: all other meters are left alone."
     offline = [label for plan, label in zip(plans, scene.labels, strict=True) if not plan.refreshed]
     if offline:
         where = f" for {listed(offline)}" if len(offline) < len(plans) else ""

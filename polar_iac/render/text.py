@@ -62,7 +62,8 @@ def plan_text(plan: Plan, manifest_file: str) -> str:
 def _plan(plan: Plan, manifest_file: str) -> Iterator[str]:
     organisation = f" · organisation {plan.organization_id[:8]}" if plan.organization_id else ""
     offline = "" if plan.refreshed else " · offline, against the lockfile"
-    yield f"{printable(manifest_file)} → {plan.environment}{organisation}{offline}"
+    only = f" · only {printable(', '.join(plan.targets))}" if plan.targets else ""
+    yield f"{printable(manifest_file)} → {plan.environment}{organisation}{offline}{only}"
     yield ""
     for change in plan.changes:
         yield from _change(change)
