@@ -33,6 +33,7 @@ def test_everything_is_found() -> None:
 def test_schemas() -> None:
     check("check-jsonschema", "--builtin-schema", "vendor.github-actions", *ACTIONS)
     check("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *WORKFLOWS)
+    check("check-jsonschema", "--builtin-schema", "vendor.dependabot", ROOT / ".github" / "dependabot.yml")
 
 
 def test_zizmor_finds_nothing() -> None:
