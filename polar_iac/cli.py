@@ -232,10 +232,10 @@ def apply(
     if reviewed:
         if environment not in (None, reviewed.environment):
             raise click.UsageError(f"{plan_file} is a plan for {reviewed.environment}, not for {environment}")
-        if targets or allow_archive:
-            raise click.UsageError(f"{plan_file} holds its own --target and --allow-archive: leave them out")
-        environment = reviewed.environment
-        targets, allow_archive = reviewed.targets, reviewed.allow_archive
+        if targets and set(targets) != set(reviewed.targets):
+            raise click.UsageError(f"{plan_file} says itself which meters it is about: leave --target out")
+        environment, targets = reviewed.environment, reviewed.targets
+        allow_archive = allow_archive or reviewed.allow_archive
     if digest is not None and not re.fullmatch("[0-9a-f]{8,64}", digest):
         raise click.UsageError("--digest takes 8 to 64 hexadecimal digits, as the plan shows them")
     # What was reviewed may be gone by now: that makes it stale, and is no mistake of the command line.
