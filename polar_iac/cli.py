@@ -82,6 +82,7 @@ def plan(
     from polar_iac import journal
     from polar_iac.planner import make_plan
     from polar_iac.render.document import plan_json
+    from polar_iac.render.text import refusal_text
     from polar_iac.reports import write
 
     several = len(environments) > 1
@@ -113,7 +114,7 @@ def plan(
     _publish(plans, format_, reports, str(common.file))
     for found in plans:
         if found.refusal:
-            common.say("An apply of this would be refused: " + found.refusal)
+            common.say("An apply of this would be refused: " + refusal_text(found))
     return 2 if detailed_exitcode and any(found.changes for found in plans) else 0
 
 
@@ -322,7 +323,7 @@ def _permit(found: Plan, reviewed: Plan | None, digest: str | None, max_changes:
     """Raise when the plan is not what was reviewed, or refused as a whole: before any effect."""
     from polar_iac.errors import RefusedError, StalePlanError
     from polar_iac.plan import differences
-    from polar_iac.render.text import stale_text
+    from polar_iac.render.text import refusal_text, stale_text
 
     stale = "the plan is stale, and nothing was done. Plan and review again:\n"
     if reviewed and found.digest != reviewed.digest:
@@ -330,7 +331,7 @@ def _permit(found: Plan, reviewed: Plan | None, digest: str | None, max_changes:
     if digest and not found.digest.startswith(digest):
         raise StalePlanError(f"{stale}  the digest is {found.digest}\n")
     if found.refusal:
-        raise RefusedError(found.refusal)
+        raise RefusedError(refusal_text(found))
     wanted = sum(change.action != "blocked" for change in found.changes)
     if max_changes is not None and wanted > max_changes:
         raise RefusedError(

@@ -23,6 +23,7 @@ from polar_iac.meter import (
     Record,
     canonical_json,
     merge_metadata,
+    record_of,
 )
 from polar_iac.plan import Bookkeeping, Change, Done, Event, Failed, Left, Plan, Unsure
 from polar_iac.recovery import LOOKUP_TIMEOUT, active_by_marker, list_with, settle_twins
@@ -287,8 +288,8 @@ class _Run:
         if job.desired is None:
             self.journal.forget(job.key)
         else:
-            frozen = job.base is not None and job.base.id == meter_id and job.base.frozen
-            record = Record(meter_id, job.desired.spec, frozen)
+            spec, ignored = job.desired.spec, job.desired.ignore_changes
+            record = record_of(meter_id, spec, ignored, job.base, created=job.action == "create")
             self.journal.record(job.key, record, was=job.was, created=created)
         return Done(job.key, job.action, meter_id)
 
@@ -385,7 +386,7 @@ class _Run:
             raise ApiError(f"{live.id} has meanwhile been marked as {live.marker}: plan again")
         metadata = dict(live.spec.metadata)
         if job.desired and not job.desired.spec.archived:
-            base = job.base.spec.metadata if job.base and job.base.spec else {}
+            base = job.base.applied_metadata if job.base else {}
             ignored = job.desired.ignore_changes
             metadata = merge_metadata(job.desired.spec.metadata, base, metadata, ignored)
         metadata[MARKER] = self._marker(job.key)

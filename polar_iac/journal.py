@@ -63,10 +63,11 @@ class Story:
                 raise ValueError(f"no effect {effect!r}")
 
     def _record(self, key: str, entry: Mapping[str, Any]) -> None:
-        known = self.meters.get(key)
+        known = self.meters.get(key) or self.meters.get(entry.get("was", ""))
         spec = None if entry["spec"] is None else MeterSpec.from_json(entry["spec"])
         extra = known.extra if known and known.id == entry["id"] else {}
-        self.meters[key] = Record(str(entry["id"]), spec, bool(entry["frozen"]), extra)
+        ignored = frozenset(map(str, entry.get("ignored", ())))
+        self.meters[key] = Record(str(entry["id"]), spec, bool(entry["frozen"]), ignored, extra)
         if was := entry.get("was"):
             self.meters.pop(was, None)
         self.unresolved.pop(key, None)
@@ -170,6 +171,7 @@ class Journal:
                 "id": record.id,
                 "spec": record.spec and record.spec.canonical,
                 "frozen": record.frozen,
+                **({"ignored": sorted(record.ignored)} if record.ignored else {}),
                 **({"was": was} if was else {}),
                 **({"created": True} if created else {}),
             }

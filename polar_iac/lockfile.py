@@ -100,6 +100,7 @@ def dumps(lockfile: Lockfile) -> str:
             "id": record.id,
             "spec": record.spec and record.spec.canonical,
             **({"frozen": True} if record.frozen else {}),
+            **({"ignored": sorted(record.ignored)} if record.ignored else {}),
         }
         for key, record in lockfile.meters.items()
     }
@@ -277,6 +278,9 @@ def _record(key: str, value: Any) -> Record:
         raise _FaultError(f"`{key}` has no id: a UUID; restore it from git", "meters", key, "id")
     if not isinstance(frozen, bool):
         raise _FaultError(f"`frozen` of `{key}` is neither true nor false", "meters", key, "frozen")
+    ignored = value.pop("ignored", [])
+    if not (isinstance(ignored, list) and all(isinstance(entry, str) for entry in ignored)):
+        raise _FaultError(f"`ignored` of `{key}` is no list of fields", "meters", key, "ignored")
     try:
         parsed = None if spec is None else MeterSpec.from_json(spec)
         if parsed is not None:
@@ -285,7 +289,7 @@ def _record(key: str, value: Any) -> Record:
         raise _FaultError(
             f"the spec of `{key}` is no meter; restore it from git", "meters", key, "spec"
         ) from error
-    return Record(meter_id, parsed, frozen, value)
+    return Record(meter_id, parsed, frozen, frozenset(ignored), value)
 
 
 def _located(text: str, file: str, fault: _FaultError) -> DiagnosticError:

@@ -9,12 +9,14 @@ import gc
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from polar_iac import source
 from polar_iac.errors import Diagnostic, PolarIacError, SourceSpan
-from polar_iac.meter import FUNCS, MeterSpec
+from polar_iac.meter import FUNCS, UNIT_FIELDS, MeterSpec
 from polar_iac.meter_rules import CLAUSE_KEYS, FILTER_KEYS, MeterRules
 from polar_iac.shapes import Shapes, got
 from polar_iac.yaml_text import MAX_BYTES, clip
@@ -166,6 +168,24 @@ def _meters(shapes: Shapes, node: source.Node, project: str) -> dict[str, Desire
             span = shapes.document.span_of(key)
             found[key.text] = DesiredMeter(key.text, spec, ignored, span)
     return found
+
+
+def block(key: str, spec: MeterSpec) -> str:
+    """The lines that declare a meter under `meters:`, indented as they stand there."""
+    from ruamel.yaml import YAML
+
+    declared: dict[str, Any] = {"archived": True} if spec.archived else {}
+    declared |= {"name": spec.name}
+    declared |= {name: v for name in UNIT_FIELDS if (v := getattr(spec, name)) not in (None, "scalar")}
+    declared |= {"filter": spec.filter.wire(), "aggregation": spec.aggregation.wire()}
+    declared |= {"metadata": dict(spec.metadata)} if spec.metadata else {}
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.width = 100
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    text = StringIO()
+    yaml.dump({key: declared}, text)
+    return indent(text.getvalue(), "  ")
 
 
 # --- Moves ---

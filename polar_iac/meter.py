@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
@@ -17,6 +17,9 @@ CONJUNCTIONS = ("and", "or")
 OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte", "like", "not_like")
 FUNCS = ("count", "sum", "max", "min", "avg", "unique")
 UNITS = ("scalar", "token", "custom")
+UNIT_FIELDS = ("unit", "custom_label", "custom_multiplier")
+IGNORABLE = ("name", "unit", "metadata")
+"""What `ignore_changes` may name, besides single keys of metadata; `unit` covers label and multiplier."""
 
 MARKER = "polar_iac"
 """The metadata key of the ownership marker; its value is `<project>/<key>`."""
@@ -168,6 +171,12 @@ class MeterSpec:
         }
 
     @cached_property
+    def by_path(self) -> Mapping[str, Any]:
+        """The canonical values by path: a field's name, or `metadata.KEY`; `archived` is an action's own."""
+        values = {name: self.canonical[name] for name in IMPACT if name != "metadata"}
+        return values | {f"metadata.{key}": value for key, value in self.canonical["metadata"].items()}
+
+    @cached_property
     def fingerprint(self) -> str:
         return canonical_json(self.canonical)
 
@@ -248,13 +257,65 @@ class Record:
 
     `spec` is what the manifest declared when it was last applied; None when nothing ever was (a meter that
     was found by its marker and then refused a change). `frozen` means that Polar once refused to change its
-    filter or aggregation. `extra` holds fields of later versions of this tool.
+    filter or aggregation. `ignored` holds the fields of `spec` that were not sent, as `ignore_changes` names
+    them. `extra` holds fields of later versions of this tool.
     """
 
     id: str
     spec: MeterSpec | None
     frozen: bool = False
+    ignored: frozenset[str] = frozenset()
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def applied(self) -> Mapping[str, Any]:
+        """The canonical values that the last apply stands for, by path: a field's name, or `metadata.KEY`."""
+        values = self.spec.by_path if self.spec else {}
+        return {path: value for path, value in values.items() if not is_ignored(path, self.ignored)}
+
+    @property
+    def applied_metadata(self) -> Mapping[str, Any]:
+        """The base of a merge."""
+        return {path.partition(".")[2]: v for path, v in self.applied.items() if path.startswith("metadata.")}
+
+
+def record_of(
+    meter_id: str,
+    declared: MeterSpec,
+    ignore_changes: Set[str],
+    base: Record | None,
+    *,
+    created: bool = False,
+) -> Record:
+    """What is to be recorded of a meter once it is as declared. `base` is what was recorded of it before;
+    `created`: a create sent everything.
+
+    Archiving sends nothing else: the rest stays what was applied before. Telling the same twice changes
+    nothing.
+    """
+    base = base if base and base.id == meter_id else None
+    frozen = base is not None and base.frozen
+    if declared.archived and not created:
+        if base and base.spec:
+            return Record(meter_id, replace(base.spec, archived=True), frozen, base.ignored)
+        return Record(meter_id, declared, frozen, frozenset((*FROZEN_FIELDS, *IGNORABLE)))
+    applied = base.applied if base else {}
+
+    def unsent(entry: str) -> bool:
+        wanted, sent = (
+            {path: value for path, value in values.items() if is_ignored(path, {entry})}
+            for values in (declared.by_path, applied)
+        )
+        return bool(wanted) and canonical_json(wanted) != canonical_json(sent)
+
+    ignored = frozenset() if created else frozenset(filter(unsent, ignore_changes))
+    return Record(meter_id, declared, frozen, ignored)
+
+
+def is_ignored(path: str, ignored: Set[str]) -> bool:
+    """Whether `ignore_changes` entries cover a path: a field's name, or `metadata.KEY`."""
+    field_name = path.partition(".")[0]
+    return path in ignored or ("unit" if field_name in UNIT_FIELDS else field_name) in ignored
 
 
 def merge_metadata(

@@ -12,6 +12,7 @@ from polar_iac.meter import (
     CONJUNCTIONS,
     FROZEN_FIELDS,
     FUNCS,
+    IGNORABLE,
     MARKER,
     MAX_METADATA_KEYS,
     OPERATORS,
@@ -304,7 +305,7 @@ class MeterRules:
 
     def ignorable(self, node: source.Node, text: str) -> None:
         field, _, key = text.partition(".")
-        if text in ("name", "unit", "metadata"):
+        if text in IGNORABLE:
             return
         if field == "metadata" and 1 <= len(key) <= 40 and key != MARKER:
             return

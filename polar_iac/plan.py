@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from polar_iac.errors import Diagnostic, SourceSpan
-from polar_iac.meter import Impact, MeterSpec, canonical_json
+from polar_iac.meter import FROZEN_FIELDS, Impact, MeterSpec, canonical_json
 
 Action = Literal["create", "update", "archive", "unarchive", "blocked"]
 Housekeeping = Literal["adopt", "forget", "moved", "marker", "refresh"]
 Origin = Literal["manifest", "outside", "both"]
 Freeze = Literal["unknown", "open", "frozen"]
 Cause = Literal["twins", "unknown-id", "foreign", "frozen", "unlisted", "metadata-limit"]
+
+UNKNOWN_HERE = (
+    "likely the wrong organisation, environment or token: Polar deletes no meters, so an id in the lockfile "
+    "always exists in its own organisation"
+)
 
 ACTIONS: tuple[Action, ...] = ("create", "update", "archive", "unarchive", "blocked")
 
@@ -80,6 +85,14 @@ class Bookkeeping:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """Why an apply would be refused as a whole, before any effect, and the keys that it is about."""
+
+    cause: Literal["unknown-id", "unlisted"]
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """Changes and bookkeeping, each in the order of their keys.
 
@@ -95,7 +108,7 @@ class Plan:
     changes: tuple[Change, ...]
     bookkeeping: tuple[Bookkeeping, ...]
     unchanged: int
-    refusal: str | None = None
+    refusal: Refusal | None = None
     targets: tuple[str, ...] = ()
     allow_archive: bool = False
 
@@ -108,6 +121,21 @@ class Plan:
     def digest(self) -> str:
         """SHA-256 of the compact JSON list of the changes' digests, sorted; bookkeeping is in no digest."""
         return _sha256([*sorted(change.digest for change in self.changes)])
+
+
+def renames(changes: Sequence[Change]) -> Mapping[str, str]:
+    """Keys that went from the manifest while their meters are active, each with a new key that bills by the
+    same filter and aggregation: likely the same meter, renamed."""
+    new: dict[str, str] = {}
+    for change in changes:
+        if change.action == "create" and change.after:
+            new.setdefault(_billing(change.after), change.key)
+    gone = [c for c in changes if c.source is None and c.before and not c.before.archived]
+    return {c.key: new[_billing(c.before)] for c in gone if c.before and _billing(c.before) in new}
+
+
+def _billing(spec: MeterSpec) -> str:
+    return canonical_json([spec.canonical[name] for name in FROZEN_FIELDS])
 
 
 def change_digest(

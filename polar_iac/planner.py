@@ -10,20 +10,27 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from polar_iac.manifest import DesiredMeter, Manifest, Move
+from polar_iac.matching import aggregation_remarks, filter_remarks
 from polar_iac.meter import (
     FROZEN_FIELDS,
     IMPACT,
+    MARKER,
     MAX_METADATA_KEYS,
+    UNIT_FIELDS,
     LiveMeter,
     MeterSpec,
     Record,
     canonical_json,
+    is_ignored,
     merge_metadata,
+    record_of,
 )
 from polar_iac.plan import (
+    UNKNOWN_HERE,
     Action,
     Bookkeeping,
     Cause,
@@ -33,14 +40,9 @@ from polar_iac.plan import (
     Housekeeping,
     Origin,
     Plan,
+    Refusal,
     change_digest,
-)
-
-UNIT_FIELDS = ("unit", "custom_label", "custom_multiplier")
-
-_UNKNOWN_HERE = (
-    "likely the wrong organisation, environment or token: Polar deletes no meters, so an id in the lockfile "
-    "always exists in its own organisation"
+    renames,
 )
 
 
@@ -61,7 +63,7 @@ class _State:
     project: str
     refreshed: bool
 
-    @property
+    @cached_property
     def any_record_live(self) -> bool:
         return any(record.id in self.by_id for record in self.recorded.values())
 
@@ -72,6 +74,7 @@ class _Blocked:
     reason: str
     after: MeterSpec | None = None
     fields: tuple[FieldChange, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,8 @@ def make_plan(
     unchanged = 0
     for key in sorted(keys.intersection(targets) if targets else keys):
         desired, record = manifest.meters.get(key), state.recorded.get(key)
-        meter, problem = _identify(key, state)
+        meter, problem = _identify(key, desired is not None, state)
         outcome = problem or _decide(key, desired, record, meter, manifest, state, allow_archive)
-        if problem and problem.cause == "unknown-id" and desired is None and state.any_record_live:
-            outcome = None  # Forgotten: it is gone from the manifest, and Polar does not know it.
         if not isinstance(outcome, _Blocked):
             bookkeeping += _bookkeeping(key, desired, record, meter, outcome, state)
         if outcome is None:
@@ -133,9 +134,10 @@ def make_plan(
                 reason=outcome.reason if isinstance(outcome, _Blocked) else None,
                 cause=outcome.cause if isinstance(outcome, _Blocked) else None,
                 freeze="frozen" if record and record.frozen else "unknown",
-                evidence=() if isinstance(outcome, _Blocked) else outcome.evidence,
+                evidence=outcome.evidence,
             )
         )
+    changes = _with_renames(changes)
     return Plan(
         environment=environment,
         organization_id=organization_id,
@@ -153,7 +155,8 @@ def make_plan(
 def _observe(manifest: Manifest, recorded: Mapping[str, Record], live: Sequence[LiveMeter] | None) -> _State:
     """Follow `moved` through the lockfile and the markers, and index what is there."""
     project = manifest.project
-    new_key = _destinations(manifest.moved)
+    # A move to a key that is gone itself is merely old: what is left has the name that it was left with.
+    new_key = {old: new for old, new in _destinations(manifest.moved).items() if new in manifest.meters}
     records, record_was = dict(recorded), {}
     # The name that a meter bore last comes first in `new_key`, so it wins when two names were recorded.
     for old, new in new_key.items():
@@ -210,17 +213,18 @@ def _billing(spec: MeterSpec) -> str:
     return canonical_json([spec.canonical[name] for name in FROZEN_FIELDS])
 
 
-def _identify(key: str, state: _State) -> tuple[LiveMeter | None, _Blocked | None]:
+def _identify(key: str, declared: bool, state: _State) -> tuple[LiveMeter | None, _Blocked | None]:
     """The design's first table: which live meter a key means, or why that cannot be told."""
     record = state.recorded.get(key)
+    meter = state.by_id.get(record.id) if record else None
     marked = state.by_key.get(key, ())
     active = [meter for meter in marked if not meter.archived]
     if record:
-        meter = state.by_id.get(record.id)
-        if meter is None:
-            if not state.refreshed:  # Nothing was ever applied to it: what it holds is not known offline.
-                return None, None
-            return None, _Blocked("unknown-id", f"Polar does not know its id {record.id}: {_UNKNOWN_HERE}.")
+        if meter is None and not state.refreshed:
+            return None, None  # Nothing was ever applied to it: what it holds is not known offline.
+        if meter is None and (declared or not state.any_record_live):
+            return None, _Blocked("unknown-id", f"Polar does not know its id {record.id}: {UNKNOWN_HERE}.")
+    if record and meter:
         others = [m for m in active if m.id != meter.id]
         if others:
             return meter, _twins(key, [meter, *others], state)
@@ -269,35 +273,33 @@ def _decide(
 ) -> _Effect | _Blocked | None:
     """The design's second table: what happens to the meter, by what the manifest says of its key."""
     if desired is None:
+        if meter is None and record and not state.refreshed and record.spec is None:
+            return _unlisted(key, record.id, manifest)
         if meter is None or meter.archived:
             return None
         archived = replace(meter.spec, archived=True)
         if allow_archive:
             return _Effect("archive", archived, evidence=_archive_evidence())
-        return _Blocked(
-            "unlisted",
-            f"`{key}` is gone from the manifest, but {meter.id} still bills. Keep its block with "
-            "`archived: true` to archive it, or allow this once with --allow-archive.",
-            archived,
-        )
+        return _unlisted(key, meter.id, manifest, archived)
     if desired.spec.archived:
         if meter is None or meter.archived:
             return None
-        return _Effect("archive", replace(meter.spec, archived=True), evidence=_archive_evidence())
+        evidence = (*_archived_outside(record, meter), *_archive_evidence())
+        return _Effect("archive", replace(meter.spec, archived=True), evidence=evidence)
     if meter is None:
         if record and not state.refreshed:
             return _offline_unknown(desired, record)
         fields = tuple(_create_fields(desired, manifest))
-        return _Effect("create", desired.spec, fields, _same_billing(desired.spec, state))
+        evidence = (*_same_billing(desired, state), *_remarks(desired.spec, FROZEN_FIELDS))
+        return _Effect("create", desired.spec, fields, evidence)
 
-    if desired.spec == meter.spec:  # the common case, and the cheap one
+    marks = state.refreshed and meter.marker is None
+    if desired.spec == meter.spec and not (marks and _is_full(meter)):  # the common case, and the cheap one
         return None
-    base = record.spec if record else None
-    after = _merged(desired, base, meter.spec)
-    fields = tuple(_changed_fields(desired, base, meter.spec, after, manifest))
+    after = _merged(desired, record, meter.spec)
+    fields = tuple(_changed_fields(desired, record, meter.spec, after, manifest))
     touches_frozen = [f.path for f in fields if f.path in FROZEN_FIELDS]
-    over_limit = fields and len(after.metadata) + 1 > MAX_METADATA_KEYS
-    if over_limit:
+    if (fields or marks) and len(after.metadata) + 1 > MAX_METADATA_KEYS:
         return _Blocked(
             "metadata-limit",
             f"the meter would have {len(after.metadata) + 1} metadata keys, the marker included; Polar takes "
@@ -305,13 +307,35 @@ def _decide(
             after,
             fields,
         )
+    remarks = _remarks(after, touches_frozen)
     if meter.archived:
-        return _Effect("unarchive", after, fields, _unarchive_evidence(touches_frozen, record))
+        evidence = (*_archived_outside(record, meter), *_unarchive_evidence(touches_frozen, record), *remarks)
+        return _Effect("unarchive", after, fields, evidence)
     if not fields:
         return None
     if touches_frozen and record and record.frozen:
         return _Blocked("frozen", _frozen_reason(touches_frozen), after, fields)
-    return _Effect("update", after, fields, _rematch_evidence(touches_frozen))
+    return _Effect("update", after, fields, (*_rematch_evidence(touches_frozen), *remarks))
+
+
+def _unlisted(key: str, meter_id: str, manifest: Manifest, after: MeterSpec | None = None) -> _Blocked:
+    stale = any(move.source == key for move in manifest.moved)
+    moved = f" and remove the move from `{key}`" if stale else ""
+    return _Blocked(
+        "unlisted",
+        f"`{key}` is gone from the manifest, but {meter_id} still bills. Keep its block with "
+        f"`archived: true` to archive it{moved}, or allow this once with --allow-archive.",
+        after,
+    )
+
+
+def _is_full(meter: LiveMeter) -> bool:
+    """Whether a meter without our marker has no room for it."""
+    return meter.marker is None and len(meter.spec.metadata) >= MAX_METADATA_KEYS
+
+
+def _record_of(meter_id: str, desired: DesiredMeter, record: Record | None) -> Record:
+    return record_of(meter_id, desired.spec, desired.ignore_changes, record)
 
 
 def _offline_unknown(desired: DesiredMeter, record: Record) -> _Effect | _Blocked | None:
@@ -362,37 +386,81 @@ def _unarchive_evidence(touched: Sequence[str], record: Record | None) -> tuple[
     return (gap, *_rematch_evidence(touched))
 
 
-def _same_billing(spec: MeterSpec, state: _State) -> tuple[Evidence, ...]:
-    return tuple(
-        Evidence(
-            "same-billing",
-            "warning",
-            f"{m.id} {_quoted(m.spec.name)} has the same filter and aggregation"
-            + (f" and belongs to {m.marker}" if m.marker else " and no owner")
-            + ": both would count the same events",
-            "polar",
-        )
-        for m in sorted(state.unclaimed.get(_billing(spec), ()), key=lambda m: m.id)
+def _archived_outside(record: Record | None, meter: LiveMeter) -> tuple[Evidence, ...]:
+    """That someone archived the meter at Polar, or brought it back, since the last apply."""
+    if not record or not record.spec or record.spec.archived == meter.archived:
+        return ()
+    told = (
+        "someone archived it at Polar since the last apply: to leave it so, write `archived: true`"
+        if meter.archived
+        else "someone unarchived it at Polar since the last apply: to leave it so, remove `archived: true`"
     )
+    return (Evidence("outside", "warning", told, "lockfile"),)
 
 
-def _merged(desired: DesiredMeter, base: MeterSpec | None, live: MeterSpec) -> MeterSpec:
+_REMARKS = 5
+"""Of doubtful clauses, as many as are told."""
+
+
+def _remarks(spec: MeterSpec, touched: Sequence[str]) -> tuple[Evidence, ...]:
+    """What of a new filter or aggregation hardly means what it says."""
+    clauses = set(filter_remarks(spec.filter)) if "filter" in touched else set()
+    found = sorted(clauses, key=lambda remark: (remark[0] != "warning", remark[1]))
+    found += aggregation_remarks(spec.aggregation) if "aggregation" in touched else ()
+    if len(found) > _REMARKS:
+        found[_REMARKS - 1 :] = [("warning", f"{len(found) - _REMARKS + 1} more clauses are as doubtful")]
+    return tuple(Evidence("meaning", severity, text, "polar") for severity, text in found)
+
+
+def _same_billing(desired: DesiredMeter, state: _State) -> tuple[Evidence, ...]:
+    def told(meter: LiveMeter) -> str:
+        same = f"{meter.id} {_quoted(meter.spec.name)} has the same filter and aggregation"
+        if meter.marker:
+            return f"{same} and belongs to {meter.marker}: both would count the same events"
+        mark = f"{MARKER}: {_quoted(f'{state.project}/{desired.key}')}"
+        return (
+            f"{same} and no owner: both would count the same events. To go on with that one instead, give it "
+            f"the metadata `{mark}` in Polar's dashboard"
+        )
+
+    found = sorted(state.unclaimed.get(_billing(desired.spec), ()), key=lambda m: m.id)
+    return tuple(Evidence("same-billing", "warning", told(meter), "polar") for meter in found)
+
+
+def _with_renames(changes: Sequence[Change]) -> list[Change]:
+    """The changes, with a word where a key went and a new one bills by the same rule."""
+    renamed = renames(changes)
+
+    def hinted(change: Change) -> Change:
+        if change.key not in renamed:
+            return change
+        told = (
+            f"`{renamed[change.key]}` is new and counts the same: if this is the same meter under a new key, "
+            f"write `moved: [{{from: {change.key}, to: {renamed[change.key]}}}]`, and nothing is archived"
+        )
+        return replace(change, evidence=(Evidence("renamed", "warning", told, "manifest"), *change.evidence))
+
+    return [hinted(change) for change in changes]
+
+
+def _merged(desired: DesiredMeter, record: Record | None, live: MeterSpec) -> MeterSpec:
     """The spec that the meter would have: the manifest's, but for what it ignores and others' metadata."""
     ignored = desired.ignore_changes
     kept: dict[str, Any] = {"name": live.name} if "name" in ignored else {}
     if "unit" in ignored:
         kept |= {name: getattr(live, name) for name in UNIT_FIELDS}
-    metadata = merge_metadata(desired.spec.metadata, base.metadata if base else {}, live.metadata, ignored)
+    base = record.applied_metadata if record else {}
+    metadata = merge_metadata(desired.spec.metadata, base, live.metadata, ignored)
     return replace(desired.spec, **kept, metadata=metadata)
 
 
 def _changed_fields(
-    desired: DesiredMeter, base: MeterSpec | None, live: MeterSpec, after: MeterSpec, manifest: Manifest
+    desired: DesiredMeter, record: Record | None, live: MeterSpec, after: MeterSpec, manifest: Manifest
 ) -> Iterator[FieldChange]:
     """What differs between live and after, field by field in reading order. Equality decided before."""
     if replace(live, archived=False) == after:
         return
-    was, then, recorded = _by_path(live), _by_path(after), _by_path(base) if base else None
+    was, then = live.by_path, after.by_path
     for path in sorted(_explain(was, then), key=_reading_order):
         before, wanted = was.get(path), then.get(path)
         yield FieldChange(
@@ -400,15 +468,9 @@ def _changed_fields(
             before,
             wanted,
             IMPACT[path.partition(".")[0]],
-            _origin(before, wanted, recorded.get(path)) if recorded else "manifest",
+            _origin(path, before, wanted, record),
             manifest.span(desired.key, path.split(".", 1)),
         )
-
-
-def _by_path(spec: MeterSpec) -> dict[str, Any]:
-    """The canonical values by path: a field's name, or `metadata.KEY`."""
-    values = {name: spec.canonical[name] for name in IMPACT if name != "metadata"}
-    return values | {f"metadata.{key}": value for key, value in spec.canonical["metadata"].items()}
 
 
 def _explain(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
@@ -425,8 +487,11 @@ def _reading_order(path: str) -> tuple[int, str]:
     return list(IMPACT).index(name), sub
 
 
-def _origin(live: Any, wanted: Any, recorded: Any) -> Origin:
-    """Who moved the two apart since the last apply."""
+def _origin(path: str, live: Any, wanted: Any, record: Record | None) -> Origin:
+    """Who moved the two apart since the last apply. What that did not send, the manifest sends now."""
+    if record is None or record.spec is None or is_ignored(path, record.ignored):
+        return "manifest"
+    recorded = record.applied.get(path)
     if canonical_json(recorded) == canonical_json(live):
         return "manifest"
     return "outside" if canonical_json(recorded) == canonical_json(wanted) else "both"
@@ -469,25 +534,18 @@ def _bookkeeping(
         yield entry("moved", meter.id, was)
     if record is None:
         yield entry("adopt", meter.id)
-    if state.refreshed and meter.marker != f"{state.project}/{key}":
+    # Archiving comes first: it is not to fail because others have left the marker no room.
+    if state.refreshed and meter.marker != f"{state.project}/{key}" and not _is_full(meter):
         yield entry("marker", meter.id)
     # A record of what is equal already is brought up to date; one of a change is written with the change.
-    if record is not None and effect is None and record.spec != desired.spec:
+    if record and not effect and record != replace(_record_of(meter.id, desired, record), extra=record.extra):
         yield entry("refresh", meter.id)
 
 
-def _refusal(changes: Sequence[Change], state: _State) -> str | None:
+def _refusal(changes: Sequence[Change], state: _State) -> Refusal | None:
     """Why an apply would be refused as a whole, if it would."""
-    unknown = [change for change in changes if change.cause == "unknown-id"]
+    unknown = tuple(change.key for change in changes if change.cause == "unknown-id")
     if unknown and not state.any_record_live:
-        named = ", ".join(f"{change.key} ({change.id})" for change in unknown[:5])
-        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        return f"Polar knows none of the ids in the lockfile: {named}{more}. This is {_UNKNOWN_HERE}."
-    unlisted = [change.key for change in changes if change.cause == "unlisted"]
-    if unlisted:
-        blocks = "\n".join(f"    {key}:\n      archived: true" for key in unlisted)
-        return (
-            "meters are gone from the manifest that still bill. Archiving is written down: keep their "
-            f"blocks, each with\n\n  meters:\n{blocks}\n\nor allow it this once with --allow-archive."
-        )
-    return None
+        return Refusal("unknown-id", unknown)
+    unlisted = tuple(change.key for change in changes if change.cause == "unlisted")
+    return Refusal("unlisted", unlisted) if unlisted else None

@@ -19,6 +19,7 @@ from polar_iac.plan import (
     Housekeeping,
     Origin,
     Plan,
+    Refusal,
     change_digest,
 )
 from polar_iac.render.words import printable
@@ -50,6 +51,11 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "bookkeeping": [_bookkeeping(entry) for entry in plan.bookkeeping],
         "digest": plan.digest,
         **({"options": options} if (options := _options(plan)) else {}),
+        **(
+            {"refusal": {"cause": plan.refusal.cause, "keys": list(plan.refusal.keys)}}
+            if plan.refusal
+            else {}
+        ),
     }
 
 
@@ -103,9 +109,9 @@ def _source(span: SourceSpan | None) -> dict[str, Any] | None:
 def plan_from_document(data: Any) -> Plan:
     """The plan that `plan_document` wrote, for every renderer to show as it was.
 
-    What the document does not hold is absent: `cause`, `refusal`, `was`, and where a position ends. Raises
-    PolarIacError when this is no plan, or one that was changed since: whoever reads it must see what its
-    digest stands for.
+    What the document does not hold is absent: `cause`, `was`, and where a position ends. Raises PolarIacError
+    when this is no plan, or when what it would do was changed since: whoever reads it must see what its
+    digest stands for. What it says besides (reasons, evidence, origins, positions) is in no digest.
     """
     try:
         return _read_plan(data)
@@ -141,11 +147,19 @@ def _read_plan(data: Any) -> Plan:
             _typed(key, "targets", str) for key in _typed(options.get("targets", []), "targets", list)
         ),
         allow_archive=_typed(options.get("allow_archive", False), "allow_archive", bool),
+        refusal=_read_refusal(data.get("refusal")),
     )
     keys = [change.key for change in plan.changes]
     if keys != sorted(set(keys)) or data["summary"] != plan.summary or data["digest"] != plan.digest:
         raise _changed_since("its changes are not those that its digest stands for")
     return plan
+
+
+def _read_refusal(data: Any) -> Refusal | None:
+    if data is None:
+        return None
+    cause = _one_of(_mapping(data, "refusal")["cause"], "cause", ("unknown-id", "unlisted"))
+    return Refusal(cause, tuple(_typed(key, "keys", str) for key in _typed(data["keys"], "keys", list)))
 
 
 def _read_change(data: Any, plan: Mapping[str, Any]) -> Change:
@@ -185,7 +199,7 @@ def _read_change(data: Any, plan: Mapping[str, Any]) -> Change:
 def _tells_the_truth(change: Change) -> bool:
     """Whether name and fields, which no digest covers, are what lies between `before` and `after`."""
     named = change.after or change.before
-    before, after = _by_path(change.before), _by_path(change.after)
+    before, after = (spec.by_path if spec else {} for spec in (change.before, change.after))
     if change.action == "create":
         expected = {
             path
@@ -206,13 +220,6 @@ def _tells_the_truth(change: Change) -> bool:
             for field in change.fields
         )
     )
-
-
-def _by_path(spec: MeterSpec | None) -> dict[str, Any]:
-    if spec is None:
-        return {}
-    values = {name: spec.canonical[name] for name in IMPACT if name != "metadata"}
-    return values | {f"metadata.{key}": data for key, data in spec.canonical["metadata"].items()}
 
 
 def _same(one: Any, other: Any) -> bool:

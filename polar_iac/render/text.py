@@ -6,12 +6,15 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from click import style
 
 from polar_iac.errors import Diagnostic
+from polar_iac.manifest import block
 from polar_iac.plan import (
+    UNKNOWN_HERE,
     Bookkeeping,
     Change,
     Difference,
@@ -22,6 +25,7 @@ from polar_iac.plan import (
     Left,
     Plan,
     Unsure,
+    renames,
 )
 from polar_iac.render.words import (
     HOUSEKEEPING,
@@ -44,6 +48,8 @@ COLOURS = {
     "bookkeeping": "bright_black",
     "blocked": "red",
 }
+_BLOCKS = 20
+"""The most blocks of a manifest that a refusal prints."""
 _COLUMN = 66
 """Where the right-hand notes begin."""
 _SHORT = 74
@@ -95,6 +101,28 @@ def summary(plan: Plan) -> str:
     if counts["blocked"]:
         told.append(_paint("blocked", f"{counts['blocked']} blocked"))
     return f"Plan: {', '.join(told)}. {plan.unchanged} unchanged."
+
+
+def refusal_text(plan: Plan) -> str:
+    """Why an apply of the plan would be refused as a whole, and what would permit it, to be pasted."""
+    if plan.refusal is None:
+        return ""
+    refused = [change for change in plan.changes if change.key in plan.refusal.keys]
+    if plan.refusal.cause == "unknown-id":
+        named = ", ".join(f"{change.key} ({change.id})" for change in refused[:5])
+        more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
+        return f"Polar knows none of the ids in the lockfile: {named}{more}. This is {UNKNOWN_HERE}."
+    renamed = {old: new for old, new in renames(plan.changes).items() if old in plan.refusal.keys}
+    parts = ["meters are gone from the manifest that still bill."]
+    if renamed:
+        moves = "\n".join(f"  - {{from: {old}, to: {new}}}" for old, new in renamed.items())
+        parts.append(f"If they only have new keys, say so, and nothing is archived:\n\nmoved:\n{moves}\n")
+    blocks = [block(c.key, replace(c.before, archived=True)) for c in refused[:_BLOCKS] if c.before]
+    more = f"  # and {len(refused) - len(blocks)} more\n" if len(refused) > len(blocks) else ""
+    parts.append(
+        f"To archive them, put their blocks back, with `archived: true`:\n\nmeters:\n{''.join(blocks)}{more}"
+    )
+    return "\n".join([*parts, "Or allow it this once with --allow-archive."])
 
 
 def _meters(count: int) -> str:
