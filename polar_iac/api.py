@@ -395,7 +395,8 @@ def check_base_url(url: str, *, allow_http: bool = False) -> str:
         httpx.URL(url)
     except (ValueError, httpx.InvalidURL):
         raise nonsense from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+    more = "@" in parts.netloc or parts.query or parts.fragment
+    if parts.scheme not in ("http", "https") or not parts.hostname or more:
         raise nonsense
     if parts.scheme == "http" and not allow_http and parts.hostname not in LOOPBACK:
         raise PolarIacError(

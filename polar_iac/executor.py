@@ -204,12 +204,9 @@ class _Run:
             else:
                 yield from self._swept(live)
         for job in self.unheard:
-            yield Failed(
-                job.key,
-                job.action,
-                f"Polar was sent this {job.posts} times and never answered, and no meter bears the marker "
-                "yet: apply again, which looks for it first",
-            )
+            sent = "once" if job.posts == 1 else f"{job.posts} times"
+            told = f"Polar was sent this {sent} and never answered, and no meter bears the marker yet"
+            yield Failed(job.key, job.action, f"{told}: apply again, which looks for it first")
 
     def _swept(self, live: Sequence[LiveMeter]) -> Iterator[Event]:
         by_marker = active_by_marker(live, owners(self.journal.meters))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
@@ -66,6 +67,13 @@ def command(function: Callable[..., int]) -> click.Command:
     return click.command(name, context_settings={"help_option_names": ["-h", "--help"]})(run)
 
 
+def width(stream: TextIO) -> int:
+    """Columns for text on a stream: a narrow terminal has fewer than a log."""
+    from polar_iac.render import WIDTH
+
+    return min(shutil.get_terminal_size().columns, WIDTH) if stream.isatty() else WIDTH
+
+
 def _report(error: Exception, debug: bool) -> int:
     from polar_iac.errors import PolarIacError
     from polar_iac.reports import plain, told_of
@@ -74,7 +82,7 @@ def _report(error: Exception, debug: bool) -> int:
         import traceback
 
         click.echo(plain(traceback.format_exc(), os.environ), err=True)
-    click.echo(told_of(error, os.environ), err=True, nl=False)
+    click.echo(told_of(error, os.environ, width(sys.stderr)), err=True, nl=False)
     return int(error.exit_code) if isinstance(error, PolarIacError) else 1
 
 
@@ -93,11 +101,20 @@ _COMMON = (
     click.option("--no-color", is_flag=True, help="No colours (also NO_COLOR, and when not on a terminal)."),
 )
 
+
+def _one(_context: click.Context, _option: click.Parameter, chosen: tuple[str, ...]) -> str | None:
+    if len(set(chosen)) > 1:
+        raise click.BadParameter("this takes one environment: run it once for each")
+    return chosen[0] if chosen else None
+
+
 environment = click.option(
     "-e",
     "--env",
     "environment",
     type=click.Choice(ENVIRONMENTS),
+    multiple=True,
+    callback=_one,
     envvar="POLAR_ENVIRONMENT",
     help="Which Polar (also POLAR_ENVIRONMENT); never chosen for you.",
 )
@@ -150,6 +167,7 @@ class Connection:
         lockfile: Path,
         clock: Clock,
         on_wait: Callable[[float], None],
+        on_retry: Callable[[str], None],
     ) -> AbstractContextManager[PolarClient]:
         """A client for the environment, with the token that the process environment holds for it."""
         from polar_iac.environment import connect
@@ -161,6 +179,7 @@ class Connection:
             lockfile,
             clock=clock,
             on_wait=on_wait,
+            on_retry=on_retry,
             timeout=self.timeout,
             allow_http=self.allow_http,
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from polar_iac.errors import PolarIacError
 from polar_iac.lockfile import write_atomically
 from polar_iac.plan import Plan
+from polar_iac.render import WIDTH
 
 if TYPE_CHECKING:
     from polar_iac.render.markup import Links
@@ -18,8 +19,14 @@ SUMMARY_LIMIT = 900_000
 """Characters of a job summary; GitHub takes 1 MiB of it."""
 
 
-def rendered(plans: Sequence[Plan], format_: str, manifest_file: str, variables: Mapping[str, str]) -> str:
-    """The plans of one run, one for each environment, in one of the FORMATS.
+def rendered(
+    plans: Sequence[Plan],
+    format_: str,
+    manifest_file: str,
+    variables: Mapping[str, str],
+    width: int = WIDTH,
+) -> str:
+    """The plans of one run, one for each environment, in one of the FORMATS; text in `width` columns.
 
     JSON is an object for one plan, and a list of them for several.
     """
@@ -33,7 +40,7 @@ def rendered(plans: Sequence[Plan], format_: str, manifest_file: str, variables:
         return plan_markdown(plans, manifest_file=manifest_file, links=links(variables))
     from polar_iac.render.text import plan_text
 
-    return "\n".join(plan_text(plan, manifest_file) for plan in plans)
+    return "\n".join(plan_text(plan, manifest_file, width) for plan in plans)
 
 
 def write_reports(
@@ -139,14 +146,14 @@ def plain(text: str, variables: Mapping[str, str]) -> str:
     return for_log(printable_lines(text), variables)
 
 
-def told_of(error: Exception, variables: Mapping[str, str]) -> str:
-    """What stderr says of an error, with its annotation on GitHub."""
+def told_of(error: Exception, variables: Mapping[str, str], width: int = WIDTH) -> str:
+    """What stderr says of an error, with its annotation on GitHub; lines of the user's in `width` columns."""
     from polar_iac.errors import DiagnosticError
     from polar_iac.render.github import diagnostic_commands, error_command
     from polar_iac.render.text import diagnostics_text, error_text
 
     if isinstance(error, DiagnosticError):
-        text = diagnostics_text(error.diagnostics)
+        text = diagnostics_text(error.diagnostics, width)
         commands = diagnostic_commands(error.diagnostics, directory=directory(variables))
     else:
         message = str(error)
