@@ -22,12 +22,21 @@ _LEFT_OUT = ("NO_COLOR", "FORCE_COLOR", "PYTHONDONTWRITEBYTECODE")
 COMMAND = [sys.executable, "-m", "polar_iac"]
 
 
+_MEASURES = "COVERAGE_PROCESS_"
+
+
+def measured() -> dict[str, str]:
+    """The variables with which a Python process measures its coverage, where this one is measured. It takes
+    a tenth of a second, so that only those have them that show something new."""
+    return {name: value for name, value in os.environ.items() if name.startswith(_MEASURES)}
+
+
 def clean_environment(**variables: str) -> dict[str, str]:
     """This process's environment without anything of Polar's or GitHub's, and with `variables`."""
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("POLAR_", "GITHUB_")) and name not in _LEFT_OUT
+        if not name.startswith(("POLAR_", "GITHUB_", _MEASURES)) and name not in _LEFT_OUT
     }
     return {**kept, "PYTHONWARNINGS": "error", **variables}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import Workspace
+from tests.command import Workspace, measured
 from tests.serve import Served, served_polar
 from tests.zygote import Zygote, zygote
 
@@ -21,7 +21,7 @@ def polar() -> Iterator[Served]:
 
 @pytest.fixture(scope="session")
 def warmed() -> Iterator[Zygote]:
-    with zygote() as running:
+    with zygote(**measured()) as running:
         yield running
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tests.command import clean_environment
+from tests.command import clean_environment, measured
 
 ROOT = Path(__file__).parent.parent
 REPOSITORY = "acme/billing"
@@ -239,7 +239,9 @@ def warmed() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as directory:  # a socket's path must be short
         address = Path(directory) / "warm"
         command = [sys.executable, "-m", "tests.warm", str(address)]
-        server = subprocess.Popen(command, cwd=ROOT, env=base_environment(), stdout=subprocess.PIPE)
+        server = subprocess.Popen(
+            command, cwd=ROOT, env=base_environment() | measured(), stdout=subprocess.PIPE
+        )
         try:
             assert server.stdout
             assert server.stdout.readline() == b"ready\n"

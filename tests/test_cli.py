@@ -19,7 +19,7 @@ import pytest
 import polar_iac.render
 from polar_iac.local import LocalPolar
 from tests.build import ORGANIZATION, identifier, meter
-from tests.command import COMMAND, Workspace, clean_environment
+from tests.command import COMMAND, Workspace, clean_environment, measured
 from tests.serve import Answer, Served, answer_json, scripted, served_polar
 
 OPENAPI = Path(__file__).parent.parent.parent / "shared" / "polar-openapi.json"
@@ -300,7 +300,8 @@ def in_terminal(workspace: Workspace, answer: str, *arguments: str) -> tuple[int
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(workspace.path)
-        os.execve(sys.executable, [*COMMAND, *arguments], clean_environment(**workspace.environ))  # noqa: S606
+        environ = clean_environment(**workspace.environ, **measured())
+        os.execve(sys.executable, [*COMMAND, *arguments], environ)  # noqa: S606
     output, answered, end = "", False, time.monotonic() + 30
     while time.monotonic() < end:
         try:
@@ -470,7 +471,7 @@ def test_serve(workspace: Workspace) -> None:
     process = subprocess.Popen(
         [*COMMAND, "serve", "--port", "0"],
         cwd=workspace.path,
-        env=clean_environment(),
+        env=clean_environment(**measured()),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -509,7 +510,7 @@ def test_help_and_validate_load_neither_httpx_nor_deepdiff(
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=workspace.path,
-        env=clean_environment(),
+        env=clean_environment(**measured()),
         capture_output=True,
         text=True,
         check=False,

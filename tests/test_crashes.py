@@ -20,7 +20,14 @@ from tests.build import meter
 from tests.crashes import Scene
 from tests.faults import faulty_polar
 from tests.serve import served_polar
-from tests.zygote import Zygote
+from tests.zygote import Zygote, zygote
+
+
+@pytest.fixture(scope="module")
+def unmeasured() -> Iterator[Zygote]:
+    """For hundreds of runs of which half are killed: what they do the others show."""
+    with zygote() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +56,12 @@ def lagging_scene(scene: Scene) -> Iterator[Scene]:
 @pytest.mark.parametrize("lag", ["scene", "lagging_scene"], ids=["at once", "under lag"])
 @pytest.mark.parametrize("part", range(4))
 def test_kill_at_every_boundary(
-    request: pytest.FixtureRequest, warmed: Zygote, tmp_path: Path, part: int, lag: str, forget: bool
+    request: pytest.FixtureRequest, unmeasured: Zygote, tmp_path: Path, part: int, lag: str, forget: bool
 ) -> None:
     """About 66 boundaries, each four times: with the 40 kills at random times below, more than 300."""
     scene: Scene = request.getfixturevalue(lag)
     for boundary in range(part + 1, 1000, 4):
-        if crashes.killed_at(scene, warmed, tmp_path, boundary, forget=forget) == 0:
+        if crashes.killed_at(scene, unmeasured, tmp_path, boundary, forget=forget) == 0:
             assert boundary > 60
             return
     raise AssertionError("there was always one more boundary")
@@ -78,12 +85,12 @@ def slow_scene() -> Iterator[Scene]:
         yield Scene(polar, url, truth)
 
 
-def test_kill_the_real_command_at_random_times(slow_scene: Scene, warmed: Zygote, tmp_path: Path) -> None:
+def test_kill_the_real_command_at_random_times(slow_scene: Scene, unmeasured: Zygote, tmp_path: Path) -> None:
     """Forty times; a run that ended before its kill does not count."""
     rng, killed = random.Random(3), 0
     for _ in range(120):
         code = crashes.killed_after(
-            slow_scene, warmed, tmp_path, rng.uniform(0.2, 0.6), forget=rng.random() < 0.5
+            slow_scene, unmeasured, tmp_path, rng.uniform(0.2, 0.6), forget=rng.random() < 0.5
         )
         killed += code == -signal.SIGKILL
         if killed == 40:
@@ -115,11 +122,11 @@ def test_another_organisations_meter_does_not_finish_the_story(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_at_random_times(slow_scene: Scene, warmed: Zygote, tmp_path: Path, number: int) -> None:
+def test_signals_at_random_times(slow_scene: Scene, unmeasured: Zygote, tmp_path: Path, number: int) -> None:
     """Ten times each; a run that ended before its signal does not count."""
     rng, stopped = random.Random(number), 0
     for _ in range(60):
-        code = crashes.stopped_after(slow_scene, warmed, tmp_path, rng.uniform(0.05, 0.25), number)
+        code = crashes.stopped_after(slow_scene, unmeasured, tmp_path, rng.uniform(0.05, 0.25), number)
         stopped += code == 128 + number
         if stopped == 10:
             return

@@ -55,12 +55,12 @@ class Ended:
 class Zygote:
     """The warmed process, from the test's side."""
 
-    def __init__(self, streams: Path) -> None:
+    def __init__(self, streams: Path, environ: dict[str, str]) -> None:
         self._streams = streams
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.zygote", str(streams)],
             cwd=Path(__file__).parent.parent,
-            env=clean_environment(),
+            env=environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -99,9 +99,9 @@ class Zygote:
 
 
 @contextmanager
-def zygote() -> Iterator[Zygote]:
+def zygote(**variables: str) -> Iterator[Zygote]:
     with tempfile.TemporaryDirectory() as streams:
-        warmed = Zygote(Path(streams))
+        warmed = Zygote(Path(streams), clean_environment(**variables))
         try:
             yield warmed
         finally:
