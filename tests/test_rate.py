@@ -24,10 +24,11 @@ from tests.build import PROJECT, desired, meter, plan
 class VirtualClock:
     """Time that jumps to the next moment somebody waits for, once nobody has anything else to do.
 
-    That is told by nothing having asked for the time for a few milliseconds.
+    That is told by all `workers` sleeping, or by nothing having asked for the time for a few milliseconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
         self._now = 0.0
         self._wakes: list[float] = []
         self._changed = threading.Condition()
@@ -43,9 +44,16 @@ class VirtualClock:
             self._touched = time.monotonic()
             wake = self._now + seconds
             self._wakes.append(wake)
+            if len(self._wakes) == self._workers:
+                self._jump()
             self._changed.wait_for(lambda: self._now >= wake)
             self._wakes.remove(wake)
             self._touched = time.monotonic()
+
+    def _jump(self) -> None:
+        self._now = max(self._now, min(self._wakes))
+        self._touched = time.monotonic()
+        self._changed.notify_all()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -55,9 +63,7 @@ class VirtualClock:
             while not ended.wait(0.002):
                 with self._changed:
                     if self._wakes and time.monotonic() - self._touched > 0.008:
-                        self._now = max(self._now, min(self._wakes))
-                        self._touched = time.monotonic()
-                        self._changed.notify_all()
+                        self._jump()
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
@@ -70,7 +76,7 @@ class VirtualClock:
 
 @pytest.mark.parametrize("parallelism", [1, 4])
 def test_a_thousand_creates_at_a_hundred_a_minute(tmp_path: Path, parallelism: int) -> None:
-    clock = VirtualClock()
+    clock = VirtualClock(parallelism)
     waits: list[float] = []
     limited = RateLimit(100, 60.0, clock.now)
     with (
