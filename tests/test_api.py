@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from polar_iac.api import (
@@ -19,11 +18,11 @@ from polar_iac.api import (
 )
 from polar_iac.errors import PolarIacError
 from polar_iac.local import LocalPolar, RateLimit
+from polar_iac.meter import MeterSpec
 from polar_iac.waiting import RateGate
+from tests import openapi
 from tests.build import ORGANIZATION, identifier, meter
 from tests.serve import Answer, Served, answer_json, scripted, served_polar
-
-OPENAPI = Path(__file__).parent.parent.parent / "shared" / "polar-openapi.json"
 
 
 def client(url: str, token: str = "polar_oat_test", **options: Any) -> PolarClient:
@@ -350,15 +349,9 @@ class TestRateLimits:
             assert len(polar_client.list_meters()) == 25
 
 
-@pytest.mark.skipif(not OPENAPI.exists(), reason="needs shared/polar-openapi.json beside the repository")
+@openapi.needed
 def test_create_bodies_fit_the_openapi_document() -> None:
-    import jsonschema
-
-    from polar_iac.meter import MeterSpec
-
-    document = json.loads(OPENAPI.read_text())
-    schema = {"$ref": "#/components/schemas/MeterCreate", "components": document["components"]}
-    body = MeterSpec.from_json(meter(unit="custom", custom_label="call", metadata={"a": 1.5})).create_body(
-        "a/b"
-    )
-    jsonschema.validate(body, schema)
+    spec = MeterSpec.from_json(meter(unit="custom", custom_label="call", metadata={"a": 1.5}))
+    openapi.check([("POST", spec.create_body("a/b"))])
+    with pytest.raises(jsonschema.ValidationError):
+        openapi.check([("POST", {**spec.create_body("a/b"), "filter": {}})])

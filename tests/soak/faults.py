@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import statistics
 import tempfile
@@ -24,8 +25,9 @@ from polar_iac.manifest import Manifest
 from polar_iac.meter import MARKER, LiveMeter, MeterSpec, Record
 from polar_iac.plan import Done, Event
 from polar_iac.recovery import active_by_marker
+from tests import openapi
 from tests.build import PROJECT, desired, meter
-from tests.faults import Choose, at_random, faulty_polar
+from tests.faults import Choose, Request, at_random, faulty_polar
 from tests.room import Room
 from tests.soak import Soak
 
@@ -223,13 +225,20 @@ def converge(
     expected = undisturbed(scene)
     manifest = scene.manifest
     polar = LocalPolar()
+    sent = list[tuple[str, bytes]]()
+
+    def seen(request: Request) -> str | None:
+        sent.append((request.method, request.body))
+        return choose(request)
+
     try:
         site = furnish(scene, polar, directory / "faulty")
-        with faulty_polar(polar, choose, **server) as faulty, site.room(faulty.url) as room:
+        with faulty_polar(polar, seen, **server) as faulty, site.room(faulty.url) as room:
             try:
                 taken = apply_until_done(room, manifest, applies)
                 faulty.behave()
                 site.check(room, manifest, expected)
+                openapi.check((method, json.loads(body)) for method, body in sent if body)
             except (AssertionError, PolarIacError) as error:
                 error.add_note(f"served: {dict(faulty.served)}")
                 raise
