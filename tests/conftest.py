@@ -6,10 +6,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.command import Workspace, measured
 from tests.serve import Served, served_polar
 from tests.zygote import Zygote, zygote
+
+# How long an example takes says more of the machine than of what is tested.
+settings.register_profile(
+    "polar-iac",
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
+)
+settings.load_profile("polar-iac")
 
 
 @pytest.fixture
