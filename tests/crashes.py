@@ -11,9 +11,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from polar_iac import lockfile
+from polar_iac import journal, lockfile
 from polar_iac.api import PolarClient
 from polar_iac.local import LocalPolar
 from polar_iac.lockfile import Lockfile
@@ -42,6 +41,7 @@ AFTER = {
     "new-2": meter(name="New two", metadata={"a": 1}),
     "new-3": meter(name="New three", unit="custom", custom_label="call"),
 }
+NEW = tuple(f"{PROJECT}/{key}" for key in AFTER if key.startswith("new-") and key != "new-key")
 MANIFEST = manifest_text(AFTER, moved=[{"from": "old-key", "to": "new-key"}])
 EXPECTED = {
     key: MeterSpec.from_json(block).fingerprint
@@ -174,23 +174,35 @@ def killed_after(scene: Scene, zygote: Zygote, directory: Path, seconds: float, 
 
 
 def stopped_after(scene: Scene, zygote: Zygote, directory: Path, seconds: float, number: int) -> int:
-    """SIGINT or SIGTERM after so many seconds: what was under way is recorded, and the next run goes on."""
+    """SIGINT or SIGTERM so many seconds after the first request: what was under way is recorded, and the next
+    run goes on."""
     foreign = scene.furnish(directory)
     pid = zygote.start(directory, scene.environ, *APPLY)
+    zygote.reach(pid)
     time.sleep(seconds)
     os.kill(pid, number)
     ended = zygote.wait(pid)
     assert "Traceback" not in ended.output, ended.output
     assert ended.code in (0, 128 + number), ended.output
-    if "new-1 created" in ended.output:
-        assert "new-1" in lockfile.read(directory / LOCK, "sandbox", PROJECT).meters
+    created = {m.id for m in scene.truth.list_meters() if m.marker in NEW}
+    recorded = lockfile.read(directory / LOCK, "sandbox", PROJECT)
+    known = journal.read(journal.path_for(directory / LOCK), recorded).meters
+    assert created <= {record.id for record in known.values()}, "a create was answered and not recorded"
     scene.recover(zygote, directory)
     scene.check(directory, foreign)
     return ended.code
 
 
-def raced(scene: Scene, zygote: Zygote, directory: Path, rng: random.Random) -> Any:
-    """Two applies of one manifest on two machines, with nothing shared but Polar; their exit codes."""
+@dataclass(frozen=True)
+class Raced:
+    """How two runs at once ended, and how many second meters they made and retired."""
+
+    codes: tuple[int, int]
+    retired: int
+
+
+def raced(scene: Scene, zygote: Zygote, directory: Path, rng: random.Random) -> Raced:
+    """Two applies of one manifest on two machines, with nothing shared but Polar."""
     scene.polar.reset()
     scene.catch_up()
     rooms = [directory / "one", directory / "two"]
@@ -209,9 +221,11 @@ def raced(scene: Scene, zygote: Zygote, directory: Path, rng: random.Random) -> 
         assert "Traceback" not in one.output, one.output
     again = [zygote.run(room, scene.environ, *APPLY) for room in rooms]
     assert [one.code for one in again] == [0, 0], [one.output for one in again]
-    active = Counter(m.marker for m in scene.truth.list_meters() if not m.archived)
+    live = scene.truth.list_meters()
+    active = Counter(m.marker for m in live if not m.archived)
     expected = {f"{PROJECT}/{key}" for key, block in AFTER.items() if not block.get("archived")}
     assert active == dict.fromkeys(expected, 1)
     ids = [lockfile.read(room / LOCK, "sandbox", PROJECT).meters for room in rooms]
     assert {k: r.id for k, r in ids[0].items()} == {k: r.id for k, r in ids[1].items()}
-    return tuple(one.code for one in ended)
+    retired = sum(m.archived and m.marker is None for m in live)
+    return Raced((ended[0].code, ended[1].code), retired)

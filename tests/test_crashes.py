@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import re
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from tests.build import meter
 from tests.crashes import Scene
 from tests.faults import faulty_polar
 from tests.serve import served_polar
+from tests.soak.crashes import LAG
 from tests.zygote import Zygote, zygote
 
 
@@ -48,8 +51,8 @@ def test_the_scene_itself(scene: Scene, warmed: Zygote, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def lagging_scene(scene: Scene) -> Iterator[Scene]:
     """The same, but what the command reads is behind the truth; less than it looks for what it misses."""
-    with faulty_polar(scene.polar, lag=0.05) as faulty:
-        yield Scene(scene.polar, faulty.url, scene.truth, lag=0.05)
+    with faulty_polar(scene.polar, lag=LAG) as faulty:
+        yield Scene(scene.polar, faulty.url, scene.truth, lag=LAG)
 
 
 @pytest.mark.parametrize("forget", [False, True], ids=["goes on", "lockfile and journal lost"])
@@ -58,11 +61,11 @@ def lagging_scene(scene: Scene) -> Iterator[Scene]:
 def test_kill_at_every_boundary(
     request: pytest.FixtureRequest, unmeasured: Zygote, tmp_path: Path, part: int, lag: str, forget: bool
 ) -> None:
-    """About 66 boundaries, each four times: with the 40 kills at random times below, more than 300."""
+    """At least 65 boundaries, each four times: with the 40 kills of the real command, no fewer than 300."""
     scene: Scene = request.getfixturevalue(lag)
     for boundary in range(part + 1, 1000, 4):
         if crashes.killed_at(scene, unmeasured, tmp_path, boundary, forget=forget) == 0:
-            assert boundary > 60
+            assert boundary > 65
             return
     raise AssertionError("there was always one more boundary")
 
@@ -85,15 +88,16 @@ def slow_scene() -> Iterator[Scene]:
         yield Scene(polar, url, truth)
 
 
-def test_kill_the_real_command_at_random_times(slow_scene: Scene, unmeasured: Zygote, tmp_path: Path) -> None:
-    """Forty times; a run that ended before its kill does not count."""
+@pytest.mark.parametrize("forget", [False, True], ids=["goes on", "lockfile and journal lost"])
+def test_kill_the_real_command_at_random_times(
+    slow_scene: Scene, unmeasured: Zygote, tmp_path: Path, forget: bool
+) -> None:
+    """Twenty times each; a run that ended before its kill does not count."""
     rng, killed = random.Random(3), 0
-    for _ in range(120):
-        code = crashes.killed_after(
-            slow_scene, unmeasured, tmp_path, rng.uniform(0.2, 0.6), forget=rng.random() < 0.5
-        )
+    for _ in range(60):
+        code = crashes.killed_after(slow_scene, unmeasured, tmp_path, rng.uniform(0.2, 0.6), forget=forget)
         killed += code == -signal.SIGKILL
-        if killed == 40:
+        if killed == 20:
             return
     raise AssertionError(f"only {killed} runs were killed")
 
@@ -126,7 +130,7 @@ def test_signals_at_random_times(slow_scene: Scene, unmeasured: Zygote, tmp_path
     """Ten times each; a run that ended before its signal does not count."""
     rng, stopped = random.Random(number), 0
     for _ in range(60):
-        code = crashes.stopped_after(slow_scene, unmeasured, tmp_path, rng.uniform(0.05, 0.25), number)
+        code = crashes.stopped_after(slow_scene, unmeasured, tmp_path, rng.uniform(0, 0.2), number)
         stopped += code == 128 + number
         if stopped == 10:
             return
@@ -135,34 +139,54 @@ def test_signals_at_random_times(slow_scene: Scene, unmeasured: Zygote, tmp_path
 
 def test_races(slow_scene: Scene, warmed: Zygote, tmp_path: Path) -> None:
     rng = random.Random(1)
-    codes = [crashes.raced(slow_scene, warmed, tmp_path, rng) for _ in range(15)]
-    assert len(codes) == 15
+    races = [crashes.raced(slow_scene, warmed, tmp_path, rng) for _ in range(15)]
+    # Two runs that never met would show nothing.
+    assert sum(race.retired > 0 for race in races) >= 3
 
 
-def test_two_at_once_on_one_machine(slow_scene: Scene, warmed: Zygote, tmp_path: Path) -> None:
+@dataclass
+class Door:
+    """Before a Polar: while it is closed, requests wait at it."""
+
+    app: Any
+    opened: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        assert self.opened.wait(30)
+        return self.app(environ, start_response)
+
+
+@pytest.fixture
+def guarded(scene: Scene) -> Iterator[tuple[Scene, Door]]:
+    """The scene behind a closed door, which the tests' own look at the truth does not use."""
+    door = Door(scene.polar)
+    with serving(door) as url:
+        yield Scene(scene.polar, url, scene.truth), door
+        door.opened.set()
+
+
+def test_two_at_once_on_one_machine(guarded: tuple[Scene, Door], warmed: Zygote, tmp_path: Path) -> None:
     """The second waits for the first, and finds nothing to do; or says who is at work."""
-    foreign = slow_scene.furnish(tmp_path)
+    scene, door = guarded
+    foreign = scene.furnish(tmp_path)
     options = [arg for arg in crashes.APPLY if arg != "-q"]
-    first = warmed.start(tmp_path, slow_scene.environ, *options)
-    second = warmed.start(tmp_path, slow_scene.environ, *options)
-    ended = [warmed.wait(pid) for pid in (first, second)]
-    assert [one.code for one in ended] == [0, 0]
-    waited = [one for one in ended if "is at work" in one.output]
-    assert len(waited) == 1
-    assert re.search(
-        r"another run \(pid \d+ on \S+, since .* UTC\) is at work: waiting for it", waited[0].output
-    )
-    assert "No changes" in waited[0].output
-    slow_scene.check(tmp_path, foreign)
-    slow_scene.furnish(tmp_path)
-    first = warmed.start(tmp_path, slow_scene.environ, *options)
-    time.sleep(0.15)
-    late = warmed.run(tmp_path, slow_scene.environ, *options, "--lock-timeout", "0")
-    assert warmed.wait(first).code == 0
+    first = warmed.start(tmp_path, scene.environ, *options)
+    warmed.reach(first)  # its first request: it has the lock
+    late = warmed.run(tmp_path, scene.environ, *options, "--lock-timeout", "0")
     assert late.code == 1
     assert re.search(
         r"error: another run \(pid \d+ .*\) is at work on meters\.sandbox\.lock\.json", late.output
     )
+    second = warmed.start(tmp_path, scene.environ, *options)
+    warmed.say(second, "waiting for it")
+    door.opened.set()
+    ended, waited = warmed.wait(first), warmed.wait(second)
+    assert (ended.code, waited.code) == (0, 0)
+    told = rf"another run \(pid {first} on \S+, since .* UTC\) is at work: waiting for it"
+    assert re.search(told, waited.output)
+    assert "is at work" not in ended.output
+    assert "No changes" in waited.output
+    scene.check(tmp_path, foreign)
 
 
 def test_a_deadline_stops_in_order(slow_scene: Scene, warmed: Zygote, tmp_path: Path) -> None:

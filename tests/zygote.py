@@ -16,9 +16,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -84,6 +85,24 @@ class Zygote:
         for path in (stdout, stderr, counted):
             path.unlink()
         return ended
+
+    def reach(self, pid: int, boundaries: int = 1) -> None:
+        """Return once a run has met so many boundaries: the first one is its first request."""
+        self._until(lambda: (self._streams / f"{pid}.boundaries").stat().st_size >= boundaries)
+
+    def say(self, pid: int, text: str) -> None:
+        """Return once a run has said this on stderr."""
+        self._until(lambda: text in (self._streams / f"{pid}.stderr").read_text(encoding="utf-8"))
+
+    @staticmethod
+    def _until(come: Callable[[], bool], seconds: float = 30.0) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            with suppress(FileNotFoundError):  # it is just being forked
+                if come():
+                    return
+            assert time.monotonic() < end, "a run does not come to where it is waited for"
+            time.sleep(0.002)
 
     def run(
         self, directory: Path, environ: dict[str, str], *arguments: str, kill_at: int | None = None

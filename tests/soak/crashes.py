@@ -13,8 +13,8 @@ from tests.faults import faulty_polar
 from tests.serve import served_polar
 from tests.zygote import Zygote, zygote
 
-LAG = 0.05
-"""Seconds by which reads lag; the applies look for what they miss five times as long."""
+LAG = 0.02
+"""Seconds by which reads lag; the applies look for what they miss many times as long."""
 
 
 @functools.cache

@@ -111,8 +111,8 @@ class Site:
     foreign: dict[str, str]
 
     @contextmanager
-    def room(self, url: str) -> Iterator[Room]:
-        room = Room(url, self.directory, timeout=TIMEOUT, retry_wait=0.001, patience=PATIENCE)
+    def room(self, url: str, patience: float = PATIENCE) -> Iterator[Room]:
+        room = Room(url, self.directory, timeout=TIMEOUT, retry_wait=0.001, patience=patience)
         with room.client:
             yield room
 
@@ -219,7 +219,13 @@ class Outcome:
 
 
 def converge(
-    scene: Scene, directory: Path, choose: Choose, *, applies: int = APPLIES, **server: Any
+    scene: Scene,
+    directory: Path,
+    choose: Choose,
+    *,
+    applies: int = APPLIES,
+    patience: float = PATIENCE,
+    **server: Any,
 ) -> Outcome:
     """Apply a scene against a Polar with faults until all is done; hold what is there against the laws."""
     expected = undisturbed(scene)
@@ -233,7 +239,7 @@ def converge(
 
     try:
         site = furnish(scene, polar, directory / "faulty")
-        with faulty_polar(polar, seen, **server) as faulty, site.room(faulty.url) as room:
+        with faulty_polar(polar, seen, **server) as faulty, site.room(faulty.url, patience) as room:
             try:
                 taken = apply_until_done(room, manifest, applies)
                 faulty.behave()

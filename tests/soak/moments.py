@@ -21,7 +21,7 @@ def trial(seed: int, directory: Path) -> int:
     if number == signal.SIGKILL:
         lost = rng.random() < 0.5
         return crashes.killed_after(polar, warmed(), directory, rng.uniform(0.25, 1.2), forget=lost)
-    return crashes.stopped_after(polar, warmed(), directory, rng.uniform(0.05, 0.4), number)
+    return crashes.stopped_after(polar, warmed(), directory, rng.uniform(0, 0.3), number)
 
 
 def figures(results: Sequence[int]) -> Sequence[str]:

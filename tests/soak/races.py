@@ -8,18 +8,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests import crashes
+from tests.crashes import Raced
 from tests.soak import Soak
 from tests.soak.crashes import LAG, scene, warmed
 
 
-def trial(seed: int, directory: Path) -> tuple[int, int]:
-    one, two = crashes.raced(scene(LAG), warmed(), directory, random.Random(seed))
-    return one, two
+def trial(seed: int, directory: Path) -> Raced:
+    return crashes.raced(scene(LAG), warmed(), directory, random.Random(seed))
 
 
-def figures(results: Sequence[tuple[int, int]]) -> Sequence[str]:
-    counts = Counter(tuple(sorted(codes)) for codes in results)
-    return [f"{count} races ended with {one} and {two}" for (one, two), count in sorted(counts.items())]
+def figures(results: Sequence[Raced]) -> Sequence[str]:
+    counts = Counter(tuple(sorted(result.codes)) for result in results)
+    ends = [f"{count} races ended with {one} and {two}" for (one, two), count in sorted(counts.items())]
+    twins = sum(result.retired > 0 for result in results)
+    return [
+        *ends,
+        f"{twins} of them made second meters, {sum(r.retired for r in results)} in all, and retired them",
+    ]
 
 
 SOAK = Soak("two applies at once, no lockfile shared", 100, trial, figures)
