@@ -1,0 +1,122 @@
+"""Which module may know of what: the design's table of layers, held against what they import."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import polar_iac
+
+ROOT = Path(polar_iac.__file__).parent
+IO = frozenset(
+    {"io", "os", "pathlib", "shutil", "socket", "sqlite3", "subprocess", "sys", "tempfile", "threading"}
+)
+CLOCK = frozenset({"datetime", "time"})
+
+NEVER: dict[str, frozenset[str]] = {
+    "errors": frozenset({"polar_iac"}),
+    "meter": IO | {"httpx", "click"},
+    "manifest": frozenset({"httpx", "click"}),
+    "source": frozenset({"httpx", "click"}),
+    "lockfile": frozenset({"httpx", "click"}),
+    "journal": frozenset({"httpx", "click"}),
+    "plan": IO | CLOCK | {"httpx", "click"},
+    "planner": IO | CLOCK | {"httpx", "click"},
+    "api": frozenset({"click", "polar_iac.planner"}),
+    "executor": frozenset({"click", "polar_iac.render"}),
+    "render": frozenset({"httpx"}),
+    "local": frozenset({"polar_iac.planner", "polar_iac.api"}),
+}
+"""Per module, or package, what it never imports, anywhere in its text."""
+
+ANYWHERE = frozenset({"httpx", "click"})
+"""These are not to come by way of a third module either."""
+
+COMPOSITION = ("cli", "options")
+"""What is loaded for `--help`: of others' packages nothing but click at module level, of ours each other."""
+
+
+def text_of(name: str) -> Iterator[tuple[str, ast.Module]]:
+    """The modules of a module or package, by their full names."""
+    path = ROOT / name
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+    for file in files:
+        parts = file.relative_to(ROOT.parent).with_suffix("").parts
+        yield ".".join(parts).removesuffix(".__init__"), ast.parse(file.read_text(encoding="utf-8"))
+
+
+def _only_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def statements(node: ast.AST, *, inside: bool) -> Iterator[ast.AST]:
+    """What runs of a module: with `inside` its functions too; never what only a type checker reads."""
+    for child in ast.iter_child_nodes(node):
+        if _only_for_types(child) or (not inside and isinstance(child, ast.FunctionDef)):
+            continue
+        yield child
+        yield from statements(child, inside=inside)
+
+
+def imported(tree: ast.Module, *, inside: bool = True) -> set[str]:
+    found = set()
+    for node in statements(tree, inside=inside):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def within(name: str, packages: frozenset[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+@cache
+def loads(name: str) -> frozenset[str]:
+    """What importing a module of ours loads, by whatever way."""
+    short = name.removeprefix("polar_iac.")
+    found, waiting = set[str](), [short]
+    seen = set[str]()
+    while waiting:
+        module = waiting.pop()
+        if module in seen or not ((ROOT / module.replace(".", "/")).with_suffix(".py").exists()):
+            continue
+        seen.add(module)
+        tree = ast.parse((ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8"))
+        names = imported(tree, inside=False)
+        found |= names
+        waiting += [n.removeprefix("polar_iac.") for n in names if n.startswith("polar_iac.")]
+    return frozenset(found)
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_a_layer_does_not_know_what_lies_above_it(name: str) -> None:
+    for module, tree in text_of(name):
+        wrong = sorted(n for n in imported(tree) if within(n, NEVER[name]))
+        assert not wrong, f"{module} imports {wrong}"
+        beyond = sorted(n for n in loads(module) if within(n, NEVER[name] & ANYWHERE))
+        assert not beyond, f"{module} loads {beyond}"
+
+
+@pytest.mark.parametrize("name", COMPOSITION)
+def test_help_loads_nothing_but_click(name: str) -> None:
+    ((_, tree),) = text_of(name)
+    theirs = {n for n in imported(tree, inside=False) if within(n, frozenset({"polar_iac"}))}
+    assert theirs <= {"polar_iac", "polar_iac.options"}
+    found = {n.partition(".")[0] for n in imported(tree, inside=False)} - {"polar_iac"}
+    assert found - sys.stdlib_module_names == {"click"}
+
+
+def test_the_table_can_fail() -> None:
+    tree = ast.parse("def f():\n    from httpx import Client\nif TYPE_CHECKING:\n    import click\n")
+    assert imported(tree) == {"httpx", "httpx.Client"}
+    assert imported(tree, inside=False) == set()
+    assert "httpx" in loads("polar_iac.api")
+    assert "httpx" in loads("polar_iac.executor")
