@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
 from typing import Any
 
@@ -19,7 +21,7 @@ from polar_iac.api import (
 from polar_iac.errors import PolarIacError
 from polar_iac.local import LocalPolar, RateLimit
 from polar_iac.meter import MeterSpec
-from polar_iac.waiting import RateGate
+from polar_iac.waiting import RateGate, Stop
 from tests import openapi
 from tests.build import ORGANIZATION, identifier, meter
 from tests.serve import Answer, Served, answer_json, scripted, served_polar
@@ -131,12 +133,38 @@ class TestAnswers:
         assert tape.count("POST") == 1
 
     def test_a_closed_keep_alive_connection_is_no_error(self) -> None:
-        """Polar closes idle connections after 5 s: the next request meets a closed one."""
-        with scripted(lambda *_: answer_json(200, documented(), connection="close")) as (url, tape):
+        """Polar closes idle connections after 5 s, and says so to nobody: the next request meets a closed
+        one."""
+        answered = json.dumps(documented()).encode()
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(answered)}\r\n\r\n"
+        served, closed = list[bytes](), threading.Event()
+
+        def serve(listening: socket.socket) -> None:
+            for _ in range(3):
+                connection, _ = listening.accept()
+                with connection:
+                    served.append(connection.recv(65536))
+                    connection.sendall(head.encode() + answered)
+                    closed.clear()
+                closed.set()
+
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            thread = threading.Thread(target=serve, args=[listening], daemon=True)
+            thread.start()
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
             with client(url) as polar_client:
-                for _ in range(5):
+                for _ in range(3):
                     polar_client.get_meter(identifier(1))
-            assert tape.count("GET") == 5
+                    assert closed.wait(10)
+            thread.join()
+        assert len(served) == 3
+        assert all(b"connection: keep-alive" in request.lower() for request in served)
+
+    def test_a_timeout_of_polars_own_is_tried_again(self) -> None:
+        answers = iter([(408, {}, b""), answer_json(200, documented())])
+        with scripted(lambda *_: next(answers)) as (url, tape), client(url) as polar_client:
+            polar_client.get_meter(identifier(1))
+        assert tape.count("GET") == 2
 
 
 class TestErrors:
@@ -304,6 +332,53 @@ class TestRateLimits:
             polar_client.get_meter(identifier(1))
         assert 25 <= clock.time <= 33
 
+    @pytest.mark.parametrize(
+        ("told", "seconds"),
+        [("999999", 3600), ("Thu, 01 Jan 2099 00:00:00 GMT", 3600), ("nonsense", 60), ("-5", 60), ("0", 0.1)],
+    )
+    def test_an_odd_retry_after(self, told: str, seconds: float) -> None:
+        clock = FakeClock()
+        answers = iter([(429, {"retry-after": told}, b""), answer_json(200, documented())])
+        with scripted(lambda *_: next(answers)) as (url, _), client(url, clock=clock) as polar_client:
+            polar_client.get_meter(identifier(1))
+        assert clock.time == pytest.approx(seconds, rel=0.03)
+
+    def test_where_two_wait_one_tries(self) -> None:
+        """The other waits for the upper bound, as long as nothing is heard of the try."""
+        clock = FakeClock()
+        gate = RateGate(clock, lambda _: None)
+        gate.passed(gate.enter())
+        clock.time = 50.0
+        gate.limited(gate.enter(), 60.0)
+        gate.enter()
+        assert 60 <= clock.time <= 62
+        gate.enter()
+        assert clock.time == pytest.approx(110, abs=1)
+
+    def test_a_stale_429_after_reopening_does_not_close(self) -> None:
+        clock = FakeClock()
+        gate = RateGate(clock, lambda _: None)
+        stale = gate.enter()
+        gate.limited(gate.enter(), 60.0)
+        gate.passed(gate.enter())
+        opened = clock.time
+        gate.limited(stale, 60.0)
+        gate.enter()
+        assert clock.time == opened
+
+    def test_the_window_is_that_of_the_burst_and_not_of_the_first_request(self) -> None:
+        """The first window was over at 60; the next began with the burst at 90."""
+        clock = FakeClock()
+        gate = RateGate(clock, lambda _: None)
+        gate.passed(gate.enter())
+        clock.time = 90.0
+        for _ in range(3):
+            gate.passed(gate.enter())
+        clock.time = 100.0
+        gate.limited(gate.enter(), 60.0)
+        gate.enter()
+        assert 150 <= clock.time <= 152.5
+
     def test_the_wait_ends_with_the_window_not_with_its_upper_bound(self) -> None:
         """Retry-After always says a whole window; the window began with our first request."""
         clock = FakeClock()
@@ -347,6 +422,14 @@ class TestRateLimits:
             for number in range(25):
                 polar_client.create_meter(meter(name=f"Meter {number}"))
             assert len(polar_client.list_meters()) == 25
+
+
+def test_the_first_reason_for_a_stop_counts() -> None:
+    stop = Stop()
+    stop.request("SIGINT")
+    stop.request("the deadline has come")
+    assert stop.reason == "SIGINT"
+    assert stop.wait(60)
 
 
 @openapi.needed

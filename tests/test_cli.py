@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 
 import polar_iac.render
-from polar_iac.local import LocalPolar
+from polar_iac.local import LocalPolar, RateLimit
 from tests import openapi
 from tests.build import ORGANIZATION, identifier, meter
 from tests.command import COMMAND, Workspace, clean_environment, measured
@@ -238,6 +238,62 @@ class TestRefusals:
         assert "No changes. 1 meter matches" in workspace.ok("plan", "-e", "sandbox")
         assert set(workspace.lock()["meters"]) == {"a"}
 
+    def test_blocked_meters_are_no_changes_that_max_changes_counts(
+        self, workspace: Workspace, polar: Served
+    ) -> None:
+        workspace.write({"a": meter(), "b": meter()})
+        workspace.ok("apply", "-e", "sandbox", "-y")
+        polar.polar.freeze(workspace.lock()["meters"]["a"]["id"])
+        workspace.write({"a": meter(filter=FILTER), "b": meter()})
+        assert workspace.run("apply", "-e", "sandbox", "-y").returncode == 1
+        workspace.write({"a": meter(filter=FILTER), "b": meter(name="Renamed")})
+        refused = workspace.run("apply", "-e", "sandbox", "-y", "--max-changes", "0")
+        assert refused.returncode == 5
+        assert "the plan has 1 change, and --max-changes allows 0" in refused.stderr
+        done = workspace.run("apply", "-e", "sandbox", "-y", "--max-changes", "1")
+        assert done.returncode == 1
+        assert "1 updated" in done.stdout
+
+    def test_an_apply_that_only_adopts_writes_the_organisation(
+        self, workspace: Workspace, polar: Served
+    ) -> None:
+        workspace.write({"a": meter()})
+        workspace.ok("apply", "-e", "sandbox", "-y")
+        (workspace.path / "meters.sandbox.lock.json").unlink()
+        assert "1 adopted" in workspace.ok("apply", "-e", "sandbox")
+        assert workspace.lock()["organization_id"] == polar.polar.organization_id
+
+    def test_the_manifest_pins_another_organisation_than_the_lockfile(
+        self, workspace: Workspace, polar: Served
+    ) -> None:
+        workspace.write({"a": meter()})
+        workspace.ok("apply", "-e", "sandbox", "-y")
+        workspace.write({"a": meter()}, environments={"sandbox": {"organization_id": ORGANIZATION}})
+        polar.tape.clear()
+        for command in (["plan"], ["apply", "-y"]):
+            done = workspace.run(*command, "-e", "sandbox")
+            assert done.returncode == 5
+            assert f"the manifest pins organisation {ORGANIZATION}" in done.stderr
+        assert polar.tape.exchanges == []
+
+    def test_a_token_that_sees_two_organisations_where_none_is_pinned(self, tmp_path: Path) -> None:
+        def answer(_method: str, _path: str, _body: bytes) -> Answer:
+            common: dict[str, Any] = {
+                "metadata": {},
+                "created_at": "2023-11-07T05:31:56Z",
+                "modified_at": None,
+            }
+            items = [
+                {**meter(), **common, "id": identifier(n), "organization_id": identifier(n)} for n in (1, 2)
+            ]
+            return answer_json(200, {"items": items, "pagination": {"total_count": 2, "max_page": 1}})
+
+        with scripted(answer) as (url, tape):
+            workspace = Workspace(tmp_path, {"POLAR_BASE_URL": url, "POLAR_ACCESS_TOKEN": "polar_oat_x"})
+            workspace.write({"a": meter()})
+            assert workspace.run("apply", "-e", "sandbox", "-y").returncode == 5
+        assert {e.method for e in tape.exchanges} == {"GET"}
+
     def test_a_token_of_another_organisation(self, workspace: Workspace) -> None:
         workspace.write({"a": meter()})
         workspace.ok("apply", "-e", "sandbox", "-y")
@@ -418,6 +474,11 @@ class TestExitCodesAndWords:
         done = workspace.run("plan", "-e", "sandbox", "-v")
         assert "GET http" in done.stderr
         assert "polar_oat" not in done.stderr
+        out = ["plan", "-e", "sandbox", "--out", "a.plan"]
+        assert "Saved as a.plan" in workspace.run(*out).stderr
+        quiet = workspace.run(*out, "-q")
+        assert quiet.stderr == ""
+        assert "1 to create" in quiet.stdout
 
     def test_debug_shows_a_traceback_and_no_token(self, workspace: Workspace) -> None:
         workspace.write({"a": meter()})
@@ -434,6 +495,35 @@ class TestExitCodesAndWords:
         done = workspace.run("plan", "-e", "sandbox")
         assert done.returncode == 1
         assert done.stderr.startswith("meters.sandbox.lock.json:1:1: error: a git conflict marker")
+
+    def test_a_wait_for_the_rate_limit_is_told(self, workspace: Workspace) -> None:
+        limited = LocalPolar(rate_limit=RateLimit(3, 1.0))
+        with served_polar(limited) as polar:
+            workspace.environ = polar.environ()
+            workspace.write({f"m{n}": meter() for n in range(5)})
+            done = workspace.run("apply", "-e", "sandbox", "-y")
+            assert done.returncode == 0
+            assert re.search(r"rate limited, going on in \d+ s", done.stderr)
+            assert "rate limited" not in workspace.run("plan", "-e", "sandbox", "-q").stderr
+
+    def test_a_reader_that_goes_stops_nothing(self, workspace: Workspace, polar: Served) -> None:
+        """`polar-iac apply -y | head -1`: billing is not to hang half changed."""
+        workspace.write({f"m{n}": meter() for n in range(5)})
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run(
+            [*COMMAND, "apply", "-e", "sandbox", "-y"],
+            cwd=workspace.path,
+            env=clean_environment(**workspace.environ, **measured()),
+            stdin=subprocess.DEVNULL,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert polar.tape.count("POST") == len(workspace.lock()["meters"]) == 5
 
 
 class TestWhatPolarAdds:

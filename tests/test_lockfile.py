@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,22 @@ class TestWriting:
         with pytest.raises(PolarIacError, match="cannot write"):
             lockfile.state_directory(tmp_path / "lock.json")
 
+    def test_a_write_that_fails_leaves_nothing_beside(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "meters.sandbox.lock.json"
+        lockfile.save(path, GOOD)
+        before = path.read_bytes()
+
+        def full(_: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(PolarIacError, match="No space left"):
+            lockfile.save(path, Lockfile("sandbox", None, "acme"))
+        assert list(tmp_path.iterdir()) == [path]
+        assert path.read_bytes() == before
+
 
 class TestJournal:
     def open(self, tmp_path: Path, state: Lockfile = GOOD) -> tuple[Journal, Path]:
@@ -190,6 +207,43 @@ class TestJournal:
         for end in range(second, len(whole)):
             file.write_bytes(whole[:end])
             assert set(journal.read(file, GOOD).meters) == {"b"}
+
+    def test_a_run_that_goes_on_after_a_torn_line_cuts_it_off(self, tmp_path: Path) -> None:
+        record_, path = self.open(tmp_path)
+        with record_:
+            record_.forget("a")
+        with journal.path_for(path).open("ab") as file:
+            file.write(b'{"effect":"forg')
+        again, _ = self.open(tmp_path)
+        with again:
+            again.intend("new", "acme/new", spec())
+        story = journal.read(journal.path_for(path), GOOD)
+        assert set(story.meters) == {"b"}
+        assert set(story.unresolved) == {"new"}
+
+    def test_what_no_sweep_has_judged_outlives_the_run(self, tmp_path: Path) -> None:
+        record_, path = self.open(tmp_path)
+        with record_:
+            record_.record("new", Record(identifier(3), spec()), created=True)
+            record_.finish(path)
+        state = lockfile.read(path, "sandbox", "acme")
+        assert set(state.meters) == {"a", "b", "new"}
+        again, _ = self.open(tmp_path, state)
+        with again:
+            assert again.created == {identifier(3): "new"}
+            again.swept()
+            again.finish(path)
+        assert not journal.path_for(path).exists()
+
+    def test_fields_that_this_version_does_not_know_survive_a_record(self, tmp_path: Path) -> None:
+        state = Lockfile("sandbox", ORGANIZATION, "acme", {"a": replace(record(1), extra={"also": "y"})})
+        record_, path = self.open(tmp_path, state)
+        with record_:
+            record_.record("a", record(1, name="Renamed"))
+            record_.record("moved", record(1, name="Renamed"), was="a")
+            record_.finish(path)
+        (written,) = lockfile.read(path, "sandbox", "acme").meters.values()
+        assert (written.extra, written.spec and written.spec.name) == ({"also": "y"}, "Renamed")
 
     def test_a_line_that_is_no_entry_is_told_with_its_place(self, tmp_path: Path) -> None:
         file = tmp_path / "journal"
