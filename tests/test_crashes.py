@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
@@ -187,6 +188,38 @@ def test_two_at_once_on_one_machine(guarded: tuple[Scene, Door], warmed: Zygote,
     assert "is at work" not in ended.output
     assert "No changes" in waited.output
     scene.check(tmp_path, foreign)
+
+
+def test_a_second_ctrl_c_leaves_at_once(scene: Scene, unmeasured: Zygote, tmp_path: Path) -> None:
+    """While an answer is still awaited. The next apply looks for what may have been done."""
+    arrived, over = threading.Event(), threading.Event()
+
+    def stuck(environ: Any, start_response: Any) -> Any:
+        if environ["REQUEST_METHOD"] != "GET" and not over.is_set():
+            arrived.set()
+            assert over.wait(30)
+            start_response("503 Service Unavailable", [("content-length", "0")])
+            return []
+        return scene.polar(environ, start_response)
+
+    with serving(stuck) as url:
+        behind = Scene(scene.polar, url, scene.truth)
+        foreign = behind.furnish(tmp_path)
+        options = [arg for arg in crashes.APPLY if arg != "-q"]
+        try:
+            pid = unmeasured.start(tmp_path, behind.environ, *options)
+            assert arrived.wait(30)
+            os.kill(pid, signal.SIGINT)
+            unmeasured.say(pid, "again to leave at once")
+            os.kill(pid, signal.SIGINT)
+            ended = unmeasured.wait(pid)
+        finally:
+            over.set()
+        assert ended.code == 130, ended.output
+        assert "The next apply goes on from here" not in ended.output
+        assert "Traceback" not in ended.output
+        behind.recover(unmeasured, tmp_path)
+        behind.check(tmp_path, foreign)
 
 
 def test_a_deadline_stops_in_order(slow_scene: Scene, warmed: Zygote, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -163,3 +164,32 @@ def test_after_a_stop_nothing_more_is_asked(tmp_path: Path, polar: Served) -> No
         assert [e.method for e in polar.tape.exchanges] == ["POST"]
         assert list(open_journal.created.values()) == ["m00"]
     assert lockfile.read(room.lockfile, "sandbox", PROJECT).meters == {}
+
+
+def test_a_meter_from_before_the_loss_is_no_witness(tmp_path: Path) -> None:
+    """`m02` was sent beside the lost `m01`, so that it shows tells nothing of `m01`: the look goes on."""
+    looks = 0
+    with faulty_polar() as faulty, truth(faulty) as there:
+        room = Room(faulty.url, tmp_path, patience=10.0)
+
+        def choose(request: Request) -> str | None:
+            nonlocal looks
+            if request.method == "POST" and request.subject == f"{PROJECT}/m01":
+                end = time.monotonic() + 10  # until the other one is known to be done
+                while b'"record","key":"m02"' not in room.journal.read_bytes():
+                    assert time.monotonic() < end
+                    time.sleep(0.002)
+                return "500-before"
+            if "m01" in request.query:
+                looks += 1
+                if looks == 2:
+                    body = {**meter(name="Meter 1"), "metadata": {MARKER: f"{PROJECT}/m01"}}
+                    there.create_meter(body)
+            return None
+
+        faulty.choose = choose
+        with room.client:
+            events = room.apply(many(3), parallelism=2)
+        assert [type(event) for event in events] == [Done] * 3
+        assert looks == 2
+        assert faulty.requests["POST"] == 3
