@@ -224,9 +224,8 @@ def apply(
     from polar_iac.plan import Done
     from polar_iac.planner import make_plan
     from polar_iac.recovery import observe
-    from polar_iac.render.github import failure_commands
     from polar_iac.render.text import event_text, plan_text, result_text
-    from polar_iac.reports import directory, on_github, publish_on_github, read_plan
+    from polar_iac.reports import on_github, publish_results, read_plan
     from polar_iac.waiting import Stop, SystemClock
 
     reviewed = read_plan(plan_file) if plan_file else None
@@ -309,10 +308,7 @@ def apply(
     if events:
         terminal.print_result(result_text(events) + "\n")
     if on_github(os.environ):
-        told = click.unstyle("".join(map(event_text, events)) + result_text(events))
-        publish = functools.partial(publish_on_github, [found], str(common.file), os.environ, results=told)
-        failures = failure_commands(events, directory=directory(os.environ))
-        click.echo(publish() + failures, err=True, nl=False)
+        click.echo(publish_results(found, events, os.environ), err=True, nl=False)
     if stop.reason is not None:
         common.say(f"stopped: {stop.reason}. The next apply goes on from here.")
         return terminal.STOPPED.get(stop.reason, 1)

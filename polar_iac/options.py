@@ -68,13 +68,15 @@ def command(function: Callable[..., int]) -> click.Command:
 
 def _report(error: Exception, debug: bool) -> int:
     from polar_iac.errors import PolarIacError
-    from polar_iac.reports import plain, told_of
+    from polar_iac.reports import on_github, plain, publish_error, told_of
 
     if debug:
         import traceback
 
         click.echo(plain(traceback.format_exc(), os.environ), err=True)
     click.echo(told_of(error, os.environ), err=True, nl=False)
+    if on_github(os.environ):
+        publish_error(error, os.environ)
     return int(error.exit_code) if isinstance(error, PolarIacError) else 1
 
 

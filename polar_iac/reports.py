@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polar_iac.errors import PolarIacError
 from polar_iac.lockfile import write_atomically
-from polar_iac.plan import Plan
+from polar_iac.plan import Done, Event, Plan
 
 if TYPE_CHECKING:
     from polar_iac.render.markup import Links
 
 FORMATS = ("text", "json", "markdown")
-SUMMARY_LIMIT = 900_000
-"""Characters of a job summary; GitHub takes 1 MiB of it."""
+SUMMARY_LIMIT = 1_000_000
+"""Bytes of what one step may tell in the job's summary; GitHub takes 1 MiB, or nothing at all."""
+_LEAST = 4_000
+_IN_SUMMARY = "the summary of the workflow run"
+_IN_LOG = "the log of this step"
 
 
 def rendered(plans: Sequence[Plan], format_: str, manifest_file: str, variables: Mapping[str, str]) -> str:
@@ -30,7 +36,11 @@ def rendered(plans: Sequence[Plan], format_: str, manifest_file: str, variables:
     if format_ == "markdown":
         from polar_iac.render.markdown import plan_markdown
 
-        return plan_markdown(plans, manifest_file=manifest_file, links=links(variables))
+        told = functools.partial(plan_markdown, plans, manifest_file=manifest_file, links=links(variables))
+        if not on_github(variables):
+            return told(whole="what `plan` prints as text")
+        in_summary = len(told(limit=sys.maxsize).encode()) <= _summary_room(variables)
+        return told(whole=_IN_SUMMARY if in_summary else "the log of the workflow run")
     from polar_iac.render.text import plan_text
 
     return "\n".join(plan_text(plan, manifest_file) for plan in plans)
@@ -96,9 +106,12 @@ def links(variables: Mapping[str, str]) -> Links | None:
 
 
 def directory(variables: Mapping[str, str]) -> str:
-    """Where this run's paths begin, seen from the top of the repository that GitHub checked out."""
+    """Where this run's paths begin, seen from the top of the repository: that may be checked out anywhere."""
+    here = Path.cwd()
+    tops = (path for path in (here, *here.parents) if (path / ".git").exists())
+    top = next(tops, Path(variables.get("GITHUB_WORKSPACE") or here))
     try:
-        below = Path.cwd().relative_to(variables.get("GITHUB_WORKSPACE") or Path.cwd()).as_posix()
+        below = here.relative_to(top).as_posix()
     except ValueError:
         return ""
     return "" if below == "." else below
@@ -157,31 +170,76 @@ def told_of(error: Exception, variables: Mapping[str, str]) -> str:
     return (commands if on_github(variables) else "") + for_log(text, variables)
 
 
-def publish_on_github(
-    plans: Sequence[Plan], manifest_file: str, variables: Mapping[str, str], *, results: str = ""
-) -> str:
-    """Append the plans, and what came of them, to the job's summary and outputs.
+def publish_on_github(plans: Sequence[Plan], manifest_file: str, variables: Mapping[str, str]) -> str:
+    """Append the plans to the job's summary and outputs.
 
     Returns the workflow commands that point at risky changes, for stderr.
     """
     from polar_iac.render.github import outputs, plan_commands
     from polar_iac.render.markdown import plan_markdown
-    from polar_iac.render.markup import fence
 
-    if summary := variables.get("GITHUB_STEP_SUMMARY"):
-        text = plan_markdown(
-            plans,
-            manifest_file=manifest_file,
-            links=links(variables),
-            limit=SUMMARY_LIMIT,
-            whole="the saved plan",
-        )
-        if results:
-            text += "\n" + fence(results.rstrip("\n").split("\n")) + "\n"
-        _append(Path(summary), text)
+    links_ = links(variables)
+    limit = max(_LEAST, _summary_room(variables))
+    _summarize(
+        plan_markdown(plans, manifest_file=manifest_file, links=links_, limit=limit, whole=_IN_LOG), variables
+    )
     if output := variables.get("GITHUB_OUTPUT"):
         _append(Path(output), outputs(plans))
     return plan_commands(plans, directory=directory(variables))
+
+
+def publish_results(plan: Plan, events: Sequence[Event], variables: Mapping[str, str]) -> str:
+    """Append what came of an apply to the job's summary, what went wrong first, and the plan to its outputs.
+
+    Returns the workflow commands that point at risky changes and at failures, for stderr.
+    """
+    from click import unstyle
+
+    from polar_iac.render.github import failure_commands, outputs, plan_commands
+    from polar_iac.render.markdown import result_markdown
+    from polar_iac.render.text import event_text, result_text
+
+    ordered = sorted(events, key=lambda event: isinstance(event, Done))
+    lines = unstyle("".join(map(event_text, ordered))).rstrip("\n").split("\n") if events else []
+    counts = unstyle(result_text(events)).removeprefix("Apply: ").rstrip(".") if events else "nothing to do"
+    limit = max(_LEAST, _summary_room(variables))
+    _summarize(
+        result_markdown(plan, counts, lines, links=links(variables), limit=limit, whole=_IN_LOG), variables
+    )
+    if output := variables.get("GITHUB_OUTPUT"):
+        _append(Path(output), outputs([plan]))
+    place = directory(variables)
+    return plan_commands([plan], directory=place) + failure_commands(events, directory=place)
+
+
+def publish_error(error: Exception, variables: Mapping[str, str]) -> None:
+    """Append to the job's summary why nothing came of a command."""
+    from click import unstyle
+
+    from polar_iac.render.entry import Lines
+
+    title = {4: "the plan is stale, and nothing was done", 5: "refused, and nothing was done"}
+    code = error.exit_code if isinstance(error, PolarIacError) else 1
+    told = unstyle(told_of(error, {})).rstrip("\n").split("\n")
+    room = max(_LEAST, _summary_room(variables)) - 200
+    text = f"### 🛑 Polar meters: {title.get(code, 'an error')}\n\n"
+    with suppress(PolarIacError):  # the error itself is told already
+        _summarize(f"{text}{Lines(told, language='').markdown(room, _IN_LOG)}\n", variables)
+
+
+def _summary_room(variables: Mapping[str, str]) -> int:
+    """How many bytes this step may still add to the job's summary."""
+    summary = variables.get("GITHUB_STEP_SUMMARY")
+    try:
+        return SUMMARY_LIMIT - (Path(summary).stat().st_size if summary else 0)
+    except OSError:
+        return SUMMARY_LIMIT
+
+
+def _summarize(text: str, variables: Mapping[str, str]) -> None:
+    """Append a text to the job's summary; not one by which GitHub would refuse all of it."""
+    if (summary := variables.get("GITHUB_STEP_SUMMARY")) and len(text.encode()) < _summary_room(variables):
+        _append(Path(summary), f"{text}\n")
 
 
 def _append(path: Path, text: str) -> None:
