@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +16,14 @@ from ruamel.yaml import YAML
 
 from polar_iac.errors import PolarIacError
 from polar_iac.meter import MeterSpec, Record
-from polar_iac.plan import Evidence, Plan
+from polar_iac.plan import Done, Event, Evidence, Failed, Plan
 from polar_iac.render.document import plan_document, plan_from_document, plan_json, plans_json
 from polar_iac.render.entry import risk
 from polar_iac.render.github import error_command, outputs, plan_commands
 from polar_iac.render.markdown import comment_marker, headline, plan_markdown
 from polar_iac.render.markup import Links
 from polar_iac.render.text import plan_text
+from polar_iac.reports import directory, publish_on_github, publish_results, rendered
 from tests import strategies
 from tests.build import ORGANIZATION, desired, identifier, live, meter, plan, record
 from tests.comments import HOME, read_commands, read_comment, read_outputs
@@ -575,6 +577,62 @@ def test_outputs() -> None:
     both = read_outputs(outputs([few(), in_production()]))
     assert both["digest"] == f"sandbox={few().digest} production={in_production().digest}"
     assert read_outputs(outputs([nothing()]))["changes"] == "0"
+
+
+# The job's summary
+
+
+def test_the_summary_of_a_step_stays_below_what_github_takes(thousands: Plan, tmp_path: Path) -> None:
+    """Bytes, of all that one step appends; GitHub shows none of a file that is too long."""
+    summary = tmp_path / "summary.md"
+    variables = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_ACTIONS": "true"}
+    summary.write_text("é" * 200_000, encoding="utf-8")
+    publish_on_github([thousands], "meters.yaml", variables)
+    first = summary.read_text(encoding="utf-8").lstrip("é")
+    read_comment(first.rstrip("\n") + "\n")
+    assert "in the log of this step" in first
+    events = [Done(change.key, "update", identifier(1)) for change in thousands.changes]
+    for _ in range(3):
+        publish_results(thousands, events, variables)
+        publish_on_github([thousands], "meters.yaml", variables)
+    assert 900_000 < summary.stat().st_size < 1_048_576
+
+
+def test_results_come_first_and_failures_first_of_them(tmp_path: Path) -> None:
+    summary = tmp_path / "summary.md"
+    events: list[Event] = [
+        Done("images", "update", identifier(2)),
+        Failed("seats", "create", "Polar said no"),
+    ]
+    publish_results(few(), events, {"GITHUB_STEP_SUMMARY": str(summary)})
+    text = summary.read_text(encoding="utf-8")
+    read = read_comment(text.rstrip("\n") + "\n\n" + comment_marker([few()]) + "\n")
+    assert read.headings[0] == "Polar meters: applied to sandbox: 1 updated, 1 failed"
+    assert text.index("Polar said no") < text.index("images updated") < text.index("<details>")
+    assert "Nothing is changed yet" not in text
+
+
+@pytest.mark.parametrize(("filled", "place"), [(0, "summary"), (950_000, "log")])
+def test_what_was_cut_is_where_the_comment_says(
+    thousands: Plan, tmp_path: Path, filled: int, place: str
+) -> None:
+    summary = tmp_path / "summary.md"
+    summary.write_text(" " * filled)
+    variables = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_ACTIONS": "true"}
+    text = rendered([thousands], "markdown", "meters.yaml", variables)
+    assert f"All of them are in the {place} of the workflow run." in text
+    elsewhere = rendered([thousands], "markdown", "meters.yaml", {})
+    assert "All of them are in what `plan` prints as text." in elsewhere
+
+
+def test_paths_begin_at_the_top_of_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at GITHUB_WORKSPACE, below which actions/checkout may put it."""
+    here = tmp_path / "checkout" / "services" / "api"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    assert directory({"GITHUB_WORKSPACE": str(tmp_path)}) == "checkout/services/api"
+    (tmp_path / "checkout" / ".git").mkdir()
+    assert directory({"GITHUB_WORKSPACE": str(tmp_path)}) == "services/api"
 
 
 # Saved plans

@@ -42,9 +42,10 @@ def risk(change: Change) -> Risk | None:
         return "blocked"
     if change.action == "unarchive":
         return "billing"
-    if change.action != "create" and any(field.impact == "billing" for field in change.fields):
+    fields = () if change.action == "create" else change.fields
+    if any(field.impact == "billing" for field in fields):
         return "billing"
-    if any(field.origin != "manifest" for field in change.fields):
+    if any(field.origin != "manifest" for field in fields):
         return "outside"
     return "warning" if any(fact.severity == "warning" for fact in change.evidence) else None
 
