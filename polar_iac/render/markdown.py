@@ -213,7 +213,7 @@ def _unlisted(plans: Sequence[Plan], scene: Scene, room: int) -> str:
     moved, blocks = permitting(plans)
     if moved:
         parts += [
-            "If there are only new keys, say so in the manifest, and nothing is archived:",
+            "If meters only have new keys, say so in the manifest, and nothing is archived:",
             Lines(moved, language="yaml").markdown(room // 3, scene.whole),
         ]
     lines, shown = ["meters:"], 0
