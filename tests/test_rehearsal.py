@@ -513,10 +513,10 @@ def test_a_state_branch_is_looked_at_whole(hub: Hub, token: dict[str, str]) -> N
     hub.push({"zähler/meters.yaml": str(meters(calls="Calls again")["meters.yaml"])})
     hub.merged().uses("apply", token, **inputs).expect()
     assert "Calls again" in hub.read(f"zähler/{LOCKFILE}", "polar-iac-state")
-    hub.push({"zähler/meters.yaml": str(meters(calls="Calls still")["meters.yaml"])})
-    refused = hub.merged().uses("apply", token, state_branch="topic", **inputs)
-    refused.expect()
-    hub.push({"README.md": "No lockfile.\n"}, branch="other")
+    hub.push({"meters.yaml": manifest_text({"top": meter()}, project="top")})
+    hub.merged().uses("apply", token, environments="sandbox", persist="branch").expect()
+    assert len(hub.files("polar-iac-state")) == 2
+    hub.push({"README.md": "No lockfile.\n", "zähler/meters.yaml": None}, branch="other")
     refused = hub.merged().uses("apply", token, state_branch="other", **inputs).expect(ok=False)
     assert "other holds more than lockfiles" in refused.log
 
@@ -597,7 +597,14 @@ def test_only_what_was_reviewed_is_applied(hub: Hub, polar: Served, token: dict[
         runner.uses("apply", env, environments=environments, plan=plans).expect()
         assert (polar.tape.count("POST"), production.tape.count("POST")) == (2, 2)
 
+        # A saved plan says itself what was allowed: an input of the step makes it neither stale nor more.
         hub.push(meters(calls="Calls"))
+        runner = hub.merged()
+        plans = runner.uses("plan", env, environments=environments).outputs["plans"]
+        more = runner.uses("apply", env, environments=environments, plan=plans, allow_archive="true")
+        assert "refused, and nothing was done" in more.expect(ok=False).summary
+        assert not polar.tape.count("PATCH")
+
         runner = hub.merged()
         digest = runner.uses("plan", env, environments=environments, allow_archive="true").outputs["digest"]
         runner.uses("apply", env, environments=environments, digest=digest, allow_archive="true").expect()
