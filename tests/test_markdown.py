@@ -332,7 +332,8 @@ def wide(padding: int) -> Plan:
     before, after = (
         every(*(clause(f"p{n:03d}", "eq", side * padding) for n in range(200))) for side in ("x", "y")
     )
-    manifest = desired({"calls": meter(filter=after, name="New name"), "other": meter()})
+    changed = {"filter": after, "name": "New name", "aggregation": {"func": "sum", "property": "bytes"}}
+    manifest = desired({"calls": meter(**changed), "other": meter()})
     return plan(manifest, {"calls": record(1, filter=before)}, [live(1, filter=before)])
 
 
@@ -357,6 +358,8 @@ def test_what_is_cut_of_a_change_are_lines_and_no_remarks(padding: int) -> None:
     words = "".join(read.words)
     for fact in found.changes[0].evidence:
         assert fact.text.split(": ")[0] in words
+    # A long filter hides no other field.
+    assert "- aggregation: `count` → `sum(bytes)` · **billing**\n" in text
     assert keys_shown(text) == ["calls", "other"]
     assert sum(line.startswith("+") for line in read_comment(comment(found, limit=900_000)).code) == 200
 

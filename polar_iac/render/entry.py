@@ -65,6 +65,17 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
+def level(needs: Sequence[int], room: int) -> int:
+    """How much each may take at most, so that all of them fit: who needs less leaves it to the others."""
+    waiting = sorted(needs)
+    for index, need in enumerate(waiting):
+        fair = max(0, room) // (len(waiting) - index)
+        if need > fair:
+            return fair
+        room -= need
+    return max(waiting, default=0)
+
+
 def clipped(text: str) -> str:
     return text if len(text) <= _CLIP else text[:_CLIP] + "…"
 
@@ -161,16 +172,14 @@ class Entry:
         """Everything about the key. Where that is too much, lines of fields and filters are left out, and
         said to be; what remains is the least that can be said."""
         parts = [self._title(scene), *(self._shared(scene) if self.shared else self._differing(scene))]
-        least = [(size(p) if isinstance(p, str) else p.least(scene.whole)) + 2 for p in parts]
-        spare = room + 2 - sum(least)
-        blocks = []
-        for part, needed in zip(parts, least, strict=True):
-            if isinstance(part, str):
-                blocks.append(part)
-            else:
-                blocks.append(part.markdown(max(0, spare) + needed - 2, scene.whole))
-                spare -= size(blocks[-1]) + 2 - needed
-        return "\n\n".join(blocks)
+        whole = [part if isinstance(part, str) else part.markdown(_ANY, scene.whole) for part in parts]
+        least = [size(part) if isinstance(part, str) else part.least(scene.whole) for part in parts]
+        spare = room - sum(least) - 2 * (len(parts) - 1)
+        share = level([size(text) - needed for text, needed in zip(whole, least, strict=True)], spare)
+        return "\n\n".join(
+            part if isinstance(part, str) else part.markdown(needed + share, scene.whole)
+            for part, needed in zip(parts, least, strict=True)
+        )
 
     def brief(self, scene: Scene) -> str:
         """The key, and what is done with it."""

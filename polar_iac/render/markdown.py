@@ -10,7 +10,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from polar_iac.plan import ACTIONS, UNKNOWN_HERE, Bookkeeping, Change, Plan
-from polar_iac.render.entry import RISKS, Entry, Lines, Scene, clipped, folded, labels, listed, shared_notes
+from polar_iac.render.entry import (
+    RISKS,
+    Entry,
+    Lines,
+    Scene,
+    clipped,
+    folded,
+    labels,
+    level,
+    listed,
+    shared_notes,
+)
 from polar_iac.render.markup import Links, code, details, prose, size
 from polar_iac.render.text import permitting
 from polar_iac.render.words import HOUSEKEEPING
@@ -216,23 +227,16 @@ def _unlisted(plans: Sequence[Plan], scene: Scene, room: int) -> str:
             "If meters only have new keys, say so in the manifest, and nothing is archived:",
             Lines(moved, language="yaml").markdown(room // 3, scene.whole),
         ]
-    lines, shown = ["meters:"], 0
-    for block in blocks:
-        lines += block.rstrip("\n").split("\n")
-        if size("\n".join(lines)) > room:
-            break
-        shown += 1
+    fitting = [n for n in range(1, len(blocks) + 1) if size("".join(blocks[:n])) <= room]
     their = "its block" if len(keys) == 1 else "their blocks"
     to_archive = f"To archive, put {their} back into the manifest, with `archived: true`"
-    if shown:
-        lines = ["meters:", *"".join(blocks[:shown]).rstrip("\n").split("\n")]
-        lines += [f"  # and {len(keys) - shown:,} more"] if shown < len(keys) else []
+    if fitting:
+        lines = ["meters:", *"".join(blocks[: len(fitting)]).rstrip("\n").split("\n")]
+        lines += [f"  # and {len(keys) - len(fitting):,} more"] if len(fitting) < len(keys) else []
         parts += [f"{to_archive}:", folded(lines, "yaml")]
     else:
         parts.append(f"{to_archive}; the log has {their}.")
-    parts += [
-        "Or allow it this once with `--allow-archive` (in the actions, the input `allow-archive`).",
-    ]
+    parts.append("Or allow it this once with `--allow-archive` (in the actions, the input `allow-archive`).")
     return "\n\n".join(parts)
 
 
@@ -253,7 +257,7 @@ def _body(entries: Sequence[Entry], scene: Scene, room: int) -> tuple[list[str],
     if risky:
         left = room - size(title) - size(details(folded_title, "")) - 8
         texts = _in_shares(groups, scene, left)
-        opened = _level([len(group) for group in texts], _RISKY_OPEN)
+        opened = level([len(group) for group in texts], _RISKY_OPEN)
         shown = {key for group in texts for key in group}
         first = [text for group in texts for text in [*group.values()][:opened]]
         more = [text for group in texts for text in [*group.values()][opened:]]
@@ -279,11 +283,11 @@ def _in_shares(groups: Sequence[Sequence[Entry]], scene: Scene, room: int) -> li
     sizes = [_sizes(group, scene, room) for group in groups]
     if sum(map(sum, sizes)) > room:
         room -= room // 5  # for those that are only named
-    share = _level([sum(group) for group in sizes], room)
+    share = level([sum(group) for group in sizes], room)
     told = []
     for group, needed in zip(groups, sizes, strict=True):
         left = min(share, sum(needed))
-        most = max(_FAIR, _level(needed, left))
+        most = max(_FAIR, level(needed, left))
         texts: dict[str, str] = {}
         for entry in group:
             text = entry.markdown(scene, most if texts else min(most, left - 2))
@@ -306,23 +310,12 @@ def _sizes(entries: Sequence[Entry], scene: Scene, room: int) -> list[int]:
     return found
 
 
-def _level(needs: Sequence[int], room: int) -> int:
-    """How much each may take at most, so that all of them fit: who needs less leaves it to the others."""
-    waiting = sorted(needs)
-    for index, need in enumerate(waiting):
-        fair = max(0, room) // (len(waiting) - index)
-        if need > fair:
-            return fair
-        room -= need
-    return max(waiting, default=0)
-
-
 def _by_key(groups: Sequence[Sequence[Entry]], shown: set[str], scene: Scene, room: int) -> str:
     """A line for each entry that is not shown, as far as there is room."""
     lines = [[f"- {entry.brief(scene)}" for entry in group if entry.key not in shown] for group in groups]
     count = sum(map(len, lines))
     title = f"{count:,} more to look at closely, by their keys"
-    share = _level([size("\n".join(group)) + 1 for group in lines], room - size(details(title, "")) - 2)
+    share = level([size("\n".join(group)) + 1 for group in lines], room - size(details(title, "")) - 2)
     fitting = []
     for group in lines:
         left = share
