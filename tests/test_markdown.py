@@ -364,6 +364,21 @@ def test_what_is_cut_of_a_change_are_lines_and_no_remarks(padding: int) -> None:
     assert sum(line.startswith("+") for line in read_comment(comment(found, limit=900_000)).code) == 200
 
 
+@pytest.mark.parametrize("limit", [4_000, 4_700, 6_100, 9_300, 21_000, 60_000])
+def test_no_comment_is_longer_than_it_may_be(limit: int) -> None:
+    """In bytes, whatever it has to hold, and still what a reader can parse."""
+    names = replace(many(100), environment="production")
+    for plans in (
+        [wide(300), in_production()],
+        [wide(300), names],
+        [plan_with_everything(), names],
+        [many(90)],
+    ):
+        text = comment(*plans, limit=limit)
+        assert len(text.encode()) <= limit
+        read_comment(text)
+
+
 def test_long_diffs_are_folded() -> None:
     clauses = [clause(f"property_{n:02d}", "eq", n) for n in range(40)]
     manifest = desired({"calls": meter(filter=every(*clauses))})
