@@ -86,6 +86,8 @@ def _plan(plan: Plan, manifest_file: str, width: int) -> Iterator[str]:
     if occurring:
         yield "  ".join(_paint(a, f"{SIGNS[a]} {a}") for a in SIGNS if a in occurring)
     yield summary(plan)
+    if plan.changes:
+        yield f"Digest: {plan.digest[:12]}"
 
 
 def summary(plan: Plan) -> str:
@@ -102,7 +104,7 @@ def summary(plan: Plan) -> str:
         told.append(f"{counts['unarchive']} to unarchive")
     if counts["blocked"]:
         told.append(_paint("blocked", f"{counts['blocked']} blocked"))
-    return f"Plan: {', '.join(told)}. {plan.unchanged} unchanged. Digest {plan.digest[:12]}."
+    return f"Plan: {', '.join(told)}. {plan.unchanged} unchanged."
 
 
 def refusal_text(plan: Plan) -> str:
