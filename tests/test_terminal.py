@@ -33,7 +33,9 @@ def on_terminal(
     if child == 0:
         ioctl(0, TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         os.chdir(workspace.path)
-        os.execve(sys.executable, [*COMMAND, *arguments], clean_environment(**workspace.environ))  # noqa: S606
+        environ = clean_environment(**workspace.environ)
+        environ.pop("COLUMNS", None)  # a word of the terminal that the tests run on
+        os.execve(sys.executable, [*COMMAND, *arguments], environ)  # noqa: S606
     output, end = "", time.monotonic() + 30
     while time.monotonic() < end:
         try:
