@@ -166,7 +166,6 @@ def unprintable(text: str) -> int | None:
 # --- Text that is no YAML ---
 
 _MAX_KEY = 1_024
-_LAST_KEY = re.compile(r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[^\s,{}\[\]"'][^,{}\[\]"']*)$""")
 _HEX = re.compile("[0-9a-fA-F]+")
 _PAIR = re.compile(r"([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _CONFLICT = re.compile(r"^(?:<{7}|={7}|>{7})(?= |$)", re.MULTILINE)
@@ -240,9 +239,14 @@ def _long_key(text: str, problem: str, index: int, opened: int) -> int | None:
         return opened if end - opened > _MAX_KEY and "\n" not in text[opened:end] else None
     if text[index : index + 1] != ":":
         return None
-    line = text[text.rfind("\n", 0, index) + 1 : index]
-    key = _LAST_KEY.search(line)
-    return index - len(key[0]) if key and len(key[0]) > _MAX_KEY else None
+    start = text.rfind("\n", 0, index) + 1
+    line = text[start:index].rstrip()
+    if line.endswith(("'", '"')):
+        begin = line.rfind(line[-1], 0, -1)
+    else:  # Between brackets the key begins behind the last entry.
+        begin = max(map(line.rfind, ",{[")) + 1 if problem.startswith("did not find") else 0
+    key = line[begin:].lstrip("- ")
+    return start + len(line) - len(key) if len(key) > _MAX_KEY and ": " not in key else None
 
 
 def _no_character(text: str, index: int) -> str:

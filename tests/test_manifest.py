@@ -111,6 +111,22 @@ def test_absurd_nesting_is_an_error_at_once(text: str) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{a: " + "b" * 1_000_000 + ", c d: e: f}",
+        "{" + "'b'" * 300_000 + ": c}",
+        "k" * 1_000_000 + ": x\n",
+        "a: &x " + "# note " * 100_000 + "\n  x: y: z\n",
+        "a: 0b" + "_" * 500_000 + "x\n",
+        "a: " + "1,000" * 200_000 + "\n",
+    ],
+)
+def test_long_lines_are_read_quickly(text: str) -> None:
+    with quickly():
+        told(text)
+
+
 def test_nesting_through_aliases_is_nesting() -> None:
     text = HEAD + "x-0: &a0 [" + "[" * 90 + "]" * 90 + "]\n"
     text += "".join(f"x-{i}: &a{i} [{'[' * 90}*a{i - 1}{']' * 90}]\n" for i in range(1, 5))
