@@ -261,7 +261,7 @@ class MeterRules:
                 f"metadata must have at most {MAX_METADATA_KEYS - 1} keys, got {len(found.keys)}:"
                 f" Polar takes {MAX_METADATA_KEYS}, and {MARKER} is one of them"
             )
-            self.shapes.fault(blamed, message)
+            self.shapes.fault(blamed, message, found)
         for key in found.keys:
             text = self.shapes.text(key, "a metadata key")
             if text == MARKER:

@@ -53,9 +53,12 @@ class Shapes:
         self.document = document
         self._faults: dict[tuple[int, str], Diagnostic] = {}
 
-    def fault(self, node: source.Node, message: str) -> None:
-        """Once for a value, however often aliases repeat it; never for what the parser told of."""
-        fault = (id(node), message)
+    def fault(self, node: source.Node, message: str, about: source.Node | None = None) -> None:
+        """Once for a value, however often aliases repeat it; never for what the parser told of.
+
+        `about` is the value when it is not what is shown.
+        """
+        fault = (id(about or node), message)
         if node.blamed or fault in self._faults:
             return
         self._faults[fault] = self.document.diagnose(node, message)
@@ -89,7 +92,7 @@ class Shapes:
             self.fault(key, f"unknown key `{clip(name)}`: {hint}")
         for name in required:
             if name not in node.entries and name not in meant and not node.blamed:
-                self.fault(blamed, f"`{name}` is missing{_HOW.get(name, '')}")
+                self.fault(blamed, f"`{name}` is missing{_HOW.get(name, '')}", node)
 
     def map(self, node: source.Node, what: str, example: str) -> source.Map | None:
         if isinstance(node, source.Map):

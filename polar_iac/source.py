@@ -177,6 +177,12 @@ class Document:
         self.problems.append(problem)
         return problem
 
+    def is_told_before(self, index: int) -> bool:
+        """Whether a problem ends right before a character: then it is why that one does not fit."""
+        end = len(self.text[:index].rstrip())
+        place = self.span(max(end - 1, 0), end)
+        return any((p.span.line, p.span.end_column) == (place.line, place.end_column) for p in self.problems)
+
     def diagnose(self, node: Node, message: str) -> Diagnostic:
         return self.diagnose_span(self.span_of(node), message)
 
@@ -217,7 +223,9 @@ def parse(data: bytes | str, file: str) -> Document:
     try:
         _Builder(document, CParser(document.text.encode()).get_event).build()
     except MarkedYAMLError as error:
-        document.problem(*explain(error, document.text))
+        index, message = explain(error, document.text)
+        if not document.is_told_before(index):
+            document.problem(index, message)
     except YAMLError as error:
         start = unprintable(document.text)
         if start is None:
@@ -355,7 +363,7 @@ class _Builder:
             return scalar
         if event.anchor:
             hint = f"`&{clip(event.anchor)}` is an anchor without a value; if it is text, put it in quotes"
-        elif _COMMENT.match(self.document.text, scalar.end):
+        elif _COMMENT.match(self.document.text, key.end):
             hint = "what follows # is a comment; put the text in quotes"
         else:
             scalar.start, scalar.end = key.start, key.end
@@ -398,7 +406,9 @@ class _Builder:
             few = len(self.document.problems) < _MAX_GUESSES
             latest = [other for other in islice(reversed(self.anchors), 100) if len(other) <= 100]
             meant = nearest(name, latest) if few else None
-            hint = f": did you mean *{meant}?" if meant else ": define it above with &" + clip(name)
+            hint = (
+                f": did you mean *{meant}?" if meant else f": define it above with &{clip(name)}, or quote it"
+            )
             self.problem(start, f"there is no anchor &{clip(name)}{hint}", end)
             return Unread("", False, start, end), 1
         node, size = self.anchors[name]
@@ -490,7 +500,7 @@ _CORE = "tag:yaml.org,2002:"
 _TYPES = {f"{_CORE}int": int, f"{_CORE}float": float, f"{_CORE}bool": bool, f"{_CORE}null": type(None)}
 _BREAK = "\\n\\r\\x85\\u2028\\u2029"
 _PROPERTIES = re.compile(rf"(?:[&!][^\s,\[\]{{}}]*\s+(?:#[^{_BREAK}]*[{_BREAK}]\s*)*)+")
-_COMMENT = re.compile(r"[ \t]+#")
+_COMMENT = re.compile(r"\s*:[ \t]+#")
 _MAX_GUESSES = 20
 _TEMPLATE = "`{{` begins two maps in YAML, no template: put the text in quotes"
 _TOO_DEEP = f"this is nested more than {MAX_DEPTH} levels deep"
