@@ -154,7 +154,7 @@ def _meant_key(name: str, known: Sequence[str]) -> str | None:
         near = [k for k in known if k.startswith(name) or k.endswith(f"_{name}") or name.startswith(k)]
         if len(near) == 1:
             return near[0]
-    return nearest(name, known)
+    return nearest(name, tuple(known))
 
 
 def _meant_choice(text: str, choices: Sequence[str]) -> str | None:
@@ -163,7 +163,7 @@ def _meant_choice(text: str, choices: Sequence[str]) -> str | None:
     said = lower if lower in choices else _SAID_AS.get(lower)
     if said in choices:
         return said
-    guess = nearest(text, choices, 0.8) if len(text) >= 4 else None
+    guess = nearest(text, tuple(choices), 0.8) if len(text) >= 4 else None
     return guess if guess and len(guess) >= 4 and guess[0] == lower[0] else None
 
 

@@ -404,8 +404,8 @@ class _Builder:
         if name not in self.anchors:
             # Among few and not for each: a file may have many thousands of both.
             few = len(self.document.problems) < _MAX_GUESSES
-            latest = [other for other in islice(reversed(self.anchors), 100) if len(other) <= 100]
-            meant = nearest(name, latest) if few else None
+            latest = (other for other in islice(reversed(self.anchors), 100) if len(other) <= 100)
+            meant = nearest(name, tuple(latest)) if few else None
             hint = (
                 f": did you mean *{meant}?" if meant else f": define it above with &{clip(name)}, or quote it"
             )

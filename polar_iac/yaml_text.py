@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 MAX_BYTES = 32 * 1024 * 1024
@@ -117,8 +118,9 @@ def clip(text: str, width: int = 40) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
 
 
-def nearest(word: str, known: Sequence[str], likeness: float = 0.6) -> str | None:
-    """The known word that was probably meant."""
+@lru_cache(maxsize=1_000)
+def nearest(word: str, known: tuple[str, ...], likeness: float = 0.6) -> str | None:
+    """The known word that was probably meant. Remembered: aliases ask the same many thousand times."""
     from difflib import get_close_matches  # Only for what is wrong.
 
     return next(iter(get_close_matches(word[:100].lower(), known, 1, likeness)), None)

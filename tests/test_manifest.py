@@ -211,6 +211,15 @@ def test_a_fault_that_aliases_repeat_hides_no_other() -> None:
     ]
 
 
+def test_a_fault_that_aliases_repeat_is_told_quickly() -> None:
+    text = HEAD + "x-bad: &bad {propertyy: a, operator: equl, valuee: 1.5}\n"
+    text += "x-filter: &filter {conjunction: and, clauses: [" + "*bad, " * 4_000 + "]}\nmeters:\n"
+    meter = "name: Same, filter: *filter, aggregation: {func: count}"
+    text += "".join(f"  m{i}: {{{meter}}}\n" for i in range(10))
+    with quickly():
+        assert told(text).count("\n") == 3
+
+
 def test_an_empty_label_is_a_label() -> None:
     """Polar takes it."""
     found = load(f"{HEAD}meters: {{calls: {{{BODY}, unit: custom, custom_label: ''}}}}\n")
