@@ -562,7 +562,7 @@ class TestWherePolarBreaks:
         headers = {"authorization": "Bearer polar_oat_x"}
         with httpx.Client(transport=transport, base_url="http://polar.test/v1", headers=headers) as polar:
             assert is_broken(polar.get("/meters/"))
-        assert "ZeroDivisionError" in errors.getvalue()
+        assert errors.getvalue() == "the local Polar failed: ZeroDivisionError('division by zero')\n"
 
     @pytest.mark.parametrize(
         ("fields", "loc"),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 import threading
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ from polar_iac.local.store import Store
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_VERSION = "2026-04"
 VERSIONS = {DEFAULT_VERSION, "2026-10"}
@@ -219,8 +221,9 @@ class LocalPolar:
                 answer = self._versioned(request)
         except ServerError:
             return _BROKEN
-        except Exception:  # noqa: BLE001  What Polar does with all that nobody thought of.
-            traceback.print_exc(file=request.environ["wsgi.errors"])
+        except Exception as error:  # noqa: BLE001  What Polar does with all that nobody thought of.
+            print(f"the local Polar failed: {error!r}", file=request.environ["wsgi.errors"])
+            _log.info("%s %s", request.method, request.path, exc_info=True)
             return _BROKEN
         if version not in VERSIONS:
             return answer
