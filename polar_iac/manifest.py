@@ -142,7 +142,8 @@ def _organizations(shapes: Shapes, node: source.Node) -> dict[str, str]:
         settings = shapes.map(environments.entries[key.text], "an environment", "{organization_id: …}")
         if settings is None:
             continue
-        shapes.keys(settings, ("organization_id",), ("organization_id",), key)
+        place = environments.place(key.text)
+        shapes.keys(settings, ("organization_id",), ("organization_id",), place)
         if "organization_id" in settings.entries:
             value = settings.entries["organization_id"]
             text = shapes.text(value, "organization_id")
@@ -160,9 +161,10 @@ def _meters(shapes: Shapes, node: source.Node, project: str) -> dict[str, Desire
     meters = shapes.map(node, "meters", "api-calls: {name: …, filter: …, aggregation: …}")
     if meters is None:
         return found
-    for key in meters.keys:
+    # Those that come twice are read as well: what is wrong in them is told now, and not after that.
+    for key, entry in [*((key, meters.entries[key.text]) for key in meters.keys), *meters.repeated]:
         shapes.slug(key, "a meter's key")
-        value = shapes.map(meters.entries[key.text], "a meter", "{name: …, filter: …, aggregation: …}")
+        value = shapes.map(entry, "a meter", "{name: …, filter: …, aggregation: …}")
         if value is not None:
             spec, ignored = MeterRules(shapes, key, project).read(value)
             span = shapes.document.span_of(key)
