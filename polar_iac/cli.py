@@ -399,7 +399,7 @@ def _read(
         if key in renamed:
             raise click.UsageError(f"--target {key}: this key was moved to {renamed[key]}: name that one")
         if key not in known:
-            guess = nearest(key, sorted(known))
+            guess = nearest(key, tuple(sorted(known)))
             hint = f": did you mean {guess}?" if guess else ""
             raise click.UsageError(
                 f"--target {key}: neither the manifest nor the lockfile has this key{hint}"

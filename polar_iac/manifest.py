@@ -19,11 +19,12 @@ from polar_iac.errors import Diagnostic, PolarIacError, SourceSpan
 from polar_iac.meter import FUNCS, UNIT_FIELDS, MeterSpec
 from polar_iac.meter_rules import CLAUSE_KEYS, FILTER_KEYS, MeterRules
 from polar_iac.shapes import Shapes, got
-from polar_iac.yaml_text import MAX_BYTES, clip
+from polar_iac.yaml_text import MAX_BYTES, clip, resolve
 
 ENVIRONMENTS = ("production", "sandbox", "local")
 
 _TOP = ("version", "project", "environments", "moved", "meters", "x-…")
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*(?: [A-Za-z0-9_.-]+)*")
 _UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -181,7 +182,14 @@ def block(key: str, spec: MeterSpec) -> str:
     declared |= {name: v for name in UNIT_FIELDS if (v := getattr(spec, name)) not in (None, "scalar")}
     declared |= {"filter": spec.filter.wire(), "aggregation": spec.aggregation.wire()}
     declared |= {"metadata": dict(spec.metadata)} if spec.metadata else {}
+
+    def quoted(representer: Any, text: str) -> Any:
+        """In quotes but for plain words: parsers differ on the rest."""
+        plain = _PLAIN.fullmatch(text) and resolve(text) == text
+        return representer.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else "'")
+
     yaml = YAML(typ="safe", pure=True)
+    yaml.representer.add_representer(str, quoted)
     yaml.default_flow_style = None
     yaml.width = 100
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from polar_iac import manifest
-from polar_iac.meter import Record, record_of
+from polar_iac.meter import MeterSpec, Record, record_of
 from polar_iac.plan import Change, Plan
 from polar_iac.render.text import refusal_text
+from tests import strategies
 from tests.build import ORGANIZATION, desired, identifier, live, meter, plan, record
 
 ARCHIVED = "2026-03-01T00:00:00.000000Z"
@@ -614,3 +617,21 @@ def test_a_meter_without_an_owner_can_be_taken_over() -> None:
     found = plan(desired({"calls": meter()}), {}, [live(1, None)])
     (fact,) = only(found).evidence
     assert 'polar_iac: "acme/calls"' in fact.text
+
+
+@given(block=strategies.specs(), archived=st.booleans())
+@settings(deadline=None)
+def test_a_block_that_is_printed_declares_that_meter(block: dict[str, Any], archived: bool) -> None:
+    declared = MeterSpec.from_json(block | {"archived": archived})
+    text = f"version: 1\nproject: acme\nmeters:\n{manifest.block('calls', declared)}"
+    assert manifest.load(text.encode(), "meters.yaml").meters["calls"].spec == declared
+
+
+@pytest.mark.parametrize(
+    "text", [".2e05124", "010", "1_000", "2026-01-01", "~", "yes", "null", "0x10", "a: b", "- a"]
+)
+def test_texts_that_look_like_something_else_stay_texts(text: str) -> None:
+    declared = MeterSpec.from_json(meter(metadata={"a": text}))
+    block = manifest.block("calls", declared)
+    loaded = manifest.load(f"version: 1\nproject: acme\nmeters:\n{block}".encode(), "meters.yaml")
+    assert loaded.meters["calls"].spec == declared
