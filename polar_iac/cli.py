@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from polar_iac import options
+from polar_iac import ENVIRONMENTS, options
+from polar_iac.errors import ExitCode
 
 if TYPE_CHECKING:
     from polar_iac.lockfile import Lockfile
@@ -37,7 +38,7 @@ def validate(common: options.Options) -> int:
 
     found = manifest.read(common.file)
     click.echo(f"{common.file}: {_count(len(found.meters), 'meter')} fine.")
-    return 0
+    return ExitCode.OK
 
 
 def _count(count: int, noun: str) -> str:
@@ -50,7 +51,7 @@ def _count(count: int, noun: str) -> str:
     "-e",
     "--env",
     "environments",
-    type=click.Choice(options.ENVIRONMENTS),
+    type=click.Choice(ENVIRONMENTS),
     envvar="POLAR_ENVIRONMENT",
     multiple=True,
     help="Which Polar (repeatable; also POLAR_ENVIRONMENT); never chosen for you.",
@@ -117,7 +118,8 @@ def plan(
     for found in plans:
         if found.refusal:
             common.say("An apply of this would be refused: " + refusal_text(found))
-    return 2 if detailed_exitcode and any(found.changes for found in plans) else 0
+    differs = detailed_exitcode and any(found.changes for found in plans)
+    return ExitCode.CHANGES if differs else ExitCode.OK
 
 
 @cli.add_command
@@ -131,7 +133,7 @@ def show(common: options.Options, files: tuple[Path, ...], format_: str, reports
     plans = [read_plan(path) for path in files]
     source = next((c.source.file for p in plans for c in p.changes if c.source), str(common.file))
     _publish(plans, format_, reports, source)
-    return 0
+    return ExitCode.OK
 
 
 def _publish(plans: Sequence[Plan], format_: str, reports: Sequence[str], manifest_file: str) -> None:
@@ -325,8 +327,9 @@ def apply(
         click.echo(publish() + failures, err=True, nl=False)
     if stop.reason is not None:
         common.say(f"stopped: {stop.reason}. The next apply goes on from here.")
-        return terminal.STOPPED.get(stop.reason, 1)
-    return 0 if all(isinstance(event, Done) for event in events) else 1
+        return terminal.STOPPED.get(stop.reason, ExitCode.ERROR)
+    done = all(isinstance(event, Done) for event in events)
+    return ExitCode.OK if done else ExitCode.ERROR
 
 
 def _permit(found: Plan, reviewed: Plan | None, digest: str | None, max_changes: int | None) -> None:
@@ -376,7 +379,7 @@ def serve(common: options.Options, port: int) -> int:
             threading.Event().wait()
     finally:
         server.close()
-    return 0
+    return ExitCode.OK
 
 
 def _read(
@@ -422,12 +425,12 @@ def main() -> None:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        code = 1
+        code = ExitCode.ERROR
     except click.Abort:
         click.echo("Aborted; nothing was changed.", err=True)
-        code = 1
+        code = ExitCode.ERROR
     except KeyboardInterrupt:
-        code = 130
+        code = ExitCode.INTERRUPTED
     except _TerminatedError:
-        code = 143
+        code = ExitCode.TERMINATED
     sys.exit(code)

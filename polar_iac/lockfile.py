@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError, SourceSpan
-from polar_iac.meter import MeterSpec, Record
+from polar_iac.meter import UUID, MeterSpec, Record
 
 VERSION = 1
 STATE_DIRECTORY = ".polar-iac"
 _CONFLICT = re.compile(r"^(<{7}|={7}|>{7}|\|{7})(\s|$)", re.MULTILINE)
 _SURROGATE = re.compile(r"\\u[dD][89abABcdefCDEF]")
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -262,7 +261,7 @@ def _lockfile(data: Any, environment: str, project: str) -> Lockfile:
             "project",
         )
     organization = data.pop("organization_id", None)
-    if organization is not None and not (isinstance(organization, str) and _UUID.fullmatch(organization)):
+    if organization is not None and not (isinstance(organization, str) and UUID.fullmatch(organization)):
         raise _FaultError("organization_id is no UUID; restore it from git", "organization_id")
     meters = data.pop("meters", None)
     if not isinstance(meters, dict):
@@ -285,7 +284,7 @@ def _record(key: str, value: Any) -> Record:
     if not isinstance(value, dict):
         raise _FaultError(f"the entry of `{key}` is no object; restore it from git", "meters", key)
     meter_id, spec, frozen = value.pop("id", None), value.pop("spec", None), value.pop("frozen", False)
-    if not (isinstance(meter_id, str) and _UUID.fullmatch(meter_id)):
+    if not (isinstance(meter_id, str) and UUID.fullmatch(meter_id)):
         raise _FaultError(f"`{key}` has no id: a UUID; restore it from git", "meters", key, "id")
     if not isinstance(frozen, bool):
         raise _FaultError(f"`frozen` of `{key}` is neither true nor false", "meters", key, "frozen")

@@ -14,14 +14,12 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from polar_iac import source
+from polar_iac import ENVIRONMENTS, source
 from polar_iac.errors import Diagnostic, PolarIacError, SourceSpan
 from polar_iac.meter import FUNCS, UNIT_FIELDS, MeterSpec
 from polar_iac.meter_rules import CLAUSE_KEYS, FILTER_KEYS, MeterRules
 from polar_iac.shapes import Shapes, got
 from polar_iac.yaml_text import MAX_BYTES, clip, resolve
-
-ENVIRONMENTS = ("production", "sandbox", "local")
 
 _TOP = ("version", "project", "environments", "moved", "meters", "x-…")
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*(?: [A-Za-z0-9_.-]+)*")

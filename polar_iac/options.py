@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,11 +13,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
+from polar_iac import ENVIRONMENTS
+from polar_iac.errors import ExitCode, PolarIacError
+
 if TYPE_CHECKING:
     from polar_iac.api import PolarClient
     from polar_iac.waiting import Clock
-
-ENVIRONMENTS = ("production", "sandbox", "local")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def command(function: Callable[..., int]) -> click.Command:
             raise
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
-            code = 130
+            code = ExitCode.INTERRUPTED
         except Exception as error:  # noqa: BLE001  no traceback reaches a user
             code = _report(error, debug)
         context.exit(code)
@@ -69,13 +69,14 @@ def command(function: Callable[..., int]) -> click.Command:
 
 def width(stream: TextIO) -> int:
     """Columns for text on a stream: a narrow terminal has fewer than a log."""
+    import shutil
+
     from polar_iac.render import WIDTH
 
     return min(shutil.get_terminal_size().columns, WIDTH) if stream.isatty() else WIDTH
 
 
 def _report(error: Exception, debug: bool) -> int:
-    from polar_iac.errors import PolarIacError
     from polar_iac.reports import plain, told_of
 
     if debug:
@@ -83,7 +84,7 @@ def _report(error: Exception, debug: bool) -> int:
 
         click.echo(plain(traceback.format_exc(), os.environ), err=True)
     click.echo(told_of(error, os.environ, width(sys.stderr)), err=True, nl=False)
-    return int(error.exit_code) if isinstance(error, PolarIacError) else 1
+    return error.exit_code if isinstance(error, PolarIacError) else ExitCode.ERROR
 
 
 _COMMON = (
