@@ -8,6 +8,7 @@ from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx
 import tenacity
@@ -15,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from polar_iac.errors import PolarIacError
 from polar_iac.meter import MARKER, LiveMeter, MeterSpec
-from polar_iac.waiting import Clock, RateGate, SystemClock
+from polar_iac.waiting import Clock, RateGate, StoppedError, SystemClock
 
 API_VERSION = "2026-04"
 BASE_URLS = {"production": "https://api.polar.sh", "sandbox": "https://sandbox-api.polar.sh"}
@@ -23,6 +24,10 @@ ORGANIZATION_TOKEN = "polar_oat_"  # noqa: S105  a prefix, no secret
 PAGE = 100
 """Meters a list request; Polar clamps a larger limit silently (observed)."""
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+_LEAST_WAIT = 0.1
+"""Seconds, where a 429 asks for none."""
 _ATTEMPTS = 6
 _MAX_REDIRECTS = 3
 
@@ -62,8 +67,8 @@ class PolarClient:
     """The meters of one organisation. Safe to share between threads.
 
     `base_url` is without `/v1`. `organization_id` is sent exactly when the token is not an organisation's
-    own, since Polar refuses it from those (observed). GET and PATCH are repeated when no usable answer came;
-    a POST is sent once, and whoever asked decides what a `TransientError` means.
+    own, since Polar refuses it from those (observed). GET and PATCH are repeated when no usable answer came,
+    and `on_retry` is told why; a POST is sent once, and whoever asked decides what a `TransientError` means.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class PolarClient:
         transport: httpx.BaseTransport | None = None,
         clock: Clock | None = None,
         on_wait: Callable[[float], None] = lambda _: None,
+        on_retry: Callable[[str], None] = lambda _: None,
         timeout: float = 30.0,
         retry_wait: float = 0.4,
     ) -> None:
@@ -87,10 +93,12 @@ class PolarClient:
             stop=tenacity.stop_after_attempt(_ATTEMPTS),
             wait=tenacity.wait_random_exponential(multiplier=retry_wait, max=25 * retry_wait),
             sleep=self._clock.sleep,
+            before_sleep=lambda state: on_retry(str(state.outcome and state.outcome.exception())),
             reraise=True,
         )
         self._completing = self._retrying.copy(retry=tenacity.retry_if_exception_type(_IncompleteError))
-        self._origin = _origin(httpx.URL(base_url))
+        address = httpx.URL(base_url)
+        self._origin = _origin(address)
         self._http = httpx.Client(
             base_url=base_url.rstrip("/") + "/v1",
             headers={
@@ -102,7 +110,9 @@ class PolarClient:
             transport=transport,
             # Plain http has no certificate to check, and reading those to trust takes a while. Nothing
             # follows a redirect from it to https: that is another origin.
-            verify=base_url.startswith("https:"),
+            verify=address.scheme != "http",
+            # What stays on this machine needs no proxy, and a proxy is not to see a token in plain text.
+            trust_env=address.scheme != "http" or address.host not in LOOPBACK,
             timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
             follow_redirects=True,
             max_redirects=_MAX_REDIRECTS,
@@ -130,15 +140,46 @@ class PolarClient:
 
     def get_meter(self, meter_id: str) -> LiveMeter:
         """Raises NotFoundError when Polar does not know the id."""
-        return self._retrying(lambda: _meter(self._send("GET", f"/meters/{meter_id}")))
+        return self._retrying(lambda: self._meter_of("GET", meter_id))
 
     def create_meter(self, body: Mapping[str, Any]) -> LiveMeter:
-        """Send the POST once. A TransientError leaves open whether the meter was created."""
-        return _meter(self._send("POST", "/meters/", json={**body, **self._organization}))
+        """Send the POST once. A TransientError leaves open whether the meter was created.
+
+        Only a 201 with this meter counts as made by this request: what a proxy answers may be another.
+        """
+        response = self._send("POST", "/meters/", json={**body, **self._organization})
+        meter = _meter(_json(response))
+        wanted = body.get("metadata", {}).get(MARKER)
+        if response.status_code != httpx.codes.CREATED or meter.marker not in (None, wanted):
+            raise TransientError("the answer to POST /v1/meters/ is not that of the meter that was sent")
+        return meter
 
     def update_meter(self, meter_id: str, body: Mapping[str, Any]) -> LiveMeter:
-        """Send a PATCH with exactly `body`; sending it again changes nothing more, so it may be repeated."""
-        return self._retrying(lambda: _meter(self._send("PATCH", f"/meters/{meter_id}", json=body)))
+        """Send a PATCH with exactly `body`; sending it again changes nothing more, so it may be repeated.
+
+        Raises StoppedError only when it was never sent.
+        """
+        lost: list[TransientError] = []
+
+        def attempt() -> LiveMeter:
+            try:
+                return self._meter_of("PATCH", meter_id, json=body)
+            except TransientError as error:
+                lost.append(error)
+                raise
+
+        try:
+            return self._retrying(attempt)
+        except StoppedError as error:
+            if lost:
+                raise lost[-1] from error
+            raise
+
+    def _meter_of(self, method: str, meter_id: str, **content: Any) -> LiveMeter:
+        meter = _meter(_json(self._send(method, f"/meters/{meter_id}", **content)))
+        if meter.id != meter_id:
+            raise TransientError(f"the answer to {method} /v1/meters/{meter_id} is another meter's")
+        return meter
 
     def _list(self, query: Sequence[tuple[str, str]], on_page: OnPage) -> list[LiveMeter]:
         """All pages; read again when one of them took another's place, since a meter that is overlooked would
@@ -151,7 +192,9 @@ class PolarClient:
         while page <= last:
             paging = [("sorting", "created_at"), ("limit", str(PAGE)), ("page", str(page))]
             params = [*paging, *query, *self._organization.items()]
-            answer = self._retrying(lambda params=params: _page(self._send("GET", "/meters/", params=params)))
+            answer = self._retrying(
+                lambda params=params: _page(_json(self._send("GET", "/meters/", params=params)))
+            )
             last = answer.pagination.max_page if answer.items else 0
             for item in answer.items:
                 meter = _meter(item)
@@ -162,9 +205,13 @@ class PolarClient:
             raise _IncompleteError("Polar's list of meters repeats some and lacks others")
         return list(found.values())
 
-    def _send(self, method: str, path: str, **content: Any) -> Any:
-        """One request, repeated only while Polar limits the rate: the parsed JSON of a 2xx answer."""
+    def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
+        """One request, repeated only while Polar limits the rate: a 2xx answer.
+
+        Nothing is sent once the run is to end: StoppedError.
+        """
         while True:
+            self._clock.sleep(0)
             ticket = self._gate.enter()
             try:
                 response = self._http.request(method, path, **content)
@@ -180,12 +227,7 @@ class PolarClient:
             self._gate.passed(ticket)
             if not response.is_success:
                 raise _error(response)
-            try:
-                return response.json()
-            except (ValueError, RecursionError) as error:
-                raise TransientError(
-                    f"{method} {path}: Polar's answer is no JSON: cut short, or not Polar's"
-                ) from error
+            return response
 
     def _stay_home(self, request: httpx.Request) -> None:
         """Refuse to carry the token, or a meter, to where it was not sent to."""
@@ -198,6 +240,14 @@ class PolarClient:
 
 def _origin(url: httpx.URL) -> str:
     return f"{url.scheme}://{url.netloc.decode('ascii')}"
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except (ValueError, RecursionError) as error:
+        request = f"{response.request.method} {response.request.url.path}"
+        raise TransientError(f"{request}: Polar's answer is no JSON: cut short, or not Polar's") from error
 
 
 class _Pagination(BaseModel):
@@ -213,8 +263,8 @@ class _Page(BaseModel):
 class _Identity(BaseModel):
     """What a meter's answer must hold besides its spec; fields that this version does not know may come."""
 
-    id: str
-    organization_id: str
+    id: UUID
+    organization_id: UUID
     created_at: AwareDatetime
     archived_at: AwareDatetime | None = None
 
@@ -232,16 +282,16 @@ def _meter(answer: Any) -> LiveMeter:
         spec = MeterSpec.from_json(answer)
         marker = answer.get("metadata", {}).get(MARKER)
         _ = spec.fingerprint  # wrong types inside show here
-    except (ValidationError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        return LiveMeter(
+            id=str(identity.id),
+            organization_id=str(identity.organization_id),
+            created_at=_instant(identity.created_at),
+            archived_at=None if identity.archived_at is None else _instant(identity.archived_at),
+            marker=None if marker is None else str(marker),
+            spec=spec,
+        )
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError, OverflowError) as error:
         raise TransientError("Polar's answer is no meter: cut short, or not Polar's") from error
-    return LiveMeter(
-        id=identity.id,
-        organization_id=identity.organization_id,
-        created_at=_instant(identity.created_at),
-        archived_at=None if identity.archived_at is None else _instant(identity.archived_at),
-        marker=None if marker is None else str(marker),
-        spec=spec,
-    )
 
 
 def _instant(moment: datetime) -> str:
@@ -249,10 +299,10 @@ def _instant(moment: datetime) -> str:
 
 
 def _retry_after(response: httpx.Response) -> float:
-    """Seconds, from either form of the header; Polar's own window when there is none."""
+    """Seconds, from either form of the header; Polar's own window when there is none. Never none at all."""
     text = response.headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
-        return min(float(text), 3600.0)
+        return min(max(float(text), _LEAST_WAIT), 3600.0)
     try:
         at = parsedate_to_datetime(text)
     except (ValueError, TypeError):
@@ -263,10 +313,12 @@ def _retry_after(response: httpx.Response) -> float:
 
 def _no_answer(error: httpx.TransportError, base_url: httpx.URL) -> ApiError:
     cause = str(error).lower()
-    host = base_url.host
+    host = base_url.netloc.decode("ascii")
     if isinstance(error, httpx.TimeoutException):
         return TransientError(f"{host} did not answer in time")
-    if "certificate" in cause or "ssl" in cause or "tls" in cause:
+    # Before there is a connection nothing was sent; what breaks later leaves open what was done.
+    untrusted = any(sign in cause for sign in ("certificate", "wrong_version"))
+    if untrusted and isinstance(error, httpx.ConnectError):
         return ApiError(f"no trusted TLS connection to {host}: {error}")
     if isinstance(error, httpx.UnsupportedProtocol):
         return ApiError(f"{host} cannot be asked: {error}")
@@ -289,7 +341,7 @@ def _error(response: httpx.Response) -> ApiError:
     if status == httpx.codes.FORBIDDEN:
         return ApiError(f"the token may not do this: it lacks the scope {_scope(response)}", status=status)
     if status == httpx.codes.NOT_FOUND:
-        if "polar-version" not in response.headers:
+        if "polar-version" not in response.headers or b"ResourceNotFound" not in response.content:
             return ApiError(
                 f"{request}: not found, and the answer does not look like Polar {API_VERSION}: "
                 "check POLAR_BASE_URL",
@@ -337,10 +389,16 @@ def check_base_url(url: str, *, allow_http: bool = False) -> str:
 
     Raises PolarIacError otherwise.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-        raise PolarIacError("POLAR_BASE_URL is no address like https://api.polar.sh")
-    if parts.scheme == "http" and not allow_http and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+    nonsense = PolarIacError("POLAR_BASE_URL is no address like https://api.polar.sh")
+    try:
+        parts = urlsplit(url)
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL):
+        raise nonsense from None
+    more = "@" in parts.netloc or parts.query or parts.fragment
+    if parts.scheme not in ("http", "https") or not parts.hostname or more:
+        raise nonsense
+    if parts.scheme == "http" and not allow_http and parts.hostname not in LOOPBACK:
         raise PolarIacError(
             f"POLAR_BASE_URL would send the token unencrypted to {parts.hostname}: use https, or --allow-http"
         )

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from polar_iac import options
+from polar_iac import ENVIRONMENTS, options
+from polar_iac.errors import ExitCode
 
 if TYPE_CHECKING:
     from polar_iac.lockfile import Lockfile
@@ -37,7 +38,7 @@ def validate(common: options.Options) -> int:
 
     found = manifest.read(common.file)
     click.echo(f"{common.file}: {_count(len(found.meters), 'meter')} fine.")
-    return 0
+    return ExitCode.OK
 
 
 def _count(count: int, noun: str) -> str:
@@ -50,7 +51,7 @@ def _count(count: int, noun: str) -> str:
     "-e",
     "--env",
     "environments",
-    type=click.Choice(options.ENVIRONMENTS),
+    type=click.Choice(ENVIRONMENTS),
     envvar="POLAR_ENVIRONMENT",
     multiple=True,
     help="Which Polar (repeatable; also POLAR_ENVIRONMENT); never chosen for you.",
@@ -110,12 +111,15 @@ def plan(
         )
         plans.append(found)
         if out:
-            write(Path(out.replace("{env}", found.environment)), plan_json(found))
+            file = Path(out.replace("{env}", found.environment))
+            write(file, plan_json(found))
+            common.say(f"Saved as {file}: `polar-iac apply {file}` does exactly this, or nothing.")
     _publish(plans, format_, reports, str(common.file))
     for found in plans:
         if found.refusal:
             common.say("An apply of this would be refused: " + refusal_text(found))
-    return 2 if detailed_exitcode and any(found.changes for found in plans) else 0
+    differs = detailed_exitcode and any(found.changes for found in plans)
+    return ExitCode.CHANGES if differs else ExitCode.OK
 
 
 @cli.add_command
@@ -129,7 +133,7 @@ def show(common: options.Options, files: tuple[Path, ...], format_: str, reports
     plans = [read_plan(path) for path in files]
     source = next((c.source.file for p in plans for c in p.changes if c.source), str(common.file))
     _publish(plans, format_, reports, source)
-    return 0
+    return ExitCode.OK
 
 
 def _publish(plans: Sequence[Plan], format_: str, reports: Sequence[str], manifest_file: str) -> None:
@@ -137,7 +141,8 @@ def _publish(plans: Sequence[Plan], format_: str, reports: Sequence[str], manife
     from polar_iac.terminal import print_result
 
     publishing.write_reports(reports, plans, manifest_file, os.environ)
-    print_result(publishing.rendered(plans, format_, manifest_file, os.environ))
+    width = options.width(sys.stdout)
+    print_result(publishing.rendered(plans, format_, manifest_file, os.environ, width))
     if publishing.on_github(os.environ):
         click.echo(publishing.publish_on_github(plans, manifest_file, os.environ), err=True, nl=False)
 
@@ -166,7 +171,9 @@ def _live(
     clock = SystemClock()
     with (
         Progress("reading", common.quiet) as progress,
-        connection.open(recorded.environment, organization, path, clock, progress.wait) as client,
+        connection.open(
+            recorded.environment, organization, path, clock, progress.wait, progress.retry
+        ) as client,
     ):
         awaited = [record.id for record in records.values()]
         confirm = functools.partial(
@@ -221,10 +228,10 @@ def apply(
     from polar_iac import lockfile, terminal
     from polar_iac.executor import execute
     from polar_iac.journal import Journal, path_for
-    from polar_iac.plan import Done
+    from polar_iac.plan import Done, Left
     from polar_iac.planner import make_plan
     from polar_iac.recovery import observe
-    from polar_iac.render.text import event_text, plan_text, result_text
+    from polar_iac.render.text import event_text, left_text, plan_text, result_text
     from polar_iac.reports import on_github, publish_results, read_plan
     from polar_iac.waiting import Stop, SystemClock
 
@@ -253,7 +260,7 @@ def apply(
         manifest, path, recorded = _read(common, environment, lockfile_path, asked)
         organization = environments.pinned_organization(manifest, recorded)
         client = stack.enter_context(
-            connection.open(recorded.environment, organization, path, clock, progress.wait)
+            connection.open(recorded.environment, organization, path, clock, progress.wait, progress.retry)
         )
         journal = stack.enter_context(Journal(path_for(path), recorded))
         declared = {key: meter.spec for key, meter in manifest.meters.items()}
@@ -281,11 +288,13 @@ def apply(
             allow_archive=allow_archive,
         )
         for event in events:
-            terminal.print_result(event_text(event))
-        terminal.print_result(plan_text(found, str(common.file)))
+            if not isinstance(event, Left):
+                terminal.print_result(event_text(event))
+        terminal.print_result(plan_text(found, str(common.file), options.width(sys.stdout)))
         _permit(found, reviewed, digest, max_changes)
-        if not auto_approve and any(change.action != "blocked" for change in found.changes):
-            terminal.confirm(recorded.environment)
+        wanted = sum(change.action != "blocked" for change in found.changes)
+        if wanted and not auto_approve:
+            terminal.confirm(recorded.environment, wanted)
         if organization and journal.organization_id != organization:
             journal.learn_organization(organization)
         progress.expect(len({c.key for c in found.changes} | {b.key for b in found.bookkeeping}))
@@ -303,16 +312,20 @@ def apply(
                 clock=clock,
             ):
                 events.append(event)
-                progress.print(event_text(event))
+                if not isinstance(event, Left):
+                    progress.print(event_text(event))
             journal.finish(path)
+    if left := [event for event in events if isinstance(event, Left)]:
+        terminal.print_result(left_text(left))
     if events:
         terminal.print_result(result_text(events) + "\n")
     if on_github(os.environ):
         click.echo(publish_results(found, events, os.environ), err=True, nl=False)
     if stop.reason is not None:
         common.say(f"stopped: {stop.reason}. The next apply goes on from here.")
-        return terminal.STOPPED.get(stop.reason, 1)
-    return 0 if all(isinstance(event, Done) for event in events) else 1
+        return terminal.STOPPED.get(stop.reason, ExitCode.ERROR)
+    done = all(isinstance(event, Done) for event in events)
+    return ExitCode.OK if done else ExitCode.ERROR
 
 
 def _permit(found: Plan, reviewed: Plan | None, digest: str | None, max_changes: int | None) -> None:
@@ -321,7 +334,7 @@ def _permit(found: Plan, reviewed: Plan | None, digest: str | None, max_changes:
     from polar_iac.plan import differences
     from polar_iac.render.text import refusal_text, stale_text
 
-    stale = "the plan is stale, and nothing was done. Plan and review again:\n"
+    stale = "the plan is stale, and nothing of it was done. Plan and review again:\n"
     if reviewed and found.digest != reviewed.digest:
         raise StalePlanError(stale + stale_text(differences(reviewed, found)))
     if digest and not found.digest.startswith(digest):
@@ -330,9 +343,10 @@ def _permit(found: Plan, reviewed: Plan | None, digest: str | None, max_changes:
         raise RefusedError(refusal_text(found))
     wanted = sum(change.action != "blocked" for change in found.changes)
     if max_changes is not None and wanted > max_changes:
+        has = "1 change" if wanted == 1 else f"{wanted} changes"
         raise RefusedError(
-            f"the plan has {wanted} changes, and --max-changes allows {max_changes}: "
-            f"permit them with --max-changes {wanted}"
+            f"the plan has {has}, and --max-changes allows {max_changes}: "
+            f"permit it with --max-changes {wanted}"
         )
 
 
@@ -355,13 +369,13 @@ def serve(common: options.Options, port: int) -> int:
             click.echo(f"Polar, embedded, on {base_url} (Ctrl-C stops it). For example:")
             click.echo(
                 f"  POLAR_BASE_URL={base_url} POLAR_ACCESS_TOKEN={environments.LOCAL_TOKEN} "
-                "polar-iac plan -e sandbox"
+                "polar-iac plan -e sandbox --lockfile trial.lock.json"
             )
             sys.stdout.flush()
             threading.Event().wait()
     finally:
         server.close()
-    return 0
+    return ExitCode.OK
 
 
 def _read(
@@ -369,6 +383,7 @@ def _read(
 ) -> tuple[Manifest, Path, Lockfile]:
     """The manifest, the lockfile's path and the lockfile of the environment that is meant."""
     from polar_iac import lockfile, manifest
+    from polar_iac.yaml_text import nearest
 
     if environment is None:
         raise click.UsageError(
@@ -377,9 +392,17 @@ def _read(
     desired = manifest.read(common.file)
     path = lockfile_path or lockfile.default_path(common.file, environment)
     recorded = lockfile.read(path, environment, desired.project)
+    known = desired.meters.keys() | recorded.meters.keys()
+    renamed = {move.source: move.target for move in desired.moved}
     for key in targets:
-        if key not in desired.meters and key not in recorded.meters:
-            raise click.UsageError(f"--target {key}: neither the manifest nor the lockfile has this key")
+        if key in renamed:
+            raise click.UsageError(f"--target {key}: this key was moved to {renamed[key]}: name that one")
+        if key not in known:
+            guess = nearest(key, tuple(sorted(known)))
+            hint = f": did you mean {guess}?" if guess else ""
+            raise click.UsageError(
+                f"--target {key}: neither the manifest nor the lockfile has this key{hint}"
+            )
     return desired, path, recorded
 
 
@@ -398,12 +421,12 @@ def main() -> None:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        code = 1
+        code = ExitCode.ERROR
     except click.Abort:
         click.echo("Aborted; nothing was changed.", err=True)
-        code = 1
+        code = ExitCode.ERROR
     except KeyboardInterrupt:
-        code = 130
+        code = ExitCode.INTERRUPTED
     except _TerminatedError:
-        code = 143
+        code = ExitCode.TERMINATED
     sys.exit(code)

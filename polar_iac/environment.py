@@ -41,6 +41,7 @@ def connect(
     *,
     clock: Clock,
     on_wait: Callable[[float], None],
+    on_retry: Callable[[str], None] = lambda _: None,
     timeout: float = 30.0,
     allow_http: bool = False,
 ) -> Iterator[PolarClient]:
@@ -65,7 +66,8 @@ def connect(
     token = _token(environment, variables)
     if not token.startswith(ORGANIZATION_TOKEN) and organization_id is None:
         raise PolarIacError(
-            "a personal token may see several organisations: say which one is meant, in the manifest, with "
+            f"this is no organisation access token ({ORGANIZATION_TOKEN}…). With a personal token, which may "
+            "see several organisations, say in the manifest which one is meant: "
             f"environments: {{{environment}: {{organization_id: …}}}}"
         )
     base_url = _setting("POLAR_BASE_URL", environment, variables) or BASE_URLS[environment]
@@ -75,6 +77,7 @@ def connect(
         organization_id=organization_id,
         clock=clock,
         on_wait=on_wait,
+        on_retry=on_retry,
         timeout=timeout,
     ) as client:
         yield client
@@ -82,11 +85,12 @@ def connect(
 
 def _setting(name: str, environment: str, variables: Mapping[str, str]) -> str | None:
     """A variable's value, the environment's own before the general one; empty means unset."""
-    return variables.get(f"{name}_{environment.upper()}") or variables.get(name) or None
+    found = variables.get(f"{name}_{environment.upper()}") or variables.get(name) or ""
+    return found.strip() or None
 
 
 def _token(environment: str, variables: Mapping[str, str]) -> str:
-    token = (_setting("POLAR_ACCESS_TOKEN", environment, variables) or "").strip()
+    token = _setting("POLAR_ACCESS_TOKEN", environment, variables)
     suffixed = f"POLAR_ACCESS_TOKEN_{environment.upper()}"
     if not token:
         raise PolarIacError(

@@ -26,7 +26,7 @@ from polar_iac.meter import (
     record_of,
 )
 from polar_iac.plan import Bookkeeping, Change, Done, Event, Failed, Left, Plan, Unsure
-from polar_iac.recovery import LOOKUP_TIMEOUT, active_by_marker, list_with, settle_twins
+from polar_iac.recovery import LOOKUP_TIMEOUT, active_by_marker, found_as, list_with, owners, settle_twins
 from polar_iac.waiting import Clock, Stop, StoppedError, SystemClock, look_repeatedly
 
 _HOPELESS = frozenset({401, 403})
@@ -114,6 +114,7 @@ def execute(
         if change.action == "blocked":
             yield Left(change.key, change.action, change.reason or "")
     run = _Run(plan, manifest, client, journal, at_start, stop, lookup_timeout, clock or SystemClock(stop))
+    run.elsewhere = owners(journal.meters)
     jobs = _jobs(plan, manifest, journal)
     for job in jobs:
         if job.only_recorded:
@@ -159,6 +160,8 @@ class _Run:
     failures_in_a_row: int = 0
     posts: int = 0
     witnesses: list[_Witness] = field(default_factory=list)
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """Under which key each id was recorded when the run began."""
     unheard: list[_Job] = field(default_factory=list)
     """Creates that may have been done: the sweep at the end decides what is told of them."""
 
@@ -201,32 +204,26 @@ class _Run:
             else:
                 yield from self._swept(live)
         for job in self.unheard:
-            yield Failed(
-                job.key,
-                job.action,
-                f"Polar was sent this {job.posts} times and never answered, and no meter bears the marker "
-                "yet: apply again, which looks for it first",
-            )
+            sent = "once" if job.posts == 1 else f"{job.posts} times"
+            told = f"Polar was sent this {sent} and never answered, and no meter bears the marker yet"
+            yield Failed(job.key, job.action, f"{told}: apply again, which looks for it first")
 
     def _swept(self, live: Sequence[LiveMeter]) -> Iterator[Event]:
-        by_marker = active_by_marker(live)
+        by_marker = active_by_marker(live, owners(self.journal.meters))
         for job in list(self.unheard):
             if found := by_marker.get(self._marker(job.key)):
                 self.unheard.remove(job)
                 self._check_organization(job, found[0], created=False)
-                yield self.record(job, found[0].id)
+                yield self._found(job, found[0])
         declared = {key: meter.spec for key, meter in self.manifest.meters.items()}
         yield from settle_twins(
             live,
             self.plan.project,
-            self.journal.created,
             self.at_start,
             declared,
             self.client,
             self.journal,
         )
-        if set(self.journal.created) <= {meter.id for meter in live}:
-            self.journal.swept()
 
     def _start(self, job: _Job, pool: ThreadPoolExecutor) -> Future[LiveMeter | None]:
         if job.action != "create" or job.desired is None:
@@ -246,8 +243,11 @@ class _Run:
         try:
             meter = future.result()
         except StoppedError as error:
+            job.posts -= sent  # it was waiting, and never sent
+            if job.posts:
+                return "unheard"  # an earlier one may land yet
             if sent:
-                self.journal.give_up(job.key)  # it was waiting, and never sent
+                self.journal.give_up(job.key)
             return Left(job.key, job.action, str(error))
         except TransientError as error:
             if sent:
@@ -258,7 +258,7 @@ class _Run:
             self._fail(str(error))
             return "unheard" if job.action == "create" else Failed(job.key, job.action, str(error))
         except ApiError as error:
-            if sent:
+            if sent and job.posts == 1:
                 self.journal.give_up(job.key)
             if error.status in _HOPELESS:
                 self.hopeless = f"not tried: {error}"
@@ -272,9 +272,19 @@ class _Run:
         self.failures_in_a_row = 0
         if job.action == "create":
             self._check_organization(job, meter, created=sent)
-        if sent:
+            if not sent:
+                return self._found(job, meter)
             self.witnesses.append(_Witness(job.number, self._marker(job.key), meter.id))
         return self.record(job, meter.id, created=sent)
+
+    def _found(self, job: _Job, meter: LiveMeter) -> Event:
+        """A lookup found what a create may have made: this run's or another's. `record` is for the first."""
+        declared = job.desired.spec if job.desired else None
+        if declared == meter.spec:
+            return self.record(job, meter.id)
+        self.journal.record(job.key, found_as(meter, declared), was=job.was)
+        told = f"another run created {meter.id} under the same marker, declared otherwise: plan again"
+        return Left(job.key, job.action, told)
 
     def _fail(self, told: str) -> None:
         """A change came to no usable answer; after enough of them in a row no other is tried."""
@@ -355,7 +365,7 @@ class _Run:
             later = (w for w in self.witnesses if job.over and w.number > job.lost_at)
             witness = next(later, None)
             meters = self.client.find_by_markers(marker, *([witness.marker] if witness else []))
-            found.extend(active_by_marker(meters).get(marker, ()))
+            found.extend(active_by_marker(meters, self.elsewhere).get(marker, ()))
             return bool(found) or any(witness and m.id == witness.id for m in meters)
 
         look_repeatedly(look, self.patience, self.clock)

@@ -6,6 +6,7 @@ that ends folds it into the lockfile; a run that finds one goes on from it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -36,8 +37,8 @@ class Story:
     ids of 201s since the last sweep, which may yet turn out to be second meters of their markers.
     """
 
-    organization_id: str | None
-    meters: dict[str, Record]
+    organization_id: str | None = None
+    meters: dict[str, Record] = field(default_factory=dict)
     unresolved: dict[str, Intent] = field(default_factory=dict)
     created: dict[str, str] = field(default_factory=dict)
 
@@ -45,6 +46,8 @@ class Story:
         """Take one entry in. Raises ValueError, KeyError, TypeError or AttributeError when it is none."""
         effect, key = entry["effect"], str(entry["key"])
         match effect:
+            case "begin":
+                pass  # which lockfile it was begun from: `read` has looked
             case "organization":
                 self.organization_id = str(entry["id"])
             case "create":
@@ -74,6 +77,33 @@ class Story:
         if entry.get("created"):
             self.created[str(entry["id"])] = key
 
+    def on(self, newer: Lockfile) -> Story:
+        """The story on a lockfile that was written since: pulled from git, say, after other runs.
+
+        What that says of a key, or of a meter, is the newer word. Kept is what it cannot know: meters that
+        only the journal names, creates that were never answered, and that Polar once refused.
+        """
+        meters = dict(newer.meters)
+        taken = {record.id for record in meters.values()}
+        for key, record in self.meters.items():
+            known = meters.get(key)
+            if known is None and record.id not in taken:
+                meters[key] = record
+            elif known is not None and known.id == record.id and record.frozen:
+                meters[key] = replace(known, frozen=True)
+        unresolved = {key: intent for key, intent in self.unresolved.items() if key not in meters}
+        return Story(newer.organization_id or self.organization_id, meters, unresolved, self.created)
+
+    def entries(self, state: Lockfile) -> list[Mapping[str, Any]]:
+        """What a journal begun from the lockfile `state` has to tell, for this story to come of it."""
+        told: list[Mapping[str, Any]] = []
+        if self.organization_id and self.organization_id != state.organization_id:
+            told.append({"effect": "organization", "key": "", "id": self.organization_id})
+        told += [_record(k, r) for k, r in self.meters.items() if r != state.meters.get(k)]
+        told += [_intent(key, intent) for key, intent in self.unresolved.items()]
+        told += [{"effect": "made", "key": key, "id": meter_id} for meter_id, key in self.created.items()]
+        return [_begin(state), *told] if told else []
+
 
 def path_for(lockfile_path: Path) -> Path:
     return lockfile_path.parent / lockfile.STATE_DIRECTORY / f"{lockfile_path.name}.journal"
@@ -82,24 +112,46 @@ def path_for(lockfile_path: Path) -> Path:
 def read(path: Path, state: Lockfile) -> Story:
     """The lockfile's state, and what the journal at `path` tells since; telling it twice changes nothing.
 
-    A last line cut short by a crash never happened. Raises PolarIacError when the file is no journal.
+    A last line cut short by a crash never happened. Raises PolarIacError when the file is no journal, or one
+    of another environment or project.
     """
+    return _read(path, state)[0]
+
+
+def _read(path: Path, state: Lockfile) -> tuple[Story, bool]:
+    """The story, and whether the lockfile is still the one that the journal was begun from."""
     story = Story(state.organization_id, dict(state.meters))
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
-        return story
+        return story, True
     except OSError as error:
         raise PolarIacError(f"{path}: error: cannot read the journal: {error.strerror}") from error
-    for number, line in enumerate(lines[:-1], 1):
+    alone = Story()
+    begun = _begin(state)
+    same = not lines
+    for number, line in enumerate(lines, 1):
         try:
-            story.tell(json.loads(line))
+            entry = json.loads(line)
+            if number == 1 and entry["effect"] == "begin":
+                _check_owner(path, entry, begun)
+                same = entry["lockfile"] == begun["lockfile"]
+            (story if same else alone).tell(entry)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise PolarIacError(
                 f"{path}:{number}:1: error: this line is no journal entry. Delete the file: what it held is "
                 "found again by the ownership markers"
             ) from error
-    return story
+    return (story if same else alone.on(state)), same
+
+
+def _check_owner(path: Path, entry: Mapping[str, Any], begun: Mapping[str, Any]) -> None:
+    for what in ("environment", "project"):
+        if entry[what] != begun[what]:
+            raise PolarIacError(
+                f"{path}: error: this journal is of the {what} {json.dumps(entry[what])}, not of "
+                f"{begun[what]}: apply there first, or choose another file with --lockfile"
+            )
 
 
 class Journal:
@@ -108,7 +160,10 @@ class Journal:
     def __init__(self, path: Path, state: Lockfile) -> None:
         self._path = path
         self._lockfile = state
-        self._story = read(path, state)
+        self._story, same = _read(path, state)
+        if not same:
+            # From here on it goes with the lockfile that is there now.
+            lockfile.write_atomically(path, "".join(map(_line, self._story.entries(state))))
         try:
             # No link is followed: the journal is written where it is meant to be, or not at all.
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
@@ -164,18 +219,8 @@ class Journal:
 
     def record(self, key: str, record: Record, *, was: str | None = None, created: bool = False) -> None:
         """`key` is this meter now. `was` is the key that it replaces; `created`: a 201 told of it."""
-        self._append(
-            {
-                "effect": "record",
-                "key": key,
-                "id": record.id,
-                "spec": record.spec and record.spec.canonical,
-                "frozen": record.frozen,
-                **({"ignored": sorted(record.ignored)} if record.ignored else {}),
-                **({"was": was} if was else {}),
-                **({"created": True} if created else {}),
-            }
-        )
+        more = {**({"was": was} if was else {}), **({"created": True} if created else {})}
+        self._append({**_record(key, record), **more})
 
     def forget(self, key: str) -> None:
         self._append({"effect": "forget", "key": key})
@@ -192,11 +237,7 @@ class Journal:
         state = self.state
         if lockfile.dumps(state) != lockfile.dumps(self._lockfile) or not lockfile_path.exists():
             lockfile.save(lockfile_path, state)
-        unsettled = [_intent(key, intent) for key, intent in self.unresolved.items()]
-        unsettled += [
-            {"effect": "made", "key": key, "id": meter_id} for meter_id, key in self.created.items()
-        ]
-        if unsettled:
+        if unsettled := self._story.entries(state):
             lockfile.write_atomically(self._path, "".join(map(_line, unsettled)))
         else:
             with suppress(FileNotFoundError):
@@ -204,13 +245,38 @@ class Journal:
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         try:
-            data = memoryview(_line(entry).encode("utf-8", "surrogatepass"))
+            begun = os.fstat(self._file).st_size > 0
+            lines = _line(entry) if begun else _line(_begin(self._lockfile)) + _line(entry)
+            data = memoryview(lines.encode("utf-8", "surrogatepass"))
             while data:
                 data = data[os.write(self._file, data) :]
             os.fsync(self._file)
         except OSError as error:
             raise PolarIacError(f"cannot write the journal {self._path}: {error.strerror}") from error
         self._story.tell(entry)
+
+
+def _begin(state: Lockfile) -> dict[str, Any]:
+    """The first line: whose journal this is, and from which lockfile it goes on."""
+    digest = hashlib.sha256(lockfile.dumps(state).encode("utf-8", "surrogatepass")).hexdigest()
+    return {
+        "effect": "begin",
+        "key": "",
+        "environment": state.environment,
+        "project": state.project,
+        "lockfile": digest,
+    }
+
+
+def _record(key: str, record: Record) -> dict[str, Any]:
+    return {
+        "effect": "record",
+        "key": key,
+        "id": record.id,
+        "spec": record.spec and record.spec.canonical,
+        "frozen": record.frozen,
+        **({"ignored": sorted(record.ignored)} if record.ignored else {}),
+    }
 
 
 def _intent(key: str, intent: Intent) -> dict[str, Any]:

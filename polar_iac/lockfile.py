@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import stat
 import tempfile
 import time
 from collections import Counter
@@ -17,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError, SourceSpan
-from polar_iac.meter import MeterSpec, Record
+from polar_iac.meter import UUID, MeterSpec, Record
 
 VERSION = 1
 STATE_DIRECTORY = ".polar-iac"
 _CONFLICT = re.compile(r"^(<{7}|={7}|>{7}|\|{7})(\s|$)", re.MULTILINE)
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_SURROGATE = re.compile(r"\\u[dD][89abABcdefCDEF]")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def state_directory(lockfile: Path) -> Path:
     """
     directory = lockfile.parent / STATE_DIRECTORY
     try:
+        if not directory.parent.is_dir():
+            raise PolarIacError(f"there is no directory {directory.parent}")
         directory.mkdir(exist_ok=True)
         if directory.is_symlink():
             raise PolarIacError(f"{directory} is a symbolic link: remove it, so that state stays here")
@@ -86,6 +89,12 @@ def loads(text: str, file: str, environment: str, project: str) -> Lockfile:
         raise _located(text, file, fault) from fault
     except (ValueError, RecursionError) as error:
         raise _fault(text, file, 0, "this is no lockfile: a number or a nesting beyond reason") from error
+    if half := _SURROGATE.search(text):
+        try:
+            json.dumps(data, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            told = "half of a character (a lone surrogate) stands in this file; restore it from git"
+            raise _fault(text, file, half.start(), told) from error
     try:
         return _lockfile(data, environment, project)
     except _FaultError as fault:
@@ -171,9 +180,10 @@ def write_atomically(path: Path, text: str) -> None:
     """
     try:
         try:
-            mode = path.stat(follow_symlinks=False).st_mode & 0o777
+            there = path.stat(follow_symlinks=False).st_mode
         except FileNotFoundError:
-            mode = 0o666 & ~_umask()
+            there = 0
+        mode = there & 0o777 if stat.S_ISREG(there) else 0o666 & ~_umask()
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
@@ -251,7 +261,7 @@ def _lockfile(data: Any, environment: str, project: str) -> Lockfile:
             "project",
         )
     organization = data.pop("organization_id", None)
-    if organization is not None and not (isinstance(organization, str) and _UUID.fullmatch(organization)):
+    if organization is not None and not (isinstance(organization, str) and UUID.fullmatch(organization)):
         raise _FaultError("organization_id is no UUID; restore it from git", "organization_id")
     meters = data.pop("meters", None)
     if not isinstance(meters, dict):
@@ -274,7 +284,7 @@ def _record(key: str, value: Any) -> Record:
     if not isinstance(value, dict):
         raise _FaultError(f"the entry of `{key}` is no object; restore it from git", "meters", key)
     meter_id, spec, frozen = value.pop("id", None), value.pop("spec", None), value.pop("frozen", False)
-    if not (isinstance(meter_id, str) and _UUID.fullmatch(meter_id)):
+    if not (isinstance(meter_id, str) and UUID.fullmatch(meter_id)):
         raise _FaultError(f"`{key}` has no id: a UUID; restore it from git", "meters", key, "id")
     if not isinstance(frozen, bool):
         raise _FaultError(f"`frozen` of `{key}` is neither true nor false", "meters", key, "frozen")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -25,6 +26,8 @@ MARKER = "polar_iac"
 """The metadata key of the ownership marker; its value is `<project>/<key>`."""
 
 MAX_METADATA_KEYS = 50
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+"""An id as Polar writes it."""
 
 IMPACT: Mapping[str, Impact] = {
     "filter": "billing",

@@ -9,15 +9,16 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
+
+from polar_iac import ENVIRONMENTS
+from polar_iac.errors import ExitCode, PolarIacError
 
 if TYPE_CHECKING:
     from polar_iac.api import PolarClient
     from polar_iac.waiting import Clock
-
-ENVIRONMENTS = ("production", "sandbox", "local")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def command(function: Callable[..., int]) -> click.Command:
             raise
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
-            code = 130
+            code = ExitCode.INTERRUPTED
         except Exception as error:  # noqa: BLE001  no traceback reaches a user
             code = _report(error, debug)
         context.exit(code)
@@ -66,18 +67,26 @@ def command(function: Callable[..., int]) -> click.Command:
     return click.command(name, context_settings={"help_option_names": ["-h", "--help"]})(run)
 
 
+def width(stream: TextIO) -> int:
+    """Columns for text on a stream: a narrow terminal has fewer than a log."""
+    import shutil
+
+    from polar_iac.render import WIDTH
+
+    return min(shutil.get_terminal_size().columns, WIDTH) if stream.isatty() else WIDTH
+
+
 def _report(error: Exception, debug: bool) -> int:
-    from polar_iac.errors import PolarIacError
     from polar_iac.reports import on_github, plain, publish_error, told_of
 
     if debug:
         import traceback
 
         click.echo(plain(traceback.format_exc(), os.environ), err=True)
-    click.echo(told_of(error, os.environ), err=True, nl=False)
+    click.echo(told_of(error, os.environ, width(sys.stderr)), err=True, nl=False)
     if on_github(os.environ):
         publish_error(error, os.environ)
-    return int(error.exit_code) if isinstance(error, PolarIacError) else 1
+    return error.exit_code if isinstance(error, PolarIacError) else ExitCode.ERROR
 
 
 _COMMON = (
@@ -95,11 +104,20 @@ _COMMON = (
     click.option("--no-color", is_flag=True, help="No colours (also NO_COLOR, and when not on a terminal)."),
 )
 
+
+def _one(_context: click.Context, _option: click.Parameter, chosen: tuple[str, ...]) -> str | None:
+    if len(set(chosen)) > 1:
+        raise click.BadParameter("this takes one environment: run it once for each")
+    return chosen[0] if chosen else None
+
+
 environment = click.option(
     "-e",
     "--env",
     "environment",
     type=click.Choice(ENVIRONMENTS),
+    multiple=True,
+    callback=_one,
     envvar="POLAR_ENVIRONMENT",
     help="Which Polar (also POLAR_ENVIRONMENT); never chosen for you.",
 )
@@ -152,6 +170,7 @@ class Connection:
         lockfile: Path,
         clock: Clock,
         on_wait: Callable[[float], None],
+        on_retry: Callable[[str], None],
     ) -> AbstractContextManager[PolarClient]:
         """A client for the environment, with the token that the process environment holds for it."""
         from polar_iac.environment import connect
@@ -163,6 +182,7 @@ class Connection:
             lockfile,
             clock=clock,
             on_wait=on_wait,
+            on_retry=on_retry,
             timeout=self.timeout,
             allow_http=self.allow_http,
         )

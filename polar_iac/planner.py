@@ -102,8 +102,7 @@ def make_plan(
     not list (`archived: true`) from blocked into archive.
     """
     state = _observe(manifest, recorded, live)
-    known = {*state.recorded, *(key for key, ms in state.by_key.items() if not all(m.archived for m in ms))}
-    keys = known | set(manifest.meters)
+    keys = {*state.recorded, *state.by_key, *manifest.meters}
     changes: list[Change] = []
     bookkeeping: list[Bookkeeping] = []
     unchanged = 0
@@ -181,7 +180,7 @@ def _observe(manifest: Manifest, recorded: Mapping[str, Record], live: Sequence[
         key = _key_in(project, meter)
         if key in new_key:
             marker_was[meter.id], key = key, new_key[key]
-            meter = replace(meter, marker=f"{project}/{key}")
+            meter = meter.marked(f"{project}/{key}")
         by_id[meter.id] = meter
         # An id in the lockfile outweighs a marker: a meter recorded under one key is no other key's.
         if key is not None and owner.get(meter.id, key) == key:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from polar_iac.api import ApiError, OnPage, PolarClient
+from polar_iac.api import ApiError, NotFoundError, OnPage, PolarClient
 from polar_iac.journal import Journal
 from polar_iac.meter import MARKER, LiveMeter, MeterSpec, Record
 from polar_iac.plan import Done, Event, Failed, Left
@@ -18,20 +18,29 @@ _MANY = 20
 """Markers from which the whole list is cheaper to ask for, and its address shorter."""
 
 
-def finish_story(client: PolarClient, journal: Journal, patience: float, clock: Clock) -> None:
+def finish_story(
+    client: PolarClient,
+    journal: Journal,
+    confirm: Callable[[Sequence[LiveMeter]], object],
+    patience: float,
+    clock: Clock,
+) -> None:
     """Look for what the last run meant to create and never heard of, and record what is found.
 
-    Nothing is created here: the planner decides that, since the key may have left the manifest.
+    Nothing is created here: the planner decides that, since the key may have left the manifest. `confirm`
+    raises when what is found belongs to another organisation.
     """
     missing = dict(journal.unresolved)
 
     def look() -> bool:
         markers = [intent.marker for intent in missing.values()]
         found = client.find_by_markers(*markers) if len(markers) < _MANY else client.list_meters()
-        oldest = {meters[0].marker: meters[0] for meters in active_by_marker(found).values()}
+        confirm(found)
+        bearers = active_by_marker(found, owners(journal.meters))
+        oldest = {meters[0].marker: meters[0] for meters in bearers.values()}
         for key, intent in list(missing.items()):
             if intent.marker in oldest:
-                journal.record(key, Record(oldest[intent.marker].id, intent.spec))
+                journal.record(key, found_as(oldest[intent.marker], intent.spec))
                 del missing[key]
         return not missing
 
@@ -58,16 +67,14 @@ def observe(
     """
     if journal.unresolved:
         confirm(client.list_meters())
-        finish_story(client, journal, patience, clock)
+        finish_story(client, journal, confirm, patience, clock)
     awaited = {record.id for record in journal.meters.values()} | set(journal.created)
     live = list_with(awaited, client, confirm, patience, clock)
     if not journal.created:
         return live, []
-    events = settle_twins(live, project, journal.created, at_start, declared, client, journal)
-    if set(journal.created) <= {meter.id for meter in live}:
-        journal.swept()
+    events = settle_twins(live, project, at_start, declared, client, journal)
     retired = {event.id for event in events if isinstance(event, Done)}
-    return [meter for meter in live if meter.id not in retired], events
+    return [meter for meter in live if meter.id not in retired], [*events]
 
 
 def list_with(
@@ -91,56 +98,90 @@ def list_with(
     return live
 
 
-def active_by_marker(live: Iterable[LiveMeter]) -> dict[str, list[LiveMeter]]:
-    """The active meters by their marker; of each the oldest first, by time of creation and id."""
+def owners(meters: Mapping[str, Record]) -> dict[str, str]:
+    """Under which key each id is recorded."""
+    return {record.id: key for key, record in meters.items()}
+
+
+def active_by_marker(live: Iterable[LiveMeter], recorded: Mapping[str, str]) -> dict[str, list[LiveMeter]]:
+    """The active meters by their marker; of each the oldest first, by time of creation and id.
+
+    `recorded` tells under which key an id is recorded: that outweighs a marker of another key.
+    """
     by_marker: dict[str, list[LiveMeter]] = defaultdict(list)
     for meter in sorted(live, key=lambda m: (m.created_at, m.id)):
-        if meter.marker is not None and not meter.archived:
+        if meter.marker is None or meter.archived:
+            continue
+        key = meter.marker.partition("/")[2]
+        if recorded.get(meter.id, key) == key:
             by_marker[meter.marker].append(meter)
     return by_marker
+
+
+def found_as(meter: LiveMeter, declared: MeterSpec | None) -> Record:
+    """What is recorded of a meter that was found by its marker, and may be another run's: what was applied to
+    it is known only where it is as declared."""
+    return Record(meter.id, declared if declared == meter.spec else None)
 
 
 def settle_twins(
     live: Sequence[LiveMeter],
     project: str,
-    created: Collection[str],
     at_start: Mapping[str, Record],
     declared: Mapping[str, MeterSpec],
     client: PolarClient,
     journal: Journal,
-) -> list[Event]:
+) -> list[Done | Failed | Left]:
     """Where two or more active meters bear one marker, archive those that this run made and that lose.
 
-    `created` holds the ids of 201s that this run holds, or that the journal it finishes held. The winner is
+    What this run made are the ids of 201s that it holds, or that the journal it finishes held. The winner is
     the id that the lockfile held when the run began, else the oldest: every run agrees on it. A loser's
     marker is taken off in the same request. What this run did not create it leaves alone: the run that made
-    it settles it, or the next plan names it.
+    it settles it, or the next plan names it. Once nothing that it made can be a second one, the journal is
+    told; else the next run looks again.
     """
-    events: list[Event] = []
-    for marker, twins in active_by_marker(live).items():
+    events: list[Done | Failed | Left] = []
+    created = journal.created
+    for marker, twins in active_by_marker(live, owners(journal.meters)).items():
         owner, _, key = marker.partition("/")
         ours = {meter.id for meter in twins if meter.id in created}
         if len(twins) < 2 or not ours or owner != project:
             continue
+        # An id that this run made, and that no sweep has judged yet, is in the lockfile by a run that was
+        # stopped: no other run knows it from there.
         recorded = at_start.get(key)
-        winner = next((m for m in twins if recorded and m.id == recorded.id), twins[0])
+        known_first = (m for m in twins if recorded and m.id == recorded.id and m.id not in created)
+        winner = next(known_first, twins[0])
         known = journal.meters.get(key)
         if known is None or known.id != winner.id:
-            # Another run's meter. What was applied to it is known only when it is as we declare it.
-            spec = declared.get(key)
-            same = spec is not None and spec == winner.spec
-            journal.record(key, Record(winner.id, spec if same else None))
+            journal.record(key, found_as(winner, declared.get(key)))
         for loser in twins:
             if loser.id in ours - {winner.id}:
                 events.append(_retire(key, loser, winner, client))
             elif loser.id != winner.id:
                 told = f"another run created {loser.id} under the same marker, later: plan again"
                 events.append(Left(key, "create", told))
+    settled = all(isinstance(event, Done) or event.action != "retire" for event in events)
+    if created and settled and set(created) <= {meter.id for meter in live}:
+        journal.swept()
     return events
 
 
-def _retire(key: str, loser: LiveMeter, winner: LiveMeter, client: PolarClient) -> Event:
+def _still_bears(winner: LiveMeter, client: PolarClient) -> bool:
+    """Whether the winner is active under its marker now: the list may be old, and where both gave way to the
+    other there would be neither."""
     try:
+        now = client.get_meter(winner.id)
+    except NotFoundError:  # from a replica that lags behind the list
+        return True
+    return not now.archived and now.marker == winner.marker
+
+
+def _retire(key: str, loser: LiveMeter, winner: LiveMeter, client: PolarClient) -> Done | Failed | Left:
+    try:
+        if not _still_bears(winner, client):
+            told = f"{winner.id}, which bore the same marker, is gone meanwhile: plan again"
+            return Left(key, "retire", told)
         # A PATCH replaces the whole object: what others added meanwhile is sent back.
         metadata = {k: v for k, v in client.get_meter(loser.id).spec.metadata.items() if k != MARKER}
         client.update_meter(loser.id, {"is_archived": True, "metadata": metadata})

@@ -9,9 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polar_iac.errors import PolarIacError
+from polar_iac.errors import ExitCode, PolarIacError
 from polar_iac.lockfile import write_atomically
-from polar_iac.plan import Done, Event, Plan
+from polar_iac.plan import Done, Event, Left, Plan
+from polar_iac.render import WIDTH
 
 if TYPE_CHECKING:
     from polar_iac.render.markup import Links
@@ -24,8 +25,14 @@ _IN_SUMMARY = "the summary of the workflow run"
 _IN_LOG = "the log of this step"
 
 
-def rendered(plans: Sequence[Plan], format_: str, manifest_file: str, variables: Mapping[str, str]) -> str:
-    """The plans of one run, one for each environment, in one of the FORMATS.
+def rendered(
+    plans: Sequence[Plan],
+    format_: str,
+    manifest_file: str,
+    variables: Mapping[str, str],
+    width: int = WIDTH,
+) -> str:
+    """The plans of one run, one for each environment, in one of the FORMATS; text in `width` columns.
 
     JSON is an object for one plan, and a list of them for several.
     """
@@ -43,7 +50,7 @@ def rendered(plans: Sequence[Plan], format_: str, manifest_file: str, variables:
         return told(whole=_IN_SUMMARY if in_summary else "the log of the workflow run")
     from polar_iac.render.text import plan_text
 
-    return "\n".join(plan_text(plan, manifest_file) for plan in plans)
+    return "\n".join(plan_text(plan, manifest_file, width) for plan in plans)
 
 
 def write_reports(
@@ -152,14 +159,14 @@ def plain(text: str, variables: Mapping[str, str]) -> str:
     return for_log(printable_lines(text), variables)
 
 
-def told_of(error: Exception, variables: Mapping[str, str]) -> str:
-    """What stderr says of an error, with its annotation on GitHub."""
+def told_of(error: Exception, variables: Mapping[str, str], width: int = WIDTH) -> str:
+    """What stderr says of an error, with its annotation on GitHub; lines of the user's in `width` columns."""
     from polar_iac.errors import DiagnosticError
     from polar_iac.render.github import diagnostic_commands, error_command
     from polar_iac.render.text import diagnostics_text, error_text
 
     if isinstance(error, DiagnosticError):
-        text = diagnostics_text(error.diagnostics)
+        text = diagnostics_text(error.diagnostics, width)
         commands = diagnostic_commands(error.diagnostics, directory=directory(variables))
     else:
         message = str(error)
@@ -197,10 +204,16 @@ def publish_results(plan: Plan, events: Sequence[Event], variables: Mapping[str,
 
     from polar_iac.render.github import failure_commands, outputs, plan_commands
     from polar_iac.render.markdown import result_markdown
-    from polar_iac.render.text import event_text, result_text
+    from polar_iac.render.text import event_text, left_text, result_text
 
-    ordered = sorted(events, key=lambda event: isinstance(event, Done))
-    lines = unstyle("".join(map(event_text, ordered))).rstrip("\n").split("\n") if events else []
+    left = [event for event in events if isinstance(event, Left)]
+    others = [event for event in events if not isinstance(event, Left)]
+    wrong, done = (
+        "".join(event_text(event) for event in others if isinstance(event, Done) == fine)
+        for fine in (False, True)
+    )
+    told = unstyle(wrong + left_text(left) + done).rstrip("\n")
+    lines = told.split("\n") if told else []
     counts = unstyle(result_text(events)).removeprefix("Apply: ").rstrip(".") if events else "nothing to do"
     limit = max(_LEAST, _summary_room(variables))
     _summarize(
@@ -218,8 +231,11 @@ def publish_error(error: Exception, variables: Mapping[str, str]) -> None:
 
     from polar_iac.render.entry import Lines
 
-    title = {4: "the plan is stale, and nothing was done", 5: "refused, and nothing was done"}
-    code = error.exit_code if isinstance(error, PolarIacError) else 1
+    title = {
+        ExitCode.STALE_PLAN: "the plan is stale, and nothing was done",
+        ExitCode.REFUSED: "refused, and nothing was done",
+    }
+    code = error.exit_code if isinstance(error, PolarIacError) else ExitCode.ERROR
     told = unstyle(told_of(error, {})).rstrip("\n").split("\n")
     room = max(_LEAST, _summary_room(variables)) - 200
     text = f"### 🛑 Polar meters: {title.get(code, 'an error')}\n\n"

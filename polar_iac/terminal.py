@@ -6,52 +6,71 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from polar_iac.errors import ExitCode, PolarIacError
+from polar_iac.render.words import printable_lines
 from polar_iac.reports import for_log
 from polar_iac.waiting import Stop
 
-STOPPED = {"SIGINT": 130, "SIGTERM": 143}
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+STOPPED = {"SIGINT": ExitCode.INTERRUPTED, "SIGTERM": ExitCode.TERMINATED}
 """Exit codes by the reason of a stop."""
 
 
 def print_result(text: str) -> None:
-    """Results, on stdout. That nobody reads them any more (`| head`) is no reason to stop half-way."""
+    """Results, on stdout. That nobody reads them any more (`| head`) is no reason to stop half-way.
+
+    Raises PolarIacError when they cannot be written.
+    """
     try:
         click.echo(for_log(text, os.environ), nl=False)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor at the exit
+        raise PolarIacError(f"cannot write to stdout: {error.strerror}") from error
 
 
-def confirm(environment: str) -> None:
+def confirm(environment: str, changes: int) -> None:
     """Ask whether to apply; production is typed in full. Raises click.Abort on a no."""
     if not sys.stdin.isatty():
         raise click.UsageError("nobody can be asked here, without a terminal: approve with -y")
-    if environment == "production":
-        answer = click.prompt("This changes what customers are billed. Type `production` to apply", err=True)
-        if answer.strip() != "production":
-            raise click.Abort
-    else:
-        click.confirm(f"Apply this to {environment}?", abort=True, err=True)
+    these = "this change" if changes == 1 else f"these {changes} changes"
+    try:
+        if environment == "production":
+            asked = f"Customers are billed by what {these} will make. Type `production` to apply"
+            agreed = click.prompt(asked, err=True).strip() == "production"
+        else:
+            agreed = click.confirm(f"Apply {these} to {environment}?", err=True)
+    except click.Abort as abort:
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            click.echo(err=True)
+            raise KeyboardInterrupt from None
+        raise
+    if not agreed:
+        raise click.Abort
 
 
 class Progress:
     """What a terminal shows of anything longer than a second: how many of how many, rate, time left, and
     why it waits. A log gets a line for each wait; nothing of either with `quiet`."""
 
-    def __init__(self, title: str, quiet: bool) -> None:
-        from tqdm import tqdm
+    _DELAY = 1.0
 
-        self._quiet = quiet
-        shown = sys.stderr.isatty() and not quiet
-        self._bar: tqdm[Any] = tqdm(
-            desc=title, disable=not shown, delay=1, file=sys.stderr, leave=False, dynamic_ncols=True
-        )
+    def __init__(self, title: str, quiet: bool) -> None:
+        self._title, self._quiet = title, quiet
+        self._shown = sys.stderr.isatty() and not quiet
+        self._bar: tqdm[Any] | None = None
+        self._began = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -59,27 +78,50 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def expect(self, total: int) -> None:
         """So many results are to come."""
-        self._bar.reset(total)
+        if not self._shown or not total:
+            return
+        from tqdm import tqdm
+
+        self._began = time.monotonic()
+        self._bar = tqdm(
+            desc=self._title, total=total, delay=self._DELAY, file=sys.stderr, leave=False, dynamic_ncols=True
+        )
 
     def reach(self, done: int, total: int) -> None:
-        self._bar.total = total
-        self._bar.update(done - self._bar.n)
+        if self._bar is None:
+            self.expect(total)
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
 
     def print(self, text: str) -> None:
         """A result, above the bar."""
+        if self._bar is None:
+            print_result(text)
+            return
         self._bar.clear()
         print_result(text)
         self._bar.set_postfix_str("", refresh=False)
         self._bar.update()
+        if time.monotonic() - self._began > self._DELAY:
+            self._bar.refresh()
 
     def wait(self, seconds: float) -> None:
         """Polar limits the rate; called from any thread."""
-        told = f"rate limited, going on in {seconds:.0f} s"
-        if not self._bar.disable:
+        self._tell(f"rate limited, going on in {seconds:.0f} s")
+
+    def retry(self, why: str) -> None:
+        """A request came to nothing and is sent again; called from any thread."""
+        self._tell(f"{why}; trying again")
+
+    def _tell(self, text: str) -> None:
+        told = for_log(printable_lines(text), os.environ)
+        if self._bar is not None:
             self._bar.set_postfix_str(told)
         elif not self._quiet:
             click.echo(told, err=True)

@@ -18,17 +18,22 @@ class StoppedError(PolarIacError):
 class Stop:
     """The wish to end a run early, from a signal or a deadline. The first reason counts."""
 
+    _SLICE = 0.05
+    """Seconds after which a wait looks for the wish. A signal may come in the midst of anything, also of a
+    wait in the same thread, so no lock may be taken to tell of it, and none is there to be woken by."""
+
     def __init__(self) -> None:
-        self._event = threading.Event()
         self.reason: str | None = None
 
     def request(self, reason: str) -> None:
         self.reason = self.reason or reason
-        self._event.set()
 
     def wait(self, seconds: float) -> bool:
         """Let so many seconds pass; whether the wish came meanwhile, or was there."""
-        return self._event.wait(seconds)
+        end = time.monotonic() + seconds
+        while self.reason is None and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, self._SLICE))
+        return self.reason is not None
 
 
 class Clock(Protocol):
@@ -36,7 +41,7 @@ class Clock(Protocol):
 
     def now(self) -> float: ...
     def sleep(self, seconds: float) -> None:
-        """Raises StoppedError when the run is to end."""
+        """Raises StoppedError when the run is to end, even where none are to pass."""
 
 
 class SystemClock:

@@ -310,8 +310,9 @@ def read_text(text: str, plan: Plan) -> None:
     head, empty, *body = click.unstyle(text).split("\n")
     assert HEAD.fullmatch(head)
     assert empty == body[-1] == ""
-    assert body[-2].startswith("Plan: 1 to create, 3 to update, 1 to archive, 2 blocked.")
-    titles = [line for line in body[:-3] if line and not line.startswith("      ")]
+    assert body[-3].startswith("Plan: 1 to create, 3 to update, 1 to archive, 2 blocked.")
+    assert body[-2] == f"Digest: {plan.digest[:12]}"
+    titles = [line for line in body[:-4] if line and not line.startswith("      ")]
     signs = ["+", "~", "~", "~", "!", "!", "-"]
     assert len(titles) == len(plan.changes) + len(plan.bookkeeping)
     for title, sign, change_ in zip(titles, signs, plan.changes, strict=False):

@@ -64,7 +64,13 @@ def stale(workspace: Workspace, polar: Served, *told: str) -> None:
 
 def test_edited_in_the_manifest(planned: Workspace, polar: Served) -> None:
     planned.write({"a": meter(name="Renamed again"), "b": meter(filter=FILTER)})
-    stale(planned, polar, "a differs", "Renamed again", "b came: update", "c went: it was to create")
+    stale(
+        planned,
+        polar,
+        'a is not what was reviewed:\n      name, as it would be: reviewed "Renamed", now "Renamed again"\n',
+        "b is new in the plan: to update",
+        "c is not in the plan any more: it was to create",
+    )
 
 
 def test_edited_in_the_lockfile(planned: Workspace, polar: Served) -> None:
@@ -74,12 +80,30 @@ def test_edited_in_the_lockfile(planned: Workspace, polar: Served) -> None:
     data = json.loads(path.read_text())
     del data["meters"]["b"]
     path.write_text(json.dumps(data))
-    stale(planned, polar, "b came: create")
+    stale(planned, polar, "b is new in the plan: to create")
 
 
 def test_edited_live(planned: Workspace, polar: Served) -> None:
     edit(planned, polar, "a", name="By hand")
-    stale(planned, polar, "a differs", "By hand")
+    stale(planned, polar, 'name, as it is at Polar: reviewed "API calls", now "By hand"')
+
+
+def test_what_differs_is_told_however_long_it_is(planned: Workspace, polar: Served) -> None:
+    """A threshold deep in a filter, somebody's metadata, and what became blocked."""
+
+    def filtered(least: int) -> dict[str, Any]:
+        long = [{"property": f"property-{n}", "operator": "eq", "value": "x" * 30} for n in range(5)]
+        return {"conjunction": "and", "clauses": [*long, {"property": "t", "operator": "gt", "value": least}]}
+
+    planned.write({"a": meter(filter=filtered(200)), "b": meter(name="Bytes")})
+    planned.ok("plan", "-e", "sandbox", "--out", "plan.json")
+    planned.write({"a": meter(filter=filtered(2000))})
+    edit(planned, polar, "a", metadata={"polar_iac": "acme/a", "theirs": 7})
+    done = planned.run("apply", "plan.json", "-y")
+    assert done.returncode == 4
+    assert done.stderr.count("t > 200\n") == done.stderr.count("t > 2000\n") == 1
+    assert "metadata.theirs, as it is at Polar: reviewed none, now 7" in done.stderr
+    assert "reviewed: to update\n      now:      blocked, `b` is gone from the manifest" in done.stderr
 
 
 def test_a_comment_or_another_meters_record_is_not_stale(planned: Workspace, polar: Served) -> None:
@@ -130,7 +154,7 @@ def test_the_targets_are_the_files_own(planned: Workspace, polar: Served) -> Non
     planned.write({"a": meter(name="Renamed"), "b": meter()})
     done = planned.run("apply", "c.json", "-y", "--target", "c", "--allow-archive")
     assert done.returncode == 4
-    assert "c went" in done.stderr
+    assert "c is not in the plan any more" in done.stderr
     assert polar.tape.count("POST") == 0
 
 

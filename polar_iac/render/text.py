@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from click import style
+from click import style, unstyle
 
 from polar_iac.errors import Diagnostic
 from polar_iac.manifest import block
-from polar_iac.meter import MeterSpec
+from polar_iac.meter import MeterSpec, canonical_json
 from polar_iac.plan import (
     UNKNOWN_HERE,
     Bookkeeping,
@@ -28,6 +28,7 @@ from polar_iac.plan import (
     Unsure,
     renames,
 )
+from polar_iac.render import WIDTH
 from polar_iac.render.words import (
     HOUSEKEEPING,
     Line,
@@ -49,6 +50,8 @@ COLOURS = {
     "bookkeeping": "bright_black",
     "blocked": "red",
 }
+_NAMED = 5
+"""The most keys that are named of many that share a fate."""
 _BLOCKS = 20
 """The most blocks of a manifest that a refusal prints."""
 _COLUMN = 66
@@ -57,23 +60,21 @@ _SHORT = 74
 """The longest filter, or change of one, that is shown on one line."""
 _VALUES = 19
 """Where the values of a meter begin, after its fields' names."""
-_CLIP = 100
-"""The longest excerpt of a line of the user's."""
 
 
-def plan_text(plan: Plan, manifest_file: str) -> str:
-    """The whole plan, and what it comes to."""
-    return "".join(f"{line}\n" for line in _plan(plan, manifest_file))
+def plan_text(plan: Plan, manifest_file: str, width: int = WIDTH) -> str:
+    """The whole plan, and what it comes to; prose and notes in so many columns."""
+    return "".join(f"{line}\n" for line in _plan(plan, manifest_file, width))
 
 
-def _plan(plan: Plan, manifest_file: str) -> Iterator[str]:
+def _plan(plan: Plan, manifest_file: str, width: int) -> Iterator[str]:
     organisation = f" · organisation {plan.organization_id[:8]}" if plan.organization_id else ""
     offline = "" if plan.refreshed else " · offline, against the lockfile"
     only = f" · only {printable(', '.join(plan.targets))}" if plan.targets else ""
     yield f"{printable(manifest_file)} → {plan.environment}{organisation}{offline}{only}"
     yield ""
     for change in plan.changes:
-        yield from _change(change)
+        yield from _change(change, width)
         yield ""
     for entry in plan.bookkeeping:
         yield _bookkeeping(entry)
@@ -85,6 +86,8 @@ def _plan(plan: Plan, manifest_file: str) -> Iterator[str]:
     if occurring:
         yield "  ".join(_paint(a, f"{SIGNS[a]} {a}") for a in SIGNS if a in occurring)
     yield summary(plan)
+    if plan.changes:
+        yield f"Digest: {plan.digest[:12]}"
 
 
 def summary(plan: Plan) -> str:
@@ -149,22 +152,23 @@ def _paint(action: str, text: str) -> str:
     return style(text, fg=COLOURS[action], bold=action == "blocked")
 
 
-def _change(change: Change) -> Iterator[str]:
+def _change(change: Change, width: int) -> Iterator[str]:
     title = f'{printable(change.key)} "{printable(change.name)}"'
     note = f"{printable(change.source.file)}:{change.source.line}" if change.source else ""
-    yield _columns(f"  {SIGNS[change.action]} {title}", note, change.action)
+    yield _columns(f"  {SIGNS[change.action]} {title}", note, width, change.action)
     if change.action == "blocked":
-        yield from _wrapped("blocked: " + printable(change.reason or ""), "      ")
+        yield from _wrapped("blocked: " + printable(change.reason or ""), "      ", width)
     if change.action == "create":
-        yield from _created({field.path: field.after for field in change.fields})
+        yield from _created({field.path: field.after for field in change.fields}, width)
     else:
         for field in change.fields:
-            yield from _field(field)
+            yield from _field(field, width)
     for fact in change.evidence:
-        yield from _wrapped(printable(fact.text), "      ! " if fact.severity == "warning" else "      · ")
+        sign = "      ! " if fact.severity == "warning" else "      · "
+        yield from _wrapped(printable(fact.text), sign, width)
 
 
-def _field(field: FieldChange) -> Iterator[str]:
+def _field(field: FieldChange, width: int) -> Iterator[str]:
     """What one field was and will be, whom it concerns, and who moved it."""
     note: str = field.impact
     if field.origin != "manifest":
@@ -175,17 +179,17 @@ def _field(field: FieldChange) -> Iterator[str]:
     if name == "filter":
         short = f"{expression(field.before)} → {expression(field.after)}"
         if len(short) <= _SHORT:
-            yield _columns(_labelled("filter", short), note)
+            yield _columns(_labelled("filter", short), note, width)
         else:
-            yield _columns(_labelled("filter", ""), note)
+            yield _columns(_labelled("filter", ""), note, width)
             yield from _outlined(filter_diff(field.before, field.after))
         return
     write = aggregation if name == "aggregation" else value
     told = f"{write(field.before)} → {write(field.after)}"
-    yield _columns(_labelled(name, f"{printable(key)}: {told}" if key else told), note)
+    yield _columns(_labelled(name, f"{printable(key)}: {told}" if key else told), note, width)
 
 
-def _created(fields: Mapping[str, Any]) -> Iterator[str]:
+def _created(fields: Mapping[str, Any], width: int) -> Iterator[str]:
     """What a new meter would be; its name stands in the title."""
     short = expression(fields["filter"])
     if len(short) <= _SHORT:
@@ -205,7 +209,7 @@ def _created(fields: Mapping[str, Any]) -> Iterator[str]:
         if path.startswith("metadata.")
     ]
     if metadata:
-        yield from _wrapped(", ".join(metadata), _labelled("metadata", "").ljust(_VALUES))
+        yield from _wrapped(", ".join(metadata), _labelled("metadata", "").ljust(_VALUES), width)
 
 
 def _labelled(label: str, text: str) -> str:
@@ -223,17 +227,21 @@ def _bookkeeping(entry: Bookkeeping) -> str:
     return _paint("bookkeeping", f"  = {printable(entry.key)} {entry.id[:8]}  {told}")
 
 
-def _columns(left: str, right: str, action: str | None = None) -> str:
-    gap = " " * max(2, _COLUMN - display_width(left))
+def _columns(left: str, right: str, width: int, action: str | None = None) -> str:
+    """A note behind a line, in its column where there is room, else on the right, or below."""
+    taken, needed = display_width(left), display_width(right)
+    gap = " " * max(2, min(_COLUMN, width - needed) - taken)
+    if taken + len(gap) + needed > max(width, _COLUMN):
+        gap = "\n" + " " * max(0, min(_COLUMN, width - needed))
     painted = _paint(action, left) if action else left
     return painted + gap + style(right, dim=True) if right else painted
 
 
-def _wrapped(text: str, indent: str) -> Iterator[str]:
+def _wrapped(text: str, indent: str, width: int) -> Iterator[str]:
     """Prose in lines of a readable length; the first with `indent`, the others below its text."""
     line, rest = indent, " " * len(indent)
     for word in text.split(" "):
-        if display_width(line) + display_width(word) > _CLIP and line.strip():
+        if display_width(line) + display_width(word) > width and line.strip():
             yield line.rstrip()
             line = rest
         line += word + " "
@@ -255,30 +263,31 @@ def error_text(message: str) -> str:
     return style("error", fg="red", bold=True) + f": {message}\n"
 
 
-def diagnostics_text(diagnostics: Sequence[Diagnostic]) -> str:
+def diagnostics_text(diagnostics: Sequence[Diagnostic], width: int = WIDTH) -> str:
     """`FILE:LINE:COL: error: message`, each with its line, clipped when long, and a caret."""
-    return "".join(_diagnostic(d) for d in diagnostics)
+    return "".join(_diagnostic(d, width) for d in diagnostics)
 
 
-def _diagnostic(diagnostic: Diagnostic) -> str:
+def _diagnostic(diagnostic: Diagnostic, width: int) -> str:
     span = diagnostic.span
     head = f"{printable(span.file)}:{span.line}:{span.column}: " + style("error", fg="red", bold=True)
     text = f"{head}: {printable(diagnostic.message)}\n"
     if not diagnostic.excerpt.strip():
         return text
-    before, marked, after = _clipped(diagnostic.excerpt, span.column - 1, span.end_column - 1)
     margin = f"{span.line:>5} | "
+    room = max(width - len(margin) - 2, 20)
+    before, marked, after = _clipped(diagnostic.excerpt, span.column - 1, span.end_column - 1, room)
     caret = " " * display_width(before) + "^" * max(1, display_width(marked))
     blank = " " * (len(margin) - 2) + "| "
     return f"{text}{margin}{before}{marked}{after}\n{blank}{style(caret, fg='red')}\n"
 
 
-def _clipped(line: str, start: int, end: int) -> tuple[str, str, str]:
+def _clipped(line: str, start: int, end: int, room: int) -> tuple[str, str, str]:
     """The part of a line around what is marked: before it, it, and after it, each printable."""
     start = min(start, len(line))
-    end = min(max(end, start), len(line), start + _CLIP // 2)
-    first = max(0, start - _CLIP // 2) if len(line) > _CLIP else 0
-    last = min(len(line), max(end, first + _CLIP))
+    end = min(max(end, start), len(line), start + room // 2)
+    first = max(0, start - room // 2) if len(line) > room else 0
+    last = min(len(line), max(end, first + room))
     before, marked, after = (printable(line[a:b]) for a, b in ((first, start), (start, end), (end, last)))
     return ("…" if first else "") + before, marked, after + ("…" if last < len(line) else "")
 
@@ -298,7 +307,7 @@ _PAST = {
 
 
 def event_text(event: Event) -> str:
-    """What an apply did with one meter."""
+    """What an apply did with one meter, or could not do."""
     if isinstance(event, Unsure):
         return _paint("blocked", f"  ! {printable(event.message)}") + "\n"
     sign = event.action if event.action in SIGNS else "bookkeeping"
@@ -307,13 +316,28 @@ def event_text(event: Event) -> str:
         case Done():
             return _paint(sign, f"{head} {_PAST[event.action]} {event.id}") + "\n"
         case Left():
-            return (
-                _paint("blocked", f"  ! {printable(event.key)}")
-                + f" left as it is: {printable(event.reason)}\n"
-            )
+            return left_text([event])
         case Failed():
             told = diagnostics_text(event.diagnostics) or f"    {printable(event.message)}\n"
             return _paint("blocked", f"  ! {printable(event.key)} failed to {event.action}:") + f"\n{told}"
+
+
+def left_text(events: Sequence[Left]) -> str:
+    """What an apply did not do; many meters that were left for one reason share a line."""
+    lines = []
+    for reason, told in _by_reason(events).items():
+        named = ", ".join(printable(event.key) for event in told[:_NAMED])
+        more = f" and {len(told) - _NAMED} more" if len(told) > _NAMED else ""
+        be = "as it is" if len(told) == 1 else "as they are"
+        lines.append(_paint("blocked", f"  ! {named}") + f"{more} left {be}: {printable(reason)}\n")
+    return "".join(lines)
+
+
+def _by_reason(events: Sequence[Left]) -> Mapping[str, Sequence[Left]]:
+    told: dict[str, list[Left]] = {}
+    for event in events:
+        told.setdefault(event.reason, []).append(event)
+    return told
 
 
 def result_text(events: Sequence[Event]) -> str:
@@ -332,28 +356,54 @@ def result_text(events: Sequence[Event]) -> str:
 
 
 def stale_text(found: Sequence[Difference]) -> str:
-    """What came, went or became another since a plan was reviewed."""
-    lines = []
+    """What came, went or became another since a plan was reviewed: what differs, and nothing else."""
+    lines: list[str] = []
     for difference in found:
         then, now = difference.reviewed, difference.fresh
+        key = printable(difference.key)
         if then is None and now is not None:
-            lines.append(f"  {SIGNS[now.action]} {printable(difference.key)} came: {now.action}")
+            lines.append(f"  {SIGNS[now.action]} {key} is new in the plan: {_intent(now)}")
         elif now is None and then is not None:
-            lines.append(f"  {SIGNS[then.action]} {printable(difference.key)} went: it was to {then.action}")
+            lines.append(f"  {SIGNS[then.action]} {key} is not in the plan any more: it was {_intent(then)}")
         elif then is not None and now is not None:
-            told = then.action if then.action == now.action else f"{then.action}, now {now.action}"
-            lines.append(f"  {SIGNS[now.action]} {printable(difference.key)} differs: {told}")
-            lines += [f"      {side}: {_told(change)}" for side, change in (("reviewed", then), ("now", now))]
+            lines.append(f"  {SIGNS[now.action]} {key} is not what was reviewed:")
+            lines += _drifted(then, now)
     return "".join(f"{line}\n" for line in lines)
 
 
-def _told(change: Change) -> str:
-    fields = "; ".join(
-        f"{field.path}: {_short(field.before)} → {_short(field.after)}" for field in change.fields
-    )
-    return printable(fields or change.reason or f"{change.action} {change.id or ''}".strip())
+def _intent(change: Change) -> str:
+    return "blocked" if change.action == "blocked" else f"to {change.action}"
 
 
-def _short(data: Any) -> str:
-    text = value(data)
-    return text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"
+def _drifted(then: Change, now: Change) -> Iterator[str]:
+    """In what two changes of one key differ: what they do, to which meter, its values before and after."""
+    if then.action != now.action:
+        yield f"      reviewed: {_intent(then)}"
+        yield f"      now:      {_intent(now)}" + (f", {printable(now.reason)}" if now.reason else "")
+    if then.id != now.id:
+        yield f"      reviewed: meter {then.id or 'none'}"
+        yield f"      now:      meter {now.id or 'none'}"
+    for side in ("before", "after"):
+        one, other = (_by_path(getattr(change, side)) for change in (then, now))
+        for path in sorted(one.keys() | other.keys()):
+            was, is_ = one.get(path), other.get(path)
+            if canonical_json(was) == canonical_json(is_):
+                continue
+            what = f"{printable(path)}, {'as it is at Polar' if side == 'before' else 'as it would be'}"
+            if path == "filter" and was and is_ and len(expression(was)) + len(expression(is_)) > _SHORT:
+                yield f"      {what}, reviewed (-) and now (+):"
+                yield from map(unstyle, _outlined(filter_diff(was, is_)))
+            else:
+                yield f"      {what}: reviewed {_said(path, was)}, now {_said(path, is_)}"
+
+
+def _by_path(spec: MeterSpec | None) -> Mapping[str, Any]:
+    return {**spec.by_path, "archived": spec.archived} if spec else {}
+
+
+def _said(path: str, data: Any) -> str:
+    if data is None:
+        return "none"
+    if path == "filter":
+        return expression(data)
+    return aggregation(data) if path == "aggregation" else value(data)

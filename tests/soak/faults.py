@@ -132,7 +132,7 @@ class Site:
 
     def check(self, room: Room, manifest: Manifest, expected: dict[str, Any]) -> None:
         """Nothing is doubled, nothing lost, nobody else's touched, and nothing is left to do."""
-        by_marker = active_by_marker(self.ours())
+        by_marker = active_by_marker(self.ours(), {})
         doubled = {marker: [m.id for m in ms] for marker, ms in by_marker.items() if len(ms) > 1}
         assert not doubled, f"two active meters under one marker: {doubled}"
         for what, state in self.state().items():
