@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError, SourceSpan
-from polar_iac.meter import UUID, MeterSpec, Record
+from polar_iac.meter import UUID, MeterSpec, Record, canonical_json
 
 VERSION = 1
 STATE_DIRECTORY = ".polar-iac"
@@ -103,6 +104,16 @@ def loads(text: str, file: str, environment: str, project: str) -> Lockfile:
 
 def dumps(lockfile: Lockfile) -> str:
     """Sorted keys, two spaces, a final newline, no timestamps: equal states give equal texts."""
+    return json.dumps(_document(lockfile), sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+
+
+def digest(lockfile: Lockfile) -> str:
+    """SHA-256 of what the lockfile says: equal exactly where `dumps` is, and much sooner told."""
+    text = canonical_json(_document(lockfile))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _document(lockfile: Lockfile) -> dict[str, Any]:
     meters = {
         key: {
             **record.extra,
@@ -113,7 +124,7 @@ def dumps(lockfile: Lockfile) -> str:
         }
         for key, record in lockfile.meters.items()
     }
-    data = {
+    return {
         **lockfile.extra,
         "version": VERSION,
         "environment": lockfile.environment,
@@ -121,7 +132,6 @@ def dumps(lockfile: Lockfile) -> str:
         "project": lockfile.project,
         "meters": meters,
     }
-    return json.dumps(data, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
 
 
 def save(path: Path, lockfile: Lockfile) -> None:
