@@ -232,7 +232,8 @@ def _columns(left: str, right: str, width: int, action: str | None = None) -> st
     taken, needed = display_width(left), display_width(right)
     gap = " " * max(2, min(_COLUMN, width - needed) - taken)
     if taken + len(gap) + needed > max(width, _COLUMN):
-        gap = "\n" + " " * max(0, min(_COLUMN, width - needed))
+        # Never at the left edge, where a file's name could pass for a line of ours.
+        gap = "\n" + " " * max(6, min(_COLUMN, width - needed))
     painted = _paint(action, left) if action else left
     return painted + gap + style(right, dim=True) if right else painted
 
