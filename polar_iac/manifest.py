@@ -187,10 +187,11 @@ def block(key: str, spec: MeterSpec) -> str:
         return representer.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else "'")
 
     yaml = YAML(typ="safe", pure=True)
+    # Before the first look at the representer, which takes it over.
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.representer.add_representer(str, quoted)
     yaml.default_flow_style = None
     yaml.width = 100
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     text = StringIO()
     yaml.dump({key: declared}, text)
     return indent(text.getvalue(), "  ")
