@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -20,7 +19,6 @@ from polar_iac.errors import ExitCode
 if TYPE_CHECKING:
     from polar_iac.lockfile import Lockfile
     from polar_iac.manifest import Manifest
-    from polar_iac.meter import LiveMeter, Record
     from polar_iac.plan import Plan
 
 
@@ -81,10 +79,14 @@ def plan(
 ) -> int:
     """Show what an apply would change, and why."""
     from polar_iac import journal
+    from polar_iac.environment import pinned_organization
     from polar_iac.planner import make_plan
     from polar_iac.render.document import plan_json
     from polar_iac.render.text import refusal_text
     from polar_iac.reports import write
+    from polar_iac.run import look
+    from polar_iac.terminal import Progress
+    from polar_iac.waiting import SystemClock
 
     several = len(environments) > 1
     if several and lockfile_path:
@@ -95,11 +97,23 @@ def plan(
     for environment in dict.fromkeys(environments) or (None,):
         manifest, path, recorded = _read(common, environment, lockfile_path, targets)
         story = journal.read(journal.path_for(path), recorded)
-        live, organization = (
-            (None, _pinned(manifest, recorded))
-            if offline
-            else _live(common, connection, manifest, path, recorded, story.meters)
-        )
+        pinned = pinned_organization(manifest, recorded)
+        live, organization = None, pinned
+        if not offline:
+            clock = SystemClock()
+            with (
+                Progress("reading", common.quiet) as progress,
+                connection.open(recorded.environment, pinned, path, clock, progress) as client,
+            ):
+                live, organization = look(
+                    manifest,
+                    recorded,
+                    story.meters,
+                    client,
+                    patience=connection.lookup_timeout,
+                    clock=clock,
+                    on_page=progress.reach,
+                )
         found = make_plan(
             manifest,
             story.meters,
@@ -137,50 +151,14 @@ def show(common: options.Options, files: tuple[Path, ...], format_: str, reports
 
 
 def _publish(plans: Sequence[Plan], format_: str, reports: Sequence[str], manifest_file: str) -> None:
-    from polar_iac import reports as publishing
+    from polar_iac.github_run import on_github, publish_plans
+    from polar_iac.reports import rendered, write_reports
     from polar_iac.terminal import print_result
 
-    publishing.write_reports(reports, plans, manifest_file, os.environ)
-    width = options.width(sys.stdout)
-    print_result(publishing.rendered(plans, format_, manifest_file, os.environ, width))
-    if publishing.on_github(os.environ):
-        click.echo(publishing.publish_on_github(plans, manifest_file, os.environ), err=True, nl=False)
-
-
-def _pinned(manifest: Manifest, recorded: Lockfile) -> str | None:
-    from polar_iac.environment import pinned_organization
-
-    return pinned_organization(manifest, recorded)
-
-
-def _live(
-    common: options.Options,
-    connection: options.Connection,
-    manifest: Manifest,
-    path: Path,
-    recorded: Lockfile,
-    records: Mapping[str, Record],
-) -> tuple[list[LiveMeter], str | None]:
-    """What Polar has, and whose it is; only read."""
-    from polar_iac import environment as environments
-    from polar_iac.recovery import list_with
-    from polar_iac.terminal import Progress
-    from polar_iac.waiting import SystemClock
-
-    organization = environments.pinned_organization(manifest, recorded)
-    clock = SystemClock()
-    with (
-        Progress("reading", common.quiet) as progress,
-        connection.open(
-            recorded.environment, organization, path, clock, progress.wait, progress.retry
-        ) as client,
-    ):
-        awaited = [record.id for record in records.values()]
-        confirm = functools.partial(
-            environments.confirm_organization, organization, environment=recorded.environment
-        )
-        live = list_with(awaited, client, confirm, connection.lookup_timeout, clock, progress.reach)
-    return live, confirm(live)
+    write_reports(reports, plans, manifest_file, os.environ)
+    print_result(rendered(plans, format_, manifest_file, os.environ, options.width(sys.stdout)))
+    if on_github(os.environ):
+        click.echo(publish_plans(plans, manifest_file, os.environ), err=True, nl=False)
 
 
 @cli.add_command
@@ -224,15 +202,14 @@ def apply(
 
     With PLAN, a file that `plan --out` saved, or --digest: exactly what was reviewed, or nothing.
     """
-    from polar_iac import environment as environments
     from polar_iac import lockfile, terminal
-    from polar_iac.executor import execute
+    from polar_iac.environment import pinned_organization
+    from polar_iac.github_run import on_github, publish_results
     from polar_iac.journal import Journal, path_for
     from polar_iac.plan import Done, Left
-    from polar_iac.planner import make_plan
-    from polar_iac.recovery import observe
     from polar_iac.render.text import event_text, left_text, plan_text, result_text
-    from polar_iac.reports import on_github, publish_results, read_plan
+    from polar_iac.reports import read_plan
+    from polar_iac.run import Run
     from polar_iac.waiting import Stop, SystemClock
 
     reviewed = read_plan(plan_file) if plan_file else None
@@ -258,35 +235,12 @@ def apply(
     ):
         # Read again under the lock: the run that held it has written.
         manifest, path, recorded = _read(common, environment, lockfile_path, asked)
-        organization = environments.pinned_organization(manifest, recorded)
-        client = stack.enter_context(
-            connection.open(recorded.environment, organization, path, clock, progress.wait, progress.retry)
-        )
+        pinned = pinned_organization(manifest, recorded)
+        client = stack.enter_context(connection.open(recorded.environment, pinned, path, clock, progress))
         journal = stack.enter_context(Journal(path_for(path), recorded))
-        declared = {key: meter.spec for key, meter in manifest.meters.items()}
-        confirm = functools.partial(
-            environments.confirm_organization, organization, environment=recorded.environment
-        )
-        live, events = observe(
-            manifest.project,
-            recorded.meters,
-            declared,
-            client,
-            journal,
-            confirm,
-            connection.lookup_timeout,
-            clock,
-        )
-        organization = confirm(live)
-        found = make_plan(
-            manifest,
-            journal.meters,
-            live,
-            environment=recorded.environment,
-            organization_id=organization,
-            targets=targets,
-            allow_archive=allow_archive,
-        )
+        run = Run(manifest, recorded, path, client, journal, connection.lookup_timeout, clock)
+        live, events = run.refresh()
+        found = run.plan(live, targets=targets, allow_archive=allow_archive)
         for event in events:
             if not isinstance(event, Left):
                 terminal.print_result(event_text(event))
@@ -295,26 +249,12 @@ def apply(
         wanted = sum(change.action != "blocked" for change in found.changes)
         if wanted and not auto_approve:
             terminal.confirm(recorded.environment, wanted)
-        if organization and journal.organization_id != organization:
-            journal.learn_organization(organization)
         progress.expect(len({c.key for c in found.changes} | {b.key for b in found.bookkeeping}))
         with terminal.stopped_by_signals(stop, common.quiet):
-            for event in execute(
-                found,
-                manifest,
-                live,
-                client,
-                journal,
-                at_start=recorded.meters,
-                stop=stop,
-                parallelism=parallelism,
-                lookup_timeout=connection.lookup_timeout,
-                clock=clock,
-            ):
+            for event in run.carry_out(found, live, stop=stop, parallelism=parallelism):
                 events.append(event)
                 if not isinstance(event, Left):
                     progress.print(event_text(event))
-            journal.finish(path)
     if left := [event for event in events if isinstance(event, Left)]:
         terminal.print_result(left_text(left))
     if events:

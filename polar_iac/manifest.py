@@ -58,6 +58,10 @@ class Manifest:
         default_factory=lambda: source.Document("", ""), repr=False, compare=False
     )
 
+    @property
+    def specs(self) -> Mapping[str, MeterSpec]:
+        return {key: meter.spec for key, meter in self.meters.items()}
+
     def span(self, key: str, path: Sequence[str | int] = ()) -> SourceSpan:
         """Where the value at `path` below `meters.<key>` stands, or the nearest thing above it there is."""
         return self.document.at(("meters", key, *path))

@@ -18,6 +18,7 @@ from polar_iac.errors import ExitCode, PolarIacError
 
 if TYPE_CHECKING:
     from polar_iac.api import PolarClient
+    from polar_iac.terminal import Progress
     from polar_iac.waiting import Clock
 
 
@@ -33,7 +34,7 @@ class Options:
     def say(self, text: str) -> None:
         """A word on the way, on stderr; nothing with --quiet."""
         if not self.quiet:
-            from polar_iac.reports import plain
+            from polar_iac.log import plain
 
             click.echo(plain(text, os.environ), err=True)
 
@@ -77,16 +78,18 @@ def width(stream: TextIO) -> int:
 
 
 def _report(error: Exception, debug: bool) -> int:
-    from polar_iac.reports import on_github, plain, publish_error, told_of
+    from polar_iac.github_run import on_github, publish_error
+    from polar_iac.log import plain, told_of
 
     if debug:
         import traceback
 
         click.echo(plain(traceback.format_exc(), os.environ), err=True)
     click.echo(told_of(error, os.environ, width(sys.stderr)), err=True, nl=False)
+    code = error.exit_code if isinstance(error, PolarIacError) else ExitCode.ERROR
     if on_github(os.environ):
-        publish_error(error, os.environ)
-    return error.exit_code if isinstance(error, PolarIacError) else ExitCode.ERROR
+        publish_error(code, told_of(error, {}), os.environ)
+    return code
 
 
 _COMMON = (
@@ -169,8 +172,7 @@ class Connection:
         organization: str | None,
         lockfile: Path,
         clock: Clock,
-        on_wait: Callable[[float], None],
-        on_retry: Callable[[str], None],
+        progress: Progress,
     ) -> AbstractContextManager[PolarClient]:
         """A client for the environment, with the token that the process environment holds for it."""
         from polar_iac.environment import connect
@@ -181,8 +183,8 @@ class Connection:
             organization,
             lockfile,
             clock=clock,
-            on_wait=on_wait,
-            on_retry=on_retry,
+            on_wait=progress.wait,
+            on_retry=progress.retry,
             timeout=self.timeout,
             allow_http=self.allow_http,
         )

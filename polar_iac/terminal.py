@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from polar_iac.errors import ExitCode, PolarIacError
+from polar_iac.log import for_log
 from polar_iac.render.words import printable_lines
-from polar_iac.reports import for_log
 from polar_iac.waiting import Stop
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from polar_iac.errors import PolarIacError
+from polar_iac.github_run import directory, publish_plans, publish_results
 from polar_iac.meter import MeterSpec, Record
 from polar_iac.plan import Done, Event, Evidence, Failed, Plan
 from polar_iac.render.document import plan_document, plan_from_document, plan_json, plans_json
@@ -23,7 +24,7 @@ from polar_iac.render.github import error_command, outputs, plan_commands
 from polar_iac.render.markdown import comment_marker, headline, plan_markdown
 from polar_iac.render.markup import Links
 from polar_iac.render.text import plan_text
-from polar_iac.reports import directory, publish_on_github, publish_results, rendered
+from polar_iac.reports import rendered
 from tests import strategies
 from tests.build import ORGANIZATION, desired, identifier, live, meter, plan, record
 from tests.comments import HOME, read_commands, read_comment, read_outputs
@@ -605,14 +606,14 @@ def test_the_summary_of_a_step_stays_below_what_github_takes(thousands: Plan, tm
     summary = tmp_path / "summary.md"
     variables = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_ACTIONS": "true"}
     summary.write_text("é" * 200_000, encoding="utf-8")
-    publish_on_github([thousands], "meters.yaml", variables)
+    publish_plans([thousands], "meters.yaml", variables)
     first = summary.read_text(encoding="utf-8").lstrip("é")
     read_comment(first.rstrip("\n") + "\n")
     assert "in the log of this step" in first
     events = [Done(change.key, "update", identifier(1)) for change in thousands.changes]
     for _ in range(3):
         publish_results(thousands, events, variables)
-        publish_on_github([thousands], "meters.yaml", variables)
+        publish_plans([thousands], "meters.yaml", variables)
     assert 900_000 < summary.stat().st_size < 1_048_576
 
 
