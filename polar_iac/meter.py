@@ -40,6 +40,13 @@ IMPACT: Mapping[str, Impact] = {
 }
 """The fields of a meter in the order in which people read them, and whom a change of each concerns."""
 
+
+def reading_order(path: str) -> tuple[int, str]:
+    """Where people read a path: a field's name, or `metadata.KEY`."""
+    name, _, key = path.partition(".")
+    return list(IMPACT).index(name), key
+
+
 FROZEN_FIELDS = ("filter", "aggregation")
 """What Polar refuses to change once the meter aggregates events."""
 
@@ -104,7 +111,7 @@ class Filter:
     def canonical(self) -> dict[str, Any]:
         """The filter with the clauses of each conjunction sorted: their order means nothing to Polar."""
         clauses = [c.canonical() for c in self.clauses]
-        return {"conjunction": self.conjunction, "clauses": sorted(clauses, key=_reading_order)}
+        return {"conjunction": self.conjunction, "clauses": sorted(clauses, key=_clause_order)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Filter:
@@ -121,7 +128,7 @@ class Filter:
         return cls(_text(data["conjunction"]), tuple(clauses))
 
 
-def _reading_order(part: Mapping[str, Any]) -> tuple[bool, str]:
+def _clause_order(part: Mapping[str, Any]) -> tuple[bool, str]:
     """Any total order would do; this one reads well: clauses by their property, filters after them."""
     if "clauses" in part:
         return True, canonical_json(part)

@@ -27,6 +27,7 @@ from polar_iac.meter import (
     canonical_json,
     is_ignored,
     merge_metadata,
+    reading_order,
     record_of,
 )
 from polar_iac.plan import (
@@ -460,7 +461,7 @@ def _changed_fields(
     if replace(live, archived=False) == after:
         return
     was, then = live.by_path, after.by_path
-    for path in sorted(_explain(was, then), key=_reading_order):
+    for path in sorted(_explain(was, then), key=reading_order):
         before, wanted = was.get(path), then.get(path)
         yield FieldChange(
             path,
@@ -479,11 +480,6 @@ def _explain(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
     # Two specs that share few paths are still compared path by path, and not as one changed whole.
     tree = DeepDiff(before, after, view="tree", threshold_to_diff_deeper=0)
     return {level.path(output_format="list")[0] for levels in tree.values() for level in levels}
-
-
-def _reading_order(path: str) -> tuple[int, str]:
-    name, _, sub = path.partition(".")
-    return list(IMPACT).index(name), sub
 
 
 def _origin(path: str, live: Any, wanted: Any, record: Record | None) -> Origin:

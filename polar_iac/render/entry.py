@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from polar_iac.meter import IMPACT, canonical_json
+from polar_iac.meter import canonical_json, reading_order
 from polar_iac.plan import Change, Evidence, FieldChange, Plan
 from polar_iac.render.markup import Links, code, details, fence, linked, prose, size
 from polar_iac.render.words import aggregation, expression, filter_diff, outline, value
@@ -280,7 +280,7 @@ class Entry:
             for field in change.fields if change else ():
                 alike = canonical_json([field.before, field.after, field.origin])
                 fields.setdefault(field.path, {}).setdefault(alike, (field, []))[1].append(index)
-        return [list(fields[path].values()) for path in sorted(fields, key=_reading_order)]
+        return [list(fields[path].values()) for path in sorted(fields, key=reading_order)]
 
     def _reasons(self, scene: Scene) -> Iterator[str]:
         reasons: dict[str, list[int]] = {}
@@ -336,11 +336,6 @@ def _placed(remark: str, scene: Scene, indices: Sequence[int]) -> str:
         remark = f"{note.brief} (note {note.number})"
     sign, _, text = remark.partition(" ")
     return f"{sign} {scene.where(indices)}{text}"
-
-
-def _reading_order(path: str) -> tuple[int, str]:
-    name, _, key = path.partition(".")
-    return list(IMPACT).index(name), key
 
 
 def _told(
