@@ -356,8 +356,8 @@ def _frozen_reason(fields: Sequence[str]) -> str:
 
 def _archive_evidence() -> tuple[Evidence, ...]:
     text = (
-        "an archived meter bills nothing and drops the usage of that time; subscriptions that still bill "
-        "through a replaced price do not stop Polar from archiving it"
+        "an archived meter bills nothing, and usage of that time is lost. Polar looks at active prices only: "
+        "a subscription on an older price does not stop it, and would be billed no more"
     )
     return (Evidence("archive", "warning", text, "polar"),)
 
@@ -367,7 +367,10 @@ def _rematch_evidence(touched: Sequence[str]) -> tuple[Evidence, ...]:
         return ()
     return (
         Evidence(
-            "freeze", "warning", "freeze unknown: Polar refuses this if the meter aggregates events", "polar"
+            "freeze",
+            "warning",
+            "freeze unknown: Polar refuses this if the meter has counted events already",
+            "polar",
         ),
         Evidence(
             "rematch",
