@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from polar_iac.plan import Done, Failed, Left
 from polar_iac.recovery import finish_story, settle_twins
 from polar_iac.waiting import SystemClock
 from tests.build import ORGANIZATION, PROJECT, desired, identifier, meter, record, spec
+from tests.faults import faulty_polar
 from tests.room import Room
 from tests.serve import Served
 
@@ -249,3 +251,25 @@ def test_a_moved_key_that_goes_altogether_is_forgotten_once(tmp_path: Path, pola
         assert not again.changes
         assert not again.bookkeeping
         assert set(room.recorded().meters) == {"z"}
+
+
+def test_a_second_meter_that_was_just_archived_blocks_nobody(tmp_path: Path) -> None:
+    """Another run has settled it, and the replica does not show that yet."""
+    with faulty_polar(lag=0.2) as faulty:
+        room = Room(faulty.url, tmp_path, patience=5.0)
+        with room.client, PolarClient(faulty.url, "polar_oat_other") as other:
+            first, second = made(other), made(other)
+            time.sleep(0.25)
+            other.update_meter(second.id, {"is_archived": True, "metadata": {}})
+            events = room.apply(desired({"calls": meter()}))
+            assert events == [Done("calls", "adopt", first.id)]
+            assert faulty.served["GET lag"]
+
+
+def test_twins_that_stay_are_named(tmp_path: Path, polar: Served, client: PolarClient) -> None:
+    room = Room(polar.url, tmp_path)
+    with room.client:
+        twins = made(client), made(client)
+        (event,) = room.apply(desired({"calls": meter()}))
+        assert isinstance(event, Left)
+        assert all(twin.id in event.reason for twin in twins)
