@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from polar_iac import options
+from polar_iac import ENVIRONMENTS, options
+from polar_iac.errors import ExitCode
 
 if TYPE_CHECKING:
     from polar_iac.lockfile import Lockfile
     from polar_iac.manifest import Manifest
-    from polar_iac.meter import LiveMeter, Record
     from polar_iac.plan import Plan
 
 
@@ -37,7 +36,7 @@ def validate(common: options.Options) -> int:
 
     found = manifest.read(common.file)
     click.echo(f"{common.file}: {_count(len(found.meters), 'meter')} fine.")
-    return 0
+    return ExitCode.OK
 
 
 def _count(count: int, noun: str) -> str:
@@ -50,7 +49,7 @@ def _count(count: int, noun: str) -> str:
     "-e",
     "--env",
     "environments",
-    type=click.Choice(options.ENVIRONMENTS),
+    type=click.Choice(ENVIRONMENTS),
     envvar="POLAR_ENVIRONMENT",
     multiple=True,
     help="Which Polar (repeatable; also POLAR_ENVIRONMENT); never chosen for you.",
@@ -80,10 +79,14 @@ def plan(
 ) -> int:
     """Show what an apply would change, and why."""
     from polar_iac import journal
+    from polar_iac.environment import pinned_organization
     from polar_iac.planner import make_plan
     from polar_iac.render.document import plan_json
     from polar_iac.render.text import refusal_text
     from polar_iac.reports import write
+    from polar_iac.run import look
+    from polar_iac.terminal import Progress
+    from polar_iac.waiting import SystemClock
 
     several = len(environments) > 1
     if several and lockfile_path:
@@ -94,11 +97,23 @@ def plan(
     for environment in dict.fromkeys(environments) or (None,):
         manifest, path, recorded = _read(common, environment, lockfile_path, targets)
         story = journal.read(journal.path_for(path), recorded)
-        live, organization = (
-            (None, _pinned(manifest, recorded))
-            if offline
-            else _live(common, connection, manifest, path, recorded, story.meters)
-        )
+        pinned = pinned_organization(manifest, recorded)
+        live, organization = None, pinned
+        if not offline:
+            clock = SystemClock()
+            with (
+                Progress("reading", common.quiet) as progress,
+                connection.open(recorded.environment, pinned, path, clock, progress) as client,
+            ):
+                live, organization = look(
+                    manifest,
+                    recorded,
+                    story.meters,
+                    client,
+                    patience=connection.lookup_timeout,
+                    clock=clock,
+                    on_page=progress.reach,
+                )
         found = make_plan(
             manifest,
             story.meters,
@@ -117,7 +132,8 @@ def plan(
     for found in plans:
         if found.refusal:
             common.say("An apply of this would be refused: " + refusal_text(found))
-    return 2 if detailed_exitcode and any(found.changes for found in plans) else 0
+    differs = detailed_exitcode and any(found.changes for found in plans)
+    return ExitCode.CHANGES if differs else ExitCode.OK
 
 
 @cli.add_command
@@ -131,54 +147,18 @@ def show(common: options.Options, files: tuple[Path, ...], format_: str, reports
     plans = [read_plan(path) for path in files]
     source = next((c.source.file for p in plans for c in p.changes if c.source), str(common.file))
     _publish(plans, format_, reports, source)
-    return 0
+    return ExitCode.OK
 
 
 def _publish(plans: Sequence[Plan], format_: str, reports: Sequence[str], manifest_file: str) -> None:
-    from polar_iac import reports as publishing
+    from polar_iac.github_run import on_github, publish_plans
+    from polar_iac.reports import rendered, write_reports
     from polar_iac.terminal import print_result
 
-    publishing.write_reports(reports, plans, manifest_file, os.environ)
-    width = options.width(sys.stdout)
-    print_result(publishing.rendered(plans, format_, manifest_file, os.environ, width))
-    if publishing.on_github(os.environ):
-        click.echo(publishing.publish_on_github(plans, manifest_file, os.environ), err=True, nl=False)
-
-
-def _pinned(manifest: Manifest, recorded: Lockfile) -> str | None:
-    from polar_iac.environment import pinned_organization
-
-    return pinned_organization(manifest, recorded)
-
-
-def _live(
-    common: options.Options,
-    connection: options.Connection,
-    manifest: Manifest,
-    path: Path,
-    recorded: Lockfile,
-    records: Mapping[str, Record],
-) -> tuple[list[LiveMeter], str | None]:
-    """What Polar has, and whose it is; only read."""
-    from polar_iac import environment as environments
-    from polar_iac.recovery import list_with
-    from polar_iac.terminal import Progress
-    from polar_iac.waiting import SystemClock
-
-    organization = environments.pinned_organization(manifest, recorded)
-    clock = SystemClock()
-    with (
-        Progress("reading", common.quiet) as progress,
-        connection.open(
-            recorded.environment, organization, path, clock, progress.wait, progress.retry
-        ) as client,
-    ):
-        awaited = [record.id for record in records.values()]
-        confirm = functools.partial(
-            environments.confirm_organization, organization, environment=recorded.environment
-        )
-        live = list_with(awaited, client, confirm, connection.lookup_timeout, clock, progress.reach)
-    return live, confirm(live)
+    write_reports(reports, plans, manifest_file, os.environ)
+    print_result(rendered(plans, format_, manifest_file, os.environ, options.width(sys.stdout)))
+    if on_github(os.environ):
+        click.echo(publish_plans(plans, manifest_file, os.environ), err=True, nl=False)
 
 
 @cli.add_command
@@ -222,16 +202,14 @@ def apply(
 
     With PLAN, a file that `plan --out` saved, or --digest: exactly what was reviewed, or nothing.
     """
-    from polar_iac import environment as environments
     from polar_iac import lockfile, terminal
-    from polar_iac.executor import execute
+    from polar_iac.environment import pinned_organization
+    from polar_iac.github_run import on_github, publish_results
     from polar_iac.journal import Journal, path_for
     from polar_iac.plan import Done, Left
-    from polar_iac.planner import make_plan
-    from polar_iac.recovery import observe
-    from polar_iac.render.github import failure_commands
     from polar_iac.render.text import event_text, left_text, plan_text, result_text
-    from polar_iac.reports import directory, on_github, publish_on_github, read_plan
+    from polar_iac.reports import read_plan
+    from polar_iac.run import Run
     from polar_iac.waiting import Stop, SystemClock
 
     reviewed = read_plan(plan_file) if plan_file else None
@@ -257,35 +235,12 @@ def apply(
     ):
         # Read again under the lock: the run that held it has written.
         manifest, path, recorded = _read(common, environment, lockfile_path, asked)
-        organization = environments.pinned_organization(manifest, recorded)
-        client = stack.enter_context(
-            connection.open(recorded.environment, organization, path, clock, progress.wait, progress.retry)
-        )
+        pinned = pinned_organization(manifest, recorded)
+        client = stack.enter_context(connection.open(recorded.environment, pinned, path, clock, progress))
         journal = stack.enter_context(Journal(path_for(path), recorded))
-        declared = {key: meter.spec for key, meter in manifest.meters.items()}
-        confirm = functools.partial(
-            environments.confirm_organization, organization, environment=recorded.environment
-        )
-        live, events = observe(
-            manifest.project,
-            recorded.meters,
-            declared,
-            client,
-            journal,
-            confirm,
-            connection.lookup_timeout,
-            clock,
-        )
-        organization = confirm(live)
-        found = make_plan(
-            manifest,
-            journal.meters,
-            live,
-            environment=recorded.environment,
-            organization_id=organization,
-            targets=targets,
-            allow_archive=allow_archive,
-        )
+        run = Run(manifest, recorded, path, client, journal, connection.lookup_timeout, clock)
+        live, events = run.refresh()
+        found = run.plan(live, targets=targets, allow_archive=allow_archive)
         for event in events:
             if not isinstance(event, Left):
                 terminal.print_result(event_text(event))
@@ -294,39 +249,23 @@ def apply(
         wanted = sum(change.action != "blocked" for change in found.changes)
         if wanted and not auto_approve:
             terminal.confirm(recorded.environment, wanted)
-        if organization and journal.organization_id != organization:
-            journal.learn_organization(organization)
         progress.expect(len({c.key for c in found.changes} | {b.key for b in found.bookkeeping}))
         with terminal.stopped_by_signals(stop, common.quiet):
-            for event in execute(
-                found,
-                manifest,
-                live,
-                client,
-                journal,
-                at_start=recorded.meters,
-                stop=stop,
-                parallelism=parallelism,
-                lookup_timeout=connection.lookup_timeout,
-                clock=clock,
-            ):
+            for event in run.carry_out(found, live, stop=stop, parallelism=parallelism):
                 events.append(event)
                 if not isinstance(event, Left):
                     progress.print(event_text(event))
-            journal.finish(path)
     if left := [event for event in events if isinstance(event, Left)]:
         terminal.print_result(left_text(left))
     if events:
         terminal.print_result(result_text(events) + "\n")
     if on_github(os.environ):
-        told = click.unstyle("".join(map(event_text, events)) + result_text(events))
-        publish = functools.partial(publish_on_github, [found], str(common.file), os.environ, results=told)
-        failures = failure_commands(events, directory=directory(os.environ))
-        click.echo(publish() + failures, err=True, nl=False)
+        click.echo(publish_results(found, events, os.environ), err=True, nl=False)
     if stop.reason is not None:
         common.say(f"stopped: {stop.reason}. The next apply goes on from here.")
-        return terminal.STOPPED.get(stop.reason, 1)
-    return 0 if all(isinstance(event, Done) for event in events) else 1
+        return terminal.STOPPED.get(stop.reason, ExitCode.ERROR)
+    done = all(isinstance(event, Done) for event in events)
+    return ExitCode.OK if done else ExitCode.ERROR
 
 
 def _permit(found: Plan, reviewed: Plan | None, digest: str | None, max_changes: int | None) -> None:
@@ -376,7 +315,7 @@ def serve(common: options.Options, port: int) -> int:
             threading.Event().wait()
     finally:
         server.close()
-    return 0
+    return ExitCode.OK
 
 
 def _read(
@@ -399,7 +338,7 @@ def _read(
         if key in renamed:
             raise click.UsageError(f"--target {key}: this key was moved to {renamed[key]}: name that one")
         if key not in known:
-            guess = nearest(key, sorted(known))
+            guess = nearest(key, tuple(sorted(known)))
             hint = f": did you mean {guess}?" if guess else ""
             raise click.UsageError(
                 f"--target {key}: neither the manifest nor the lockfile has this key{hint}"
@@ -422,12 +361,12 @@ def main() -> None:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        code = 1
+        code = ExitCode.ERROR
     except click.Abort:
         click.echo("Aborted; nothing was changed.", err=True)
-        code = 1
+        code = ExitCode.ERROR
     except KeyboardInterrupt:
-        code = 130
+        code = ExitCode.INTERRUPTED
     except _TerminatedError:
-        code = 143
+        code = ExitCode.TERMINATED
     sys.exit(code)

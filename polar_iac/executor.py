@@ -215,12 +215,11 @@ class _Run:
                 self.unheard.remove(job)
                 self._check_organization(job, found[0], created=False)
                 yield self._found(job, found[0])
-        declared = {key: meter.spec for key, meter in self.manifest.meters.items()}
         yield from settle_twins(
             live,
             self.plan.project,
             self.at_start,
-            declared,
+            self.manifest.specs,
             self.client,
             self.journal,
         )

@@ -6,7 +6,6 @@ that ends folds it into the lockfile; a run that finds one goes on from it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -235,7 +234,7 @@ class Journal:
         A run that learned nothing leaves the lockfile as it is.
         """
         state = self.state
-        if lockfile.dumps(state) != lockfile.dumps(self._lockfile) or not lockfile_path.exists():
+        if lockfile.digest(state) != lockfile.digest(self._lockfile) or not lockfile_path.exists():
             lockfile.save(lockfile_path, state)
         if unsettled := self._story.entries(state):
             lockfile.write_atomically(self._path, "".join(map(_line, unsettled)))
@@ -258,13 +257,12 @@ class Journal:
 
 def _begin(state: Lockfile) -> dict[str, Any]:
     """The first line: whose journal this is, and from which lockfile it goes on."""
-    digest = hashlib.sha256(lockfile.dumps(state).encode("utf-8", "surrogatepass")).hexdigest()
     return {
         "effect": "begin",
         "key": "",
         "environment": state.environment,
         "project": state.project,
-        "lockfile": digest,
+        "lockfile": lockfile.digest(state),
     }
 
 

@@ -14,16 +14,15 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from polar_iac import source
+from polar_iac import ENVIRONMENTS, source
 from polar_iac.errors import Diagnostic, PolarIacError, SourceSpan
 from polar_iac.meter import FUNCS, UNIT_FIELDS, MeterSpec
 from polar_iac.meter_rules import CLAUSE_KEYS, FILTER_KEYS, MeterRules
 from polar_iac.shapes import Shapes, got
-from polar_iac.yaml_text import MAX_BYTES, clip
-
-ENVIRONMENTS = ("production", "sandbox", "local")
+from polar_iac.yaml_text import MAX_BYTES, clip, resolve
 
 _TOP = ("version", "project", "environments", "moved", "meters", "x-…")
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*(?: [A-Za-z0-9_.-]+)*")
 _UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -58,6 +57,10 @@ class Manifest:
     document: source.Document = field(
         default_factory=lambda: source.Document("", ""), repr=False, compare=False
     )
+
+    @property
+    def specs(self) -> Mapping[str, MeterSpec]:
+        return {key: meter.spec for key, meter in self.meters.items()}
 
     def span(self, key: str, path: Sequence[str | int] = ()) -> SourceSpan:
         """Where the value at `path` below `meters.<key>` stands, or the nearest thing above it there is."""
@@ -142,7 +145,8 @@ def _organizations(shapes: Shapes, node: source.Node) -> dict[str, str]:
         settings = shapes.map(environments.entries[key.text], "an environment", "{organization_id: …}")
         if settings is None:
             continue
-        shapes.keys(settings, ("organization_id",), ("organization_id",), key)
+        place = environments.place(key.text)
+        shapes.keys(settings, ("organization_id",), ("organization_id",), place)
         if "organization_id" in settings.entries:
             value = settings.entries["organization_id"]
             text = shapes.text(value, "organization_id")
@@ -160,9 +164,10 @@ def _meters(shapes: Shapes, node: source.Node, project: str) -> dict[str, Desire
     meters = shapes.map(node, "meters", "api-calls: {name: …, filter: …, aggregation: …}")
     if meters is None:
         return found
-    for key in meters.keys:
+    # Those that come twice are read as well: what is wrong in them is told now, and not after that.
+    for key, entry in [*((key, meters.entries[key.text]) for key in meters.keys), *meters.repeated]:
         shapes.slug(key, "a meter's key")
-        value = shapes.map(meters.entries[key.text], "a meter", "{name: …, filter: …, aggregation: …}")
+        value = shapes.map(entry, "a meter", "{name: …, filter: …, aggregation: …}")
         if value is not None:
             spec, ignored = MeterRules(shapes, key, project).read(value)
             span = shapes.document.span_of(key)
@@ -179,10 +184,18 @@ def block(key: str, spec: MeterSpec) -> str:
     declared |= {name: v for name in UNIT_FIELDS if (v := getattr(spec, name)) not in (None, "scalar")}
     declared |= {"filter": spec.filter.wire(), "aggregation": spec.aggregation.wire()}
     declared |= {"metadata": dict(spec.metadata)} if spec.metadata else {}
+
+    def quoted(representer: Any, text: str) -> Any:
+        """In quotes but for plain words: parsers differ on the rest."""
+        plain = _PLAIN.fullmatch(text) and resolve(text) == text
+        return representer.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else "'")
+
     yaml = YAML(typ="safe", pure=True)
+    # Before the first look at the representer, which takes it over.
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.representer.add_representer(str, quoted)
     yaml.default_flow_style = None
     yaml.width = 100
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     text = StringIO()
     yaml.dump({key: declared}, text)
     return indent(text.getvalue(), "  ")

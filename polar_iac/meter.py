@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -25,6 +26,8 @@ MARKER = "polar_iac"
 """The metadata key of the ownership marker; its value is `<project>/<key>`."""
 
 MAX_METADATA_KEYS = 50
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+"""An id as Polar writes it."""
 
 IMPACT: Mapping[str, Impact] = {
     "filter": "billing",
@@ -36,6 +39,13 @@ IMPACT: Mapping[str, Impact] = {
     "metadata": "internal",
 }
 """The fields of a meter in the order in which people read them, and whom a change of each concerns."""
+
+
+def reading_order(path: str) -> tuple[int, str]:
+    """Where people read a path: a field's name, or `metadata.KEY`."""
+    name, _, key = path.partition(".")
+    return list(IMPACT).index(name), key
+
 
 FROZEN_FIELDS = ("filter", "aggregation")
 """What Polar refuses to change once the meter aggregates events."""
@@ -101,7 +111,7 @@ class Filter:
     def canonical(self) -> dict[str, Any]:
         """The filter with the clauses of each conjunction sorted: their order means nothing to Polar."""
         clauses = [c.canonical() for c in self.clauses]
-        return {"conjunction": self.conjunction, "clauses": sorted(clauses, key=_reading_order)}
+        return {"conjunction": self.conjunction, "clauses": sorted(clauses, key=_clause_order)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Filter:
@@ -118,7 +128,7 @@ class Filter:
         return cls(_text(data["conjunction"]), tuple(clauses))
 
 
-def _reading_order(part: Mapping[str, Any]) -> tuple[bool, str]:
+def _clause_order(part: Mapping[str, Any]) -> tuple[bool, str]:
     """Any total order would do; this one reads well: clauses by their property, filters after them."""
     if "clauses" in part:
         return True, canonical_json(part)

@@ -26,7 +26,7 @@ from polar_iac.meter import (
     canonical_property,
     canonical_value,
 )
-from polar_iac.shapes import Shapes, got
+from polar_iac.shapes import Shapes, got, got_text
 from polar_iac.yaml_text import Doubtful, Value
 
 CLAUSE_KEYS = ("property", "operator", "value")
@@ -54,11 +54,12 @@ _LONG = 1_000
 
 
 class MeterRules:
-    """Reads one meter; `key` is what is blamed for what the meter lacks."""
+    """Reads one meter; `blamed` is blamed for what the meter lacks."""
 
     def __init__(self, shapes: Shapes, key: source.Scalar, project: str) -> None:
         self.shapes = shapes
         self.key = key
+        self.blamed: source.Node = key
         self.project = project
         self.clauses = 0
         self.long_texts = False
@@ -66,7 +67,8 @@ class MeterRules:
     def read(self, node: source.Map) -> tuple[MeterSpec, frozenset[str]]:
         """The spec, and what `lifecycle.ignore_changes` names."""
         entries = node.entries
-        self.shapes.keys(node, _METER_KEYS, ("name", "filter", "aggregation"), self.key)
+        self.blamed = source.written_at(self.key, node)
+        self.shapes.keys(node, _METER_KEYS, ("name", "filter", "aggregation"), self.blamed)
         name, archived = "", False
         conditions, aggregation = Filter("and"), Aggregation("count")
         metadata: dict[str, MetadataValue] = {}
@@ -75,13 +77,13 @@ class MeterRules:
             name = self.name(entries["name"])
         unit, label, multiplier = self.unit(node)
         if "filter" in entries:
-            conditions = self.filter(entries["filter"], node.key("filter"), 1)
+            conditions = self.filter(entries["filter"], node.place("filter"), 1)
             if self.clauses > _MAX_CLAUSES:
-                self.shapes.fault(node.key("filter"), _TOO_WIDE)
+                self.shapes.fault(node.place("filter"), _TOO_WIDE)
         if "aggregation" in entries:
-            aggregation = self.aggregation(entries["aggregation"], node.key("aggregation"))
+            aggregation = self.aggregation(entries["aggregation"], node.place("aggregation"))
         if "metadata" in entries:
-            metadata = self.metadata(entries["metadata"], node.key("metadata"))
+            metadata = self.metadata(entries["metadata"], node.place("metadata"))
         if "archived" in entries:
             archived = self.shapes.boolean(entries["archived"], "archived")
         if "lifecycle" in entries:
@@ -89,7 +91,7 @@ class MeterRules:
         spec = MeterSpec(name, conditions, aggregation, unit, label, multiplier, metadata, archived)
         if (self.long_texts or self.clauses > 500) and _body_size(spec, self.marker) > _MAX_BODY:
             limit = _MAX_BODY // 1024**2
-            self.shapes.fault(self.key, f"this meter is larger than the {limit} MiB that Polar accepts")
+            self.shapes.fault(self.blamed, f"this meter is larger than the {limit} MiB that Polar accepts")
         return spec, ignored
 
     @property
@@ -118,8 +120,6 @@ class MeterRules:
         given = entries.get("custom_label")
         if given is not None and not _is_null(given):
             label = self.text(given, "custom_label")
-            if label == "":
-                self.shapes.fault(given, "custom_label is empty: write what one unit is called")
             if unit in ("scalar", "token"):
                 message = f"custom_label needs `unit: custom`, but the unit is {unit}: remove one of them"
                 self.shapes.fault(node.key("custom_label"), message)
@@ -190,7 +190,7 @@ class MeterRules:
             operator = self.shapes.choice(entries["operator"], "operator", OPERATORS)
         if "value" in entries:
             value = self.value(entries["value"])
-            if type(value) is bool and name is not None:
+            if type(value) is bool and name is not None and operator in OPERATORS:
                 self.bool_clause(canonical_property(name), operator, entries["value"])
         return Clause(name or "", operator, value)
 
@@ -216,7 +216,8 @@ class MeterRules:
             hint = ": Polar takes no fractions" if math.isfinite(value) else ""
             self.shapes.fault(node, f"value must be a whole number, got {got(node)}{hint}")
         else:
-            self.shapes.fault(node, f"value must be text, a whole number, true or false, got {got(node)}")
+            message = f"value must be text, a whole number, true or false, got {got_text(node)}"
+            self.shapes.fault(node, message)
         return ""
 
     def bool_clause(self, name: str, operator: str, node: source.Node) -> None:
@@ -260,7 +261,7 @@ class MeterRules:
                 f"metadata must have at most {MAX_METADATA_KEYS - 1} keys, got {len(found.keys)}:"
                 f" Polar takes {MAX_METADATA_KEYS}, and {MARKER} is one of them"
             )
-            self.shapes.fault(blamed, message)
+            self.shapes.fault(blamed, message, found)
         for key in found.keys:
             text = self.shapes.text(key, "a metadata key")
             if text == MARKER:
@@ -281,7 +282,7 @@ class MeterRules:
         elif isinstance(value, Doubtful):
             self.shapes.fault(node, value.advice)
         elif value is None:
-            message = f"a metadata value must be text, a number, true or false, got {got(node)}"
+            message = f"a metadata value must be text, a number, true or false, got {got_text(node)}"
             self.shapes.fault(node, message)
             return ""
         elif type(value) is float and not math.isfinite(value):

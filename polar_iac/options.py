@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,11 +13,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
+from polar_iac import ENVIRONMENTS
+from polar_iac.errors import ExitCode, PolarIacError
+
 if TYPE_CHECKING:
     from polar_iac.api import PolarClient
+    from polar_iac.terminal import Progress
     from polar_iac.waiting import Clock
-
-ENVIRONMENTS = ("production", "sandbox", "local")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Options:
     def say(self, text: str) -> None:
         """A word on the way, on stderr; nothing with --quiet."""
         if not self.quiet:
-            from polar_iac.reports import plain
+            from polar_iac.log import plain
 
             click.echo(plain(text, os.environ), err=True)
 
@@ -56,7 +57,7 @@ def command(function: Callable[..., int]) -> click.Command:
             raise
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
-            code = 130
+            code = ExitCode.INTERRUPTED
         except Exception as error:  # noqa: BLE001  no traceback reaches a user
             code = _report(error, debug)
         context.exit(code)
@@ -69,21 +70,26 @@ def command(function: Callable[..., int]) -> click.Command:
 
 def width(stream: TextIO) -> int:
     """Columns for text on a stream: a narrow terminal has fewer than a log."""
+    import shutil
+
     from polar_iac.render import WIDTH
 
     return min(shutil.get_terminal_size().columns, WIDTH) if stream.isatty() else WIDTH
 
 
 def _report(error: Exception, debug: bool) -> int:
-    from polar_iac.errors import PolarIacError
-    from polar_iac.reports import plain, told_of
+    from polar_iac.github_run import on_github, publish_error
+    from polar_iac.log import plain, told_of
 
     if debug:
         import traceback
 
         click.echo(plain(traceback.format_exc(), os.environ), err=True)
     click.echo(told_of(error, os.environ, width(sys.stderr)), err=True, nl=False)
-    return int(error.exit_code) if isinstance(error, PolarIacError) else 1
+    code = error.exit_code if isinstance(error, PolarIacError) else ExitCode.ERROR
+    if on_github(os.environ):
+        publish_error(code, told_of(error, {}), os.environ)
+    return code
 
 
 _COMMON = (
@@ -166,8 +172,7 @@ class Connection:
         organization: str | None,
         lockfile: Path,
         clock: Clock,
-        on_wait: Callable[[float], None],
-        on_retry: Callable[[str], None],
+        progress: Progress,
     ) -> AbstractContextManager[PolarClient]:
         """A client for the environment, with the token that the process environment holds for it."""
         from polar_iac.environment import connect
@@ -178,8 +183,8 @@ class Connection:
             organization,
             lockfile,
             clock=clock,
-            on_wait=on_wait,
-            on_retry=on_retry,
+            on_wait=progress.wait,
+            on_retry=progress.retry,
             timeout=self.timeout,
             allow_http=self.allow_http,
         )

@@ -27,6 +27,7 @@ from polar_iac.meter import (
     canonical_json,
     is_ignored,
     merge_metadata,
+    reading_order,
     record_of,
 )
 from polar_iac.plan import (
@@ -102,8 +103,7 @@ def make_plan(
     not list (`archived: true`) from blocked into archive.
     """
     state = _observe(manifest, recorded, live)
-    known = {*state.recorded, *(key for key, ms in state.by_key.items() if not all(m.archived for m in ms))}
-    keys = known | set(manifest.meters)
+    keys = {*state.recorded, *state.by_key, *manifest.meters}
     changes: list[Change] = []
     bookkeeping: list[Bookkeeping] = []
     unchanged = 0
@@ -181,7 +181,7 @@ def _observe(manifest: Manifest, recorded: Mapping[str, Record], live: Sequence[
         key = _key_in(project, meter)
         if key in new_key:
             marker_was[meter.id], key = key, new_key[key]
-            meter = replace(meter, marker=f"{project}/{key}")
+            meter = meter.marked(f"{project}/{key}")
         by_id[meter.id] = meter
         # An id in the lockfile outweighs a marker: a meter recorded under one key is no other key's.
         if key is not None and owner.get(meter.id, key) == key:
@@ -356,8 +356,8 @@ def _frozen_reason(fields: Sequence[str]) -> str:
 
 def _archive_evidence() -> tuple[Evidence, ...]:
     text = (
-        "an archived meter bills nothing and drops the usage of that time; subscriptions that still bill "
-        "through a replaced price do not stop Polar from archiving it"
+        "an archived meter bills nothing, and usage of that time is lost. Polar looks at active prices only: "
+        "a subscription on an older price does not stop it, and would be billed no more"
     )
     return (Evidence("archive", "warning", text, "polar"),)
 
@@ -367,7 +367,10 @@ def _rematch_evidence(touched: Sequence[str]) -> tuple[Evidence, ...]:
         return ()
     return (
         Evidence(
-            "freeze", "warning", "freeze unknown: Polar refuses this if the meter aggregates events", "polar"
+            "freeze",
+            "warning",
+            "freeze unknown: Polar refuses this if the meter has counted events already",
+            "polar",
         ),
         Evidence(
             "rematch",
@@ -461,7 +464,7 @@ def _changed_fields(
     if replace(live, archived=False) == after:
         return
     was, then = live.by_path, after.by_path
-    for path in sorted(_explain(was, then), key=_reading_order):
+    for path in sorted(_explain(was, then), key=reading_order):
         before, wanted = was.get(path), then.get(path)
         yield FieldChange(
             path,
@@ -480,11 +483,6 @@ def _explain(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
     # Two specs that share few paths are still compared path by path, and not as one changed whole.
     tree = DeepDiff(before, after, view="tree", threshold_to_diff_deeper=0)
     return {level.path(output_format="list")[0] for levels in tree.values() for level in levels}
-
-
-def _reading_order(path: str) -> tuple[int, str]:
-    name, _, sub = path.partition(".")
-    return list(IMPACT).index(name), sub
 
 
 def _origin(path: str, live: Any, wanted: Any, record: Record | None) -> Origin:

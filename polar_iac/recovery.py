@@ -69,7 +69,18 @@ def observe(
         confirm(client.list_meters())
         finish_story(client, journal, confirm, patience, clock)
     awaited = {record.id for record in journal.meters.values()} | set(journal.created)
-    live = list_with(awaited, client, confirm, patience, clock)
+
+    def settled(live: Sequence[LiveMeter]) -> bool:
+        """Whether no other run may be about to archive a second meter, or has, and it does not show yet."""
+        bearers = active_by_marker(live, owners(journal.meters))
+        return not any(
+            len(twins) > 1
+            and marker.startswith(f"{project}/")
+            and not any(m.id in journal.created for m in twins)
+            for marker, twins in bearers.items()
+        )
+
+    live = list_with(awaited, client, confirm, patience, clock, settled=settled)
     if not journal.created:
         return live, []
     events = settle_twins(live, project, at_start, declared, client, journal)
@@ -84,15 +95,17 @@ def list_with(
     patience: float,
     clock: Clock,
     on_page: OnPage = lambda _done, _of: None,
+    settled: Callable[[Sequence[LiveMeter]], bool] = lambda _: True,
 ) -> list[LiveMeter]:
-    """Every meter; asked for again while meters with the `awaited` ids do not show. `confirm` raises when
-    they never will, since what is live belongs to another organisation."""
+    """Every meter; asked for again, for `patience` seconds, while meters with the `awaited` ids do not show,
+    or what shows is not `settled`. `confirm` raises when they never will, since what is live belongs to
+    another organisation."""
     ids, live = set(awaited), list[LiveMeter]()
 
     def look() -> bool:
         live[:] = client.list_meters(on_page)
         confirm(live)
-        return ids <= {meter.id for meter in live}
+        return ids <= {meter.id for meter in live} and settled(live)
 
     look_repeatedly(look, patience, clock)
     return live

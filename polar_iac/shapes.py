@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from polar_iac import source
 from polar_iac.errors import Diagnostic, DiagnosticError
-from polar_iac.yaml_text import Doubtful, clip, nearest
+from polar_iac.yaml_text import Doubtful, Grouped, clip, nearest
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _SLUG_RULE = "1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit"
@@ -21,17 +21,23 @@ _FOUND_ELSEWHERE: Mapping[str, str] = {
 }
 _HOW = {"version": ": begin the file with `version: 1`", "meters": ": write `meters: {}` if there are none"}
 _SAID_AS: Mapping[str, str] = {
-    **dict.fromkeys(("=", "==", "equals", "is"), "eq"),
-    **dict.fromkeys(("!=", "<>", "not", "neq"), "ne"),
+    **dict.fromkeys(("=", "==", "equal", "equals", "is"), "eq"),
+    **dict.fromkeys(("!=", "<>", "not", "neq", "not_equal", "not_equals"), "ne"),
     ">": "gt",
     ">=": "gte",
     "<": "lt",
     "<=": "lte",
     "contains": "like",
     "not_contains": "not_like",
+    "like_not": "not_like",
     "average": "avg",
     "mean": "avg",
+    "total": "sum",
+    "maximum": "max",
+    "minimum": "min",
     "distinct": "unique",
+    "all": "and",
+    "any": "or",
 }
 """What the choices are called elsewhere."""
 
@@ -45,17 +51,24 @@ class Shapes:
 
     def __init__(self, document: source.Document) -> None:
         self.document = document
-        self.faults: list[Diagnostic] = []
+        self._faults: dict[tuple[int, str], Diagnostic] = {}
 
-    def fault(self, node: source.Node, message: str) -> None:
-        self.faults.append(self.document.diagnose(node, message))
-        if len(self.faults) >= source.MAX_PROBLEMS:
+    def fault(self, node: source.Node, message: str, about: source.Node | None = None) -> None:
+        """Once for a value, however often aliases repeat it; never for what the parser told of.
+
+        `about` is the value when it is not what is shown.
+        """
+        fault = (id(about or node), message)
+        if node.blamed or fault in self._faults:
+            return
+        self._faults[fault] = self.document.diagnose(node, message)
+        if len(self._faults) >= source.MAX_PROBLEMS:
             self.finish()
 
     def finish(self) -> None:
         """Raise all that was found; what the parser could not make sense of is not blamed a second time."""
         known = {problem.span for problem in self.document.problems}
-        faults = [fault for fault in self.faults if fault.span not in known]
+        faults = [fault for fault in self._faults.values() if fault.span not in known]
         if self.document.problems or faults:
             raise DiagnosticError([*self.document.problems, *faults])
 
@@ -68,7 +81,7 @@ class Shapes:
             name = key.text
             if name in known or (name.startswith("x-") and "x-…" in known):
                 continue
-            guess = nearest(name, [other for other in known if other not in node.entries])
+            guess = _meant_key(name, [other for other in known if other not in node.entries])
             if name in _FOUND_ELSEWHERE:
                 hint = _FOUND_ELSEWHERE[name]
             elif guess:
@@ -78,8 +91,8 @@ class Shapes:
                 hint = f"known here {'are' if len(known) > 1 else 'is only'} {', '.join(known)}"
             self.fault(key, f"unknown key `{clip(name)}`: {hint}")
         for name in required:
-            if name not in node.entries and name not in meant:
-                self.fault(blamed, f"`{name}` is missing{_HOW.get(name, '')}")
+            if name not in node.entries and name not in meant and not node.blamed:
+                self.fault(blamed, f"`{name}` is missing{_HOW.get(name, '')}", node)
 
     def map(self, node: source.Node, what: str, example: str) -> source.Map | None:
         if isinstance(node, source.Map):
@@ -100,11 +113,13 @@ class Shapes:
             if "\0" not in value:
                 return value
             self.fault(node, f"{what} holds a NUL character: remove it")
+        elif isinstance(value, Grouped):
+            return str(value)
         elif isinstance(value, Doubtful):
             self.fault(node, value.advice)
         else:
             hint = "" if value is None else ": put it in quotes"
-            self.fault(node, f"{what} must be text, got {got(node)}{hint}")
+            self.fault(node, f"{what} must be text, got {got_text(node)}{hint}")
         return None
 
     def choice(self, node: source.Node, what: str, choices: Sequence[str]) -> str:
@@ -113,8 +128,7 @@ class Shapes:
         if text is None:
             return ""
         if text not in choices:
-            said = _SAID_AS.get(text)
-            guess = said if said in choices else nearest(text, choices)
+            guess = _meant_choice(text, choices)
             hint = f": did you mean {guess}?" if guess else ""
             self.fault(node, f"{what} must be one of {', '.join(choices)}, got {got(node)}{hint}")
         return text
@@ -132,6 +146,30 @@ class Shapes:
         if type(value) is not bool:
             self.fault(node, f"{what} must be true or false, got {got(node)}")
         return value is True
+
+
+def _meant_key(name: str, known: Sequence[str]) -> str | None:
+    """The known key that was probably meant: one written wrong, shortened (`op`, `label`) or spelt out."""
+    if len(name) > 1 and name.isalpha():
+        near = [k for k in known if k.startswith(name) or k.endswith(f"_{name}") or name.startswith(k)]
+        if len(near) == 1:
+            return near[0]
+    return nearest(name, tuple(known))
+
+
+def _meant_choice(text: str, choices: Sequence[str]) -> str | None:
+    """The choice that was meant, if that is beyond doubt: another one would bill something else."""
+    lower = text.lower()
+    said = lower if lower in choices else _SAID_AS.get(lower)
+    if said in choices:
+        return said
+    guess = nearest(text, tuple(choices), 0.8) if len(text) >= 4 else None
+    return guess if guess and len(guess) >= 4 and guess[0] == lower[0] else None
+
+
+def got_text(node: source.Node) -> str:
+    """The same where a text would be right."""
+    return f"nothing: {node.hint}" if isinstance(node, source.Nothing) else got(node)
 
 
 def got(node: source.Node) -> str:

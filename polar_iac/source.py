@@ -11,10 +11,12 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from polar_iac.errors import Diagnostic, DiagnosticError, SourceSpan
 from polar_iac.yaml_text import (
+    MARK,
     SUSPECT,
     UnreadableError,
     Value,
@@ -38,6 +40,7 @@ class Scalar:
     """A text; `plain` when it stands there without quotes and so may mean something else than text."""
 
     __slots__ = ("end", "plain", "start", "text")
+    blamed = False
 
     def __init__(self, text: str, plain: bool, start: int, end: int) -> None:
         self.text = text
@@ -50,16 +53,37 @@ class Scalar:
         return resolve(self.text) if self.plain and self.text[:1] in SUSPECT else self.text
 
 
-class Collection:
-    """What maps and lists share. `end` is past the bracket; without brackets it equals `start`."""
+class Unread(Scalar):
+    """Stands for a value that the document's problems tell of already."""
 
-    __slots__ = ("anchor", "children", "end", "height", "start")
+    __slots__ = ()
+    blamed = True
+
+
+class Nothing(Scalar):
+    """An empty value although something stands there: `hint` says why that is no text."""
+
+    __slots__ = ("hint",)
+
+    def __init__(self, start: int, end: int, hint: str) -> None:
+        super().__init__("", True, start, end)
+        self.hint = hint
+
+
+class Collection:
+    """What maps and lists share. `end` is past the bracket; without brackets it equals `start`.
+
+    It is `blamed` when a problem of the document tells why it is not what was meant, or not complete.
+    """
+
+    __slots__ = ("anchor", "blamed", "children", "end", "height", "start")
     text = None
 
     def __init__(self, start: int, end: int) -> None:
         self.start = start
         self.end = end
         self.height = 1
+        self.blamed = False
         self.anchor: tuple[str, int] | None = None
         self.children: list[Node] = []
 
@@ -71,23 +95,37 @@ class List(Collection):
 
 
 class Map(Collection):
-    """Keys and values, with what merge keys bring; `keys` and `entries` have the same order."""
+    """Keys and values, with what merge keys bring; `keys` and `entries` have the same order.
 
-    __slots__ = ("_by_name", "entries", "keys")
+    `repeated` holds what stands under a key that was there before: a problem, to be read all the same.
+    """
+
+    __slots__ = ("_by_name", "entries", "keys", "repeated")
     entries: dict[str, Node]
     keys: list[Scalar]
+    repeated: list[tuple[Scalar, Node]]
 
     def __init__(self, start: int, end: int) -> None:
         super().__init__(start, end)
         self._by_name: dict[str, Scalar] | None = None
+        self.repeated = []
 
     def key(self, name: str) -> Scalar:
         if self._by_name is None:
             self._by_name = {key.text: key for key in self.keys}
         return self._by_name[name]
 
+    def place(self, name: str) -> Node:
+        """What to blame for the whole of an entry: its key, or its value when that is written elsewhere."""
+        return written_at(self.key(name), self.entries[name])
+
 
 Node = Scalar | List | Map
+
+
+def written_at(key: Scalar, value: Node) -> Node:
+    """The key if the value is written there, else the value: an alias stands behind what it repeats."""
+    return key if value.start >= key.start else value
 
 
 class Document:
@@ -139,6 +177,12 @@ class Document:
         self.problems.append(problem)
         return problem
 
+    def is_told_before(self, index: int) -> bool:
+        """Whether a problem ends right before a character: then it is why that one does not fit."""
+        end = len(self.text[:index].rstrip())
+        place = self.span(max(end - 1, 0), end)
+        return any((p.span.line, p.span.end_column) == (place.line, place.end_column) for p in self.problems)
+
     def diagnose(self, node: Node, message: str) -> Diagnostic:
         return self.diagnose_span(self.span_of(node), message)
 
@@ -170,7 +214,7 @@ def parse(data: bytes | str, file: str) -> Document:
     try:
         document = Document(file, decode(data))
     except UnreadableError as error:
-        readable = Document(file, error.before.removeprefix("\ufeff") + _UNREADABLE)
+        readable = Document(file, error.before.lstrip(MARK) + _UNREADABLE)
         raise DiagnosticError([readable.problem(len(readable.text) - 1, error.message)]) from None
     # Imported late: commands that read no YAML need not wait for it.
     from _ruamel_yaml import CParser  # type: ignore[import-not-found]
@@ -179,7 +223,9 @@ def parse(data: bytes | str, file: str) -> Document:
     try:
         _Builder(document, CParser(document.text.encode()).get_event).build()
     except MarkedYAMLError as error:
-        document.problem(*explain(error, document.text))
+        index, message = explain(error, document.text)
+        if not document.is_told_before(index):
+            document.problem(index, message)
     except YAMLError as error:
         start = unprintable(document.text)
         if start is None:
@@ -232,7 +278,7 @@ class _Builder:
             events.MappingEndEvent,
         )
         list_start, list_end = events.SequenceStartEvent, events.SequenceEndEvent
-        next_event = self.next_event
+        next_event, text = self.next_event, self.document.text
         bottom: Map | List = List(0, 0)
         current = bottom
         stack: list[Map | List] = []
@@ -243,9 +289,9 @@ class _Builder:
             kind = event.__class__
             if kind is scalar_event:
                 count += 1
-                text = event.value
-                scalar = Scalar(text, not event.style, event.start_mark.index, event.end_mark.index)
-                if not text or event.anchor or event.ctag or len(text) > MAX_SCALAR:
+                value = event.value
+                scalar = Scalar(value, not event.style, event.start_mark.index, event.end_mark.index)
+                if not value or event.anchor or event.ctag or len(value) > MAX_SCALAR:
                     scalar = self.special(scalar, event, current)
                 children.append(scalar)
             elif kind is map_end or kind is list_end:
@@ -263,8 +309,12 @@ class _Builder:
                     current.height = height
             elif kind is map_start or kind is list_start:
                 count += 1
-                end = event.end_mark.index  # Behind the bracket, or where the first entry begins.
-                start = end - 1 if event.flow_style else end
+                start = end = event.end_mark.index  # Behind the bracket, or where the first entry begins.
+                if event.start_mark.index < end:
+                    if event.flow_style:
+                        start -= 1
+                    elif kind is list_start and text[end : end + 1] != "-":
+                        start = end = end - 1  # A list at its key's indentation: behind the first `-`.
                 node: Map | List = Map(start, end) if kind is map_start else List(start, end)
                 if event.anchor or event.ctag:
                     self.decorate(node, event, count - 1)
@@ -298,22 +348,33 @@ class _Builder:
             raise self.stop(scalar.start, message, scalar.end)
         if (event.anchor or event.ctag) and (found := _PROPERTIES.match(self.document.text, scalar.start)):
             scalar.start = min(found.end(), scalar.end)  # It begins behind them.
-        if not text and scalar.plain and parent.children:
-            # An empty value has no place of its own: it is shown at its key.
-            key = parent.children[-1]
-            if isinstance(parent, Map) and len(parent.children) % 2 and isinstance(key, Scalar):
-                scalar.start, scalar.end = key.start, key.end
+        if not text and scalar.plain:
+            scalar = self.nothing(scalar, event, parent)
         if event.ctag:
-            self.retype(scalar, event.ctag, event.start_mark.index)
+            scalar = self.retype(scalar, event.ctag, event.start_mark.index)
         if event.anchor:
             self.anchors[event.anchor] = (scalar, 1)
         return scalar
 
-    def retype(self, scalar: Scalar, tag: str, start: int) -> None:
+    def nothing(self, scalar: Scalar, event: _Event, parent: Map | List) -> Scalar:
+        """An empty value has no place of its own: it is shown at its key."""
+        key = parent.children[-1] if parent.children else None
+        if not isinstance(parent, Map) or len(parent.children) % 2 == 0 or not isinstance(key, Scalar):
+            return scalar
+        if event.anchor:
+            hint = f"`&{clip(event.anchor)}` is an anchor without a value; if it is text, put it in quotes"
+        elif _COMMENT.match(self.document.text, key.end):
+            hint = "what follows # is a comment; put the text in quotes"
+        else:
+            scalar.start, scalar.end = key.start, key.end
+            return scalar
+        return Nothing(key.start, key.end, hint)
+
+    def retype(self, scalar: Scalar, tag: str, start: int) -> Scalar:
         """Apply a core tag: `!!str 5` is a text, `!!int "5"` a number."""
         if tag in ("!", f"{_CORE}str"):
             scalar.plain = False
-            return
+            return scalar
         value = resolve(scalar.text)
         if tag == f"{_CORE}float" and type(value) is int:
             scalar.text, scalar.plain = f"{value}.0", True
@@ -323,8 +384,11 @@ class _Builder:
             self.problem(
                 scalar.start, f'"{clip(scalar.text)}" does not fit its tag {_short(tag)}', scalar.end
             )
+            return Unread(scalar.text, False, scalar.start, scalar.end)
         else:
             self.problem(start, _UNKNOWN_TAG.format(_short(tag)), scalar.end)
+            return Unread(scalar.text, False, scalar.start, scalar.end)
+        return scalar
 
     def decorate(self, node: Map | List, event: _Event, count: int) -> None:
         if event.ctag and event.ctag not in ("!", f"{_CORE}{'map' if isinstance(node, Map) else 'seq'}"):
@@ -338,10 +402,15 @@ class _Builder:
         """The node that an alias stands for, and how many nodes that is."""
         start, end, name = event.start_mark.index, event.end_mark.index, event.anchor
         if name not in self.anchors:
-            meant = nearest(name, list(self.anchors))
-            hint = f": did you mean *{meant}?" if meant else ": define it above with &" + clip(name)
+            # Among few and not for each: a file may have many thousands of both.
+            few = len(self.document.problems) < _MAX_GUESSES
+            latest = (other for other in islice(reversed(self.anchors), 100) if len(other) <= 100)
+            meant = nearest(name, tuple(latest)) if few else None
+            hint = (
+                f": did you mean *{meant}?" if meant else f": define it above with &{clip(name)}, or quote it"
+            )
             self.problem(start, f"there is no anchor &{clip(name)}{hint}", end)
-            return Scalar("", False, start, end), 1
+            return Unread("", False, start, end), 1
         node, size = self.anchors[name]
         if not size:
             raise self.stop(start, f"*{clip(name)} stands inside the value that &{clip(name)} names", end)
@@ -374,6 +443,12 @@ class _Builder:
         merged: Node | None = None
         for key, value in zip(node.children[::2], node.children[1::2], strict=True):
             if not isinstance(key, Scalar):
+                if key.blamed:
+                    continue
+                if _is_template(node, key, self.document.text):
+                    node.blamed = True
+                    self.problem(node.start, _TEMPLATE, node.end)
+                    continue
                 what = "a list" if isinstance(key, List) else "a map"
                 self.problem(
                     key.start, f"a key must be text, got {what}: if that is a value, quote it", key.end
@@ -383,6 +458,7 @@ class _Builder:
                 message = f"the key `{clip(key.text)}` is here twice: the first is on line {line}"
                 hint = "; write <<: [*one, *two]" if key.text == "<<" else ""
                 self.problem(key.start, message + hint, key.end)
+                node.repeated.append((key, value))
             else:
                 keys[key.text] = key
                 entries[key.text] = value
@@ -401,7 +477,12 @@ class _Builder:
         all_entries: dict[str, Node] = {}
         brought = 0
         for source in sources:
+            if source.blamed:
+                node.blamed = True  # Nobody knows what it lacks.
             if not isinstance(source, Map):
+                if source.blamed:
+                    continue
+                node.blamed = True
                 self.problem(source.start, "<< takes a map or a list of maps: `<<: *anchor`", source.end)
                 continue
             brought += len(source.keys)
@@ -417,10 +498,19 @@ class _Builder:
 
 _CORE = "tag:yaml.org,2002:"
 _TYPES = {f"{_CORE}int": int, f"{_CORE}float": float, f"{_CORE}bool": bool, f"{_CORE}null": type(None)}
-_PROPERTIES = re.compile(r"(?:[&!][^\s,\[\]{}]*\s+)+")
+_BREAK = "\\n\\r\\x85\\u2028\\u2029"
+_PROPERTIES = re.compile(rf"(?:[&!][^\s,\[\]{{}}]*\s+(?:#[^{_BREAK}]*[{_BREAK}]\s*)*)+")
+_COMMENT = re.compile(r"\s*:[ \t]+#")
+_MAX_GUESSES = 20
+_TEMPLATE = "`{{` begins two maps in YAML, no template: put the text in quotes"
 _TOO_DEEP = f"this is nested more than {MAX_DEPTH} levels deep"
 _UNKNOWN_TAG = "the tag {} is not known here: remove it"
 
 
 def _short(tag: str) -> str:
     return clip(tag.replace(_CORE, "!!"))
+
+
+def _is_template(node: Map, key: Node, text: str) -> bool:
+    """Whether a map is what becomes of `{{ x }}`."""
+    return isinstance(key, Map) and len(node.children) == 2 and text.startswith("{{", node.start)

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from polar_iac.errors import PolarIacError
+from polar_iac.errors import ExitCode, PolarIacError
+from polar_iac.log import for_log
 from polar_iac.render.words import printable_lines
-from polar_iac.reports import for_log
 from polar_iac.waiting import Stop
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-STOPPED = {"SIGINT": 130, "SIGTERM": 143}
+STOPPED = {"SIGINT": ExitCode.INTERRUPTED, "SIGTERM": ExitCode.TERMINATED}
 """Exit codes by the reason of a stop."""
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 MAX_BYTES = 32 * 1024 * 1024
@@ -33,6 +35,10 @@ class Doubtful(str):
         return self
 
 
+class Grouped(Doubtful):
+    """`1,000`: a text to every YAML, and so it is one where nothing but a text can be meant."""
+
+
 # --- What an unquoted scalar means ---
 
 _WORDS: dict[str, bool | None] = {
@@ -46,6 +52,13 @@ _INT = re.compile(r"[-+]?[0-9]+")
 _BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_ODD_NUMBER = re.compile(
+    r"[-+]?(?:0b(?=_*[01])[01_]+|0o(?=_*[0-7])[0-7_]+|0x(?=_*[0-9a-fA-F])[0-9a-fA-F_]+"
+    r"|(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?)"
+)
+"""What is left of the numbers of YAML 1.1, once those of YAML 1.2 are taken away."""
+_BASES = {"0b": 2, "0o": 8, "0x": 16}
+_GROUPED = re.compile(r"[-+]?[0-9]{1,3}(?:(?:,[0-9]{3})+(?:\.[0-9]+)?|(?P<points>(?:\.[0-9]{3})+,[0-9]+))")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t][0-9: \t.TtZz+-]*)?")
 
 
@@ -73,7 +86,24 @@ def resolve(text: str) -> Value:
         return float(text.replace(".", ""))
     if _DATE.fullmatch(text):
         return Doubtful(text, f'{clip(text)} without quotes is a date: put it in quotes, "{clip(text)}"')
+    if _ODD_NUMBER.fullmatch(text):
+        if len(text) > MAX_DIGITS:
+            return _too_long(text)
+        return Doubtful(text, _either(text, str(_odd_number(text.replace("_", "").lower()))))
+    if len(text) <= MAX_DIGITS and (grouped := _GROUPED.fullmatch(text)):
+        digits = text.replace(".", "").replace(",", ".") if grouped["points"] else text.replace(",", "")
+        return Grouped(text, _either(text, digits))
     return text
+
+
+def _odd_number(digits: str) -> int | float:
+    base = _BASES.get(digits.lstrip("+-")[:2], 10)
+    return float(digits) if base == 10 and {".", "e"} & set(digits) else int(digits, base)
+
+
+def _either(text: str, number: str) -> str:
+    number = clip(number)
+    return f"{clip(text)} may be the number {number} or a text: write {number}, or put it in quotes"
 
 
 def _too_long(text: str) -> Doubtful:
@@ -88,20 +118,23 @@ def clip(text: str, width: int = 40) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
 
 
-def nearest(word: str, known: Sequence[str]) -> str | None:
-    """The known word that was probably meant."""
+@lru_cache(maxsize=1_000)
+def nearest(word: str, known: tuple[str, ...], likeness: float = 0.6) -> str | None:
+    """The known word that was probably meant. Remembered: aliases ask the same many thousand times."""
     from difflib import get_close_matches  # Only for what is wrong.
 
-    return next(iter(get_close_matches(word[:100].lower(), known, 1)), None)
+    return next(iter(get_close_matches(word[:100].lower(), known, 1, likeness)), None)
 
 
 # --- Bytes that are no text ---
 
+MARK = "\ufeff"
+"""The byte order mark. Some editors write one before the one that is there, and the parser counts none."""
 _NO_UTF8 = "the file is UTF-16 or UTF-32: save it as UTF-8"
 
 
 def decode(data: bytes | str) -> str:
-    """UTF-8 without a byte order mark. Raises UnreadableError."""
+    """UTF-8 without its byte order marks. Raises UnreadableError."""
     if len(data) > MAX_BYTES:
         raise UnreadableError("", f"the file is larger than {MAX_BYTES // 1024**2} MiB")
     if isinstance(data, str):
@@ -110,7 +143,7 @@ def decode(data: bytes | str) -> str:
         except UnicodeEncodeError as error:
             what = "half of a character (a lone surrogate) stands here"
             raise UnreadableError(data[: error.start], what) from None
-        return data.removeprefix("\ufeff")
+        return data.lstrip(MARK)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UnreadableError("", _NO_UTF8)
     if (nul := data.find(b"\0")) >= 0:
@@ -120,7 +153,7 @@ def decode(data: bytes | str) -> str:
         before = data[:nul].decode(errors="replace")
         raise UnreadableError(before, "a NUL byte stands here: this is no text file")
     try:
-        return data.decode().removeprefix("\ufeff")
+        return data.decode().lstrip(MARK)
     except UnicodeDecodeError as error:
         what = f"the byte 0x{data[error.start]:02x} is not UTF-8: save the file as UTF-8"
         raise UnreadableError(data[: error.start].decode(), what) from None
@@ -134,8 +167,12 @@ def unprintable(text: str) -> int | None:
 
 # --- Text that is no YAML ---
 
+_MAX_KEY = 1_024
+_HEX = re.compile("[0-9a-fA-F]+")
+_PAIR = re.compile(r"([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _CONFLICT = re.compile(r"^(?:<{7}|={7}|>{7})(?= |$)", re.MULTILINE)
 _QUOTE = "put the text in quotes"
+_CANNOT_BEGIN = f"unquoted text cannot begin with {{}}: {_QUOTE}"
 _TAB = "a tab indents this line: YAML wants spaces"
 _REASONS: Mapping[str, str] = {
     "found a tab character": _TAB,
@@ -145,12 +182,10 @@ _REASONS: Mapping[str, str] = {
     "did not find expected key": "this does not fit what is above: check indentation, quotes and brackets",
     "did not find expected '-'": "this stands where a list goes on: begin it with `- `, or indent it",
     "found unknown escape": "no such escape in double quotes: write `\\\\`, or use single quotes",
-    "found invalid Unicode": "an escape for half of a character (a surrogate): write the character itself",
     "did not find expected hexdecimal": "an escape with too few hexadecimal digits",
     "found unexpected document indicator": "a document ends here, inside quotes: close them before",
     "did not find expected <document start>": "nothing may follow here: the document is complete before this",
     "did not find expected comment": f"text after `|` or `>` goes on the next line; else {_QUOTE}",
-    "did not find expected alphabetic": f"a name must follow `&` or `*`; if it is text, {_QUOTE}",
     "found undefined tag handle": f"this tag is not known; if it is text, {_QUOTE}",
     "found incompatible YAML document": "this version of YAML is not known: remove the line",
     "found unknown directive name": f"a line that begins with % is a directive; if it is text, {_QUOTE}",
@@ -167,17 +202,26 @@ def explain(error: Any, text: str) -> tuple[int, str]:
         return conflict.start(), "git left a merge conflict here: resolve it first"
     if problem == "found unexpected end of stream" and "quoted" in context:
         return opened, "this quote is never closed"
+    if (key := _long_key(text, problem, index, opened)) is not None:
+        return key, f"a key may have at most {_MAX_KEY:,} characters"
     if problem.startswith("did not find expected ',' or"):
         if not text[index:].strip():
             return opened, f"this bracket is never closed with `{problem[-2]}`"
         line = len(re.findall(r"\r\n|\r|\n", text[:opened])) + 1
         return index, f"a comma or `{problem[-2]}` is missing before this, after the bracket on line {line}"
     if problem == "did not find expected node content":
+        before = text[:index].rstrip()
+        if character == "?" or before.endswith("?"):
+            return index if character == "?" else len(before) - 1, _CANNOT_BEGIN.format("?")
         return index, f"a value is missing before `{character}`" if character else "a value is missing"
     if problem == "found character that cannot start any token":
-        return index, _TAB if text[
-            index
-        ] == "\t" else f"unquoted text cannot begin with {character}: {_QUOTE}"
+        return index, _TAB if text[index] == "\t" else _CANNOT_BEGIN.format(character)
+    if problem == "mapping keys are not allowed in this context":
+        return index, _CANNOT_BEGIN.format("?")
+    if problem.startswith("did not find expected alphabetic"):
+        return opened, _CANNOT_BEGIN.format(text[opened])
+    if problem.startswith("found invalid Unicode"):
+        return index, _no_character(text, index)
     if problem.startswith("mapping values"):
         if re.search(r":\s", text[text.rfind("\n", 0, index) + 1 : index]):
             return index, f"a second `: ` on one line: {_QUOTE}, or break the line"
@@ -188,3 +232,33 @@ def explain(error: Any, text: str) -> tuple[int, str]:
         (reason for words, reason in _REASONS.items() if problem.startswith(words)),
         f"not valid YAML: {problem} {context}".rstrip(),
     )
+
+
+def _long_key(text: str, problem: str, index: int, opened: int) -> int | None:
+    """Where a key begins that is too long for the parser, which then stumbles over the `:` behind it."""
+    if problem.startswith("could not find expected ':'"):
+        end = text.find(":", opened)
+        return opened if end - opened > _MAX_KEY and "\n" not in text[opened:end] else None
+    if text[index : index + 1] != ":":
+        return None
+    start = text.rfind("\n", 0, index) + 1
+    line = text[start:index].rstrip()
+    if line.endswith(("'", '"')):
+        begin = line.rfind(line[-1], 0, -1)
+    else:  # Between brackets the key begins behind the last entry.
+        begin = max(map(line.rfind, ",{[")) + 1 if problem.startswith("did not find") else 0
+    key = line[begin:].lstrip("- ")
+    return start + len(line) - len(key) if len(key) > _MAX_KEY and ": " not in key else None
+
+
+def _no_character(text: str, index: int) -> str:
+    """What is wrong with the escape whose digits begin at `index`."""
+    number = int(_HEX.match(text, index)[0], 16)  # type: ignore[index]
+    if number > sys.maxunicode:
+        return f"no such character (the last is U+{sys.maxunicode:X})"
+    half = "an escape for half of a character (a surrogate)"
+    pair = _PAIR.match(text, index)
+    if pair is None:
+        return f"{half}: write the character itself"
+    whole = 0x10000 + ((int(pair[1], 16) - 0xD800) << 10) + int(pair[2], 16) - 0xDC00
+    return f"{half}: YAML knows no surrogate pairs: write the character itself, or \\U{whole:08X}"

@@ -56,9 +56,9 @@ def read_comment(text: str) -> Comment:
             else:
                 assert _MARKER.fullmatch(html), f"HTML that is not ours: {html!r}"
                 assert index == len(tokens) - 1, "the marker is not last"
-            assert depth in (0, 1, 2), "details are not balanced"
+            assert depth in (0, 1, 2, 3), "details are not balanced"
         elif token.type == "fence":
-            assert token.info in ("", "diff"), f"a fence of {token.info!r}"
+            assert token.info in ("", "diff", "yaml"), f"a fence of {token.info!r}"
             found.code += token.content.split("\n")
         elif token.type == "paragraph_open" and token.level > 1:
             assert token.hidden, "a list fell apart, or swallowed what follows"
@@ -88,6 +88,8 @@ def _read_inline(tokens: list[Token], found: Comment) -> None:
             assert _PLAIN.fullmatch(token.content), f"not plain: {token.content!r}"
             assert not _REFERENCE.search(token.content), f"a reference: {token.content!r}"
             found.words.append(token.content)
+        elif token.type == "html_inline":
+            assert token.content == "<br>", f"HTML that is not ours: {token.content!r}"
         else:
             assert token.type in ("strong_open", "strong_close", "link_close", "softbreak"), token.type
 

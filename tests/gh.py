@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -82,7 +83,7 @@ class Gh:
             self._print({"data": {"repository": repository}}, query)
 
     def _rest(self, method: str, path: list[str], fields: dict[str, Any], query: str | None) -> None:
-        if self.state["forbidden"] and method != "GET":
+        if self.state["forbidden"] and (method != "GET" or self.state["forbidden"] == "reading"):
             _refuse("Resource not accessible by integration (HTTP 403)")
         assert "/".join(path[:3]) == f"repos/{self.state['repository']}"
         author = self.state["viewer"]
@@ -122,6 +123,8 @@ class Gh:
 
 
 if __name__ == "__main__":
+    if os.environ.get("GH_TOKEN") != "ghs_secret" or os.environ.get("GH_HOST") != "github.com":
+        _refuse("To use GitHub CLI in a GitHub Actions workflow, set the GH_TOKEN environment variable.")
     file = Path(sys.argv[1])
     stand_in = Gh(json.loads(file.read_text(encoding="utf-8")))
     try:

@@ -222,6 +222,20 @@ class Hub:
             base_ref="",
         )
 
+    def queued(self, sha: str, *, base: str = "main") -> Runner:
+        """A runner for a commit of the merge queue, on a branch that exists for it alone."""
+        name = f"gh-readonly-queue/{base}/pr-7-{sha[:8]}"
+        return self._runner(
+            event={"merge_group": {"base_ref": f"refs/heads/{base}", "head_sha": sha}},
+            event_name="merge_group",
+            actor="ana",
+            sha=sha,
+            ref=f"refs/heads/{name}",
+            ref_name=name,
+            head_ref="",
+            base_ref="",
+        )
+
     def _runner(self, **github: Any) -> Runner:
         path = self.path / f"runner-{len(list(self.path.glob('runner-*')))}"
         return Runner(self, path, github | {"repository": REPOSITORY, "token": "ghs_secret"})
@@ -294,6 +308,7 @@ class Runner:
         if self.installed:  # or else the action installs it, which takes a while
             tools = self.temp / "polar-iac" / "bin"
             tools.mkdir(parents=True)
+            (tools.parent / "installed").write_text(f"{ROOT}\n")
             Hub._tool(tools / "python", f"{_PYTHON} {_ALL}")
             command = f"{_PYTHON} -m polar_iac {_ALL}"
             if self.hub.warm:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from polar_iac import lockfile
 from polar_iac.api import PolarClient
-from polar_iac.executor import execute
 from polar_iac.journal import Journal, path_for
 from polar_iac.lockfile import Lockfile
 from polar_iac.manifest import Manifest
-from polar_iac.meter import LiveMeter
 from polar_iac.plan import Event, Plan
 from polar_iac.planner import make_plan
-from polar_iac.recovery import list_with, observe
+from polar_iac.run import Run, look
 from polar_iac.waiting import Stop, SystemClock
 from tests.build import PROJECT
 
@@ -43,50 +40,32 @@ class Room:
     def recorded(self) -> Lockfile:
         return lockfile.read(self.lockfile, "sandbox", PROJECT)
 
-    def make_plan(self, manifest: Manifest, recorded: Lockfile, live: Iterable[LiveMeter]) -> Plan:
+    def plan(self, manifest: Manifest) -> Plan:
+        """What `plan --allow-archive` shows."""
+        recorded = self.recorded()
+        live, organization = look(
+            manifest,
+            recorded,
+            recorded.meters,
+            self.client,
+            patience=self.patience,
+            clock=self.clock,
+            on_page=lambda _done, _of: None,
+        )
         return make_plan(
             manifest,
             recorded.meters,
-            list(live),
+            live,
             environment="sandbox",
-            organization_id=recorded.organization_id,
+            organization_id=organization,
             allow_archive=True,
-        )
-
-    def plan(self, manifest: Manifest) -> Plan:
-        recorded = self.recorded()
-        awaited = [record.id for record in recorded.meters.values()]
-        return self.make_plan(
-            manifest, recorded, list_with(awaited, self.client, lambda _: None, self.patience, self.clock)
         )
 
     def apply(self, manifest: Manifest, parallelism: int = 4) -> list[Event]:
         """Everything that `apply` does but for locking, asking and printing."""
         recorded = self.recorded()
         with Journal(self.journal, recorded) as journal:
-            declared = {key: meter.spec for key, meter in manifest.meters.items()}
-            live, events = observe(
-                PROJECT,
-                recorded.meters,
-                declared,
-                self.client,
-                journal,
-                lambda _: None,
-                self.patience,
-                self.clock,
-            )
-            made = self.make_plan(manifest, journal.state, live)
-            events += execute(
-                made,
-                manifest,
-                live,
-                self.client,
-                journal,
-                at_start=recorded.meters,
-                stop=Stop(),
-                parallelism=parallelism,
-                lookup_timeout=self.patience,
-                clock=self.clock,
-            )
-            journal.finish(self.lockfile)
-        return events
+            run = Run(manifest, recorded, self.lockfile, self.client, journal, self.patience, self.clock)
+            live, events = run.refresh()
+            plan = run.plan(live, allow_archive=True)
+            return [*events, *run.carry_out(plan, live, stop=Stop(), parallelism=parallelism)]

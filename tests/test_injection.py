@@ -20,7 +20,7 @@ from polar_iac.plan import Action, Bookkeeping, Change, Evidence, FieldChange, P
 from polar_iac.render.document import plan_document, plan_from_document, plan_json
 from polar_iac.render.github import diagnostic_commands, inert, outputs, plan_commands
 from polar_iac.render.markdown import headline, plan_markdown
-from polar_iac.render.markup import Links, prose
+from polar_iac.render.markup import Links, code, fence, prose, visible
 from polar_iac.render.text import diagnostics_text, plan_text
 from polar_iac.render.words import value
 from tests.build import ORGANIZATION, identifier, meter
@@ -242,8 +242,17 @@ def test_nothing_breaks_out_of_a_comment(text: str) -> None:
     found = read_comment(side_by_side(text))
     # It is shown, and all of it in code.
     shown = {line.replace("|", "\\u007c") for line in found.code}
-    assert value(f"{text}!").replace("|", "\\u007c") in shown
-    assert found.headings[0].startswith("Polar meters: 1 to create, 3 to update, 1 to archive, 2 blocked · ")
+    assert visible(value(f"{text}!")).replace("|", "\\u007c") in shown
+    assert found.headings[0].startswith(
+        "Polar meters<br>sandbox: 1 to create, 3 to update, 1 to archive, 2 blocked<br>production: "
+    )
+
+
+def test_what_is_not_seen_is_escaped() -> None:
+    unseen = "\u034f\u115f\u1160\u180b\u2800\u3164\uffa0\ufe0f\U000e0100\u00a0\u2003\u3000"
+    for text in (code(f"a{unseen}b"), fence([f"a{unseen}b"])):
+        assert set(text) <= set("`\nab\\uU0123456789cdef")
+    assert code("a👩\u200d🚀 é漢") == "`a👩\u200d🚀 é漢`"
 
 
 @pytest.mark.parametrize("text", CORPUS)
@@ -301,8 +310,9 @@ def read_text(text: str, plan: Plan) -> None:
     head, empty, *body = click.unstyle(text).split("\n")
     assert HEAD.fullmatch(head)
     assert empty == body[-1] == ""
-    assert body[-2].startswith("Plan: 1 to create, 3 to update, 1 to archive, 2 blocked.")
-    titles = [line for line in body[:-3] if line and not line.startswith("      ")]
+    assert body[-3].startswith("Plan: 1 to create, 3 to update, 1 to archive, 2 blocked.")
+    assert body[-2] == f"Digest: {plan.digest[:12]}"
+    titles = [line for line in body[:-4] if line and not line.startswith("      ")]
     signs = ["+", "~", "~", "~", "!", "!", "-"]
     assert len(titles) == len(plan.changes) + len(plan.bookkeeping)
     for title, sign, change_ in zip(titles, signs, plan.changes, strict=False):
@@ -427,6 +437,7 @@ def test_a_fence_of_three_backticks_is_caught(monkeypatch: pytest.MonkeyPatch) -
 def test_a_command_that_is_not_escaped_is_caught(
     part: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("polar_iac.render.github.printable_lines", lambda text: text)
     monkeypatch.setattr("polar_iac.render.github.printable", lambda text: text)
     test_no_command_can_be_forged(text)  # the escapes of commands are enough
     monkeypatch.setattr(f"polar_iac.render.github.{part}", lambda text: text)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
+import re
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -365,7 +369,10 @@ class TestTimes:
         ("body", "touched"),
         [
             ({"name": "Requests"}, True),  # equal
-            ({"custom_label": None}, True),
+            ({"custom_label": None}, False),
+            ({"custom_label": None, "custom_multiplier": None}, False),
+            ({"custom_label": None, "is_archived": False}, True),
+            ({"custom_label": None, "unit": "scalar"}, True),
             ({"is_archived": False}, True),
             ({}, False),
             ({"zzz": 1, "organization_id": UNKNOWN, "archived_at": None}, False),
@@ -377,6 +384,12 @@ class TestTimes:
         after = polar.patch(f"/meters/{meter['id']}", json=body).json()
         assert (after["modified_at"] > meter["modified_at"]) is touched
         assert after["modified_at"] == get(polar, meter)["modified_at"]
+
+    def test_a_null_that_takes_something_away_is_a_change(self, polar: httpx.Client) -> None:
+        meter = create(polar, unit="custom", custom_label="call")
+        after = polar.patch(f"/meters/{meter['id']}", json={"custom_label": None}).json()
+        assert after["custom_label"] is None
+        assert after["modified_at"] > meter["modified_at"]
 
     def test_archiving_again_moves_the_time(self, polar: httpx.Client) -> None:
         url = f"/meters/{create(polar)['id']}"
@@ -433,6 +446,22 @@ class TestLists:
             create(polar, name=name)
         assert sorted(names(polar, query=query)) == sorted(found)
 
+    @pytest.mark.parametrize("name", ["a" * 60, "a" * 200_000])
+    def test_many_wildcards_are_quick(self, polar: httpx.Client, name: str) -> None:
+        create(polar, name=name)
+        began = time.process_time()
+        assert names(polar, query="%a%a%a%a%a%b") == []
+        assert names(polar, query="%a%_a%a%") == [name]
+        assert time.process_time() - began < 1
+
+    def test_thousands_of_conditions_are_answered(self, polar: httpx.Client) -> None:
+        create(polar, metadata={"k": "wanted"})
+        either = "&".join(f"metadata[k]={i}" for i in range(1_500))
+        assert polar.get(f"/meters/?{either}").json()["items"] == []
+        assert len(polar.get(f"/meters/?{either}&metadata[k]=wanted").json()["items"]) == 1
+        each = "&".join(f"metadata[k{i}]=wanted" for i in range(1_500))
+        assert polar.get(f"/meters/?metadata[k]=wanted&{each}").json()["items"] == []
+
     def test_equal_names_are_repeated_and_lost_across_pages(self, polar: httpx.Client) -> None:
         ids = {create(polar, name="same")["id"] for _ in range(30)}
 
@@ -484,7 +513,7 @@ class TestLists:
 
 
 class TestWherePolarBreaks:
-    @pytest.mark.parametrize("levels", [128, 254])
+    @pytest.mark.parametrize("levels", [128, 254, 255])
     def test_a_filter_too_deep_is_stored_and_spoils_its_page(self, polar: httpx.Client, levels: int) -> None:
         create(polar, name="before")
         create(polar, name="fine", filter=nested(127))
@@ -502,9 +531,38 @@ class TestWherePolarBreaks:
         assert get(polar, meter)["filter"] == ANY_FILTER
 
     def test_a_filter_beyond_all_depth_is_refused(self, polar: httpx.Client) -> None:
-        answer = polar.post("/meters/", json={**METER, "filter": nested(256)})
-        assert "recursion_loop" in {entry["type"] for entry in answer.json()["detail"]}
-        assert names(polar) == []
+        meter = create(polar)
+        for answer in (
+            polar.post("/meters/", json={**METER, "filter": nested(256)}),
+            polar.patch(f"/meters/{meter['id']}", json={"filter": nested(256)}),
+        ):
+            assert answer.status_code == 422
+            assert "recursion_loop" in {entry["type"] for entry in answer.json()["detail"]}
+        assert polar.get("/meters/").json()["items"] == [meter]
+
+    @pytest.mark.parametrize("levels", [127, 200])
+    def test_what_is_wrong_far_down_is_told(self, polar: httpx.Client, levels: int) -> None:
+        filter_ = json.loads(json.dumps(nested(levels)))
+        deepest = filter_
+        while deepest["clauses"]:
+            (deepest,) = deepest["clauses"]
+        deepest["conjunction"] = "xor"
+        found = locs(polar.post("/meters/", json={**METER, "filter": filter_}))
+        assert [loc.count("clauses") for loc in found if loc[-1] == "conjunction"] == [levels - 1]
+        deepest["conjunction"] = "and"
+        deepest["clauses"] = clause(1, name="metadata.metadata.x")["clauses"]
+        assert polar.post("/meters/", json={**METER, "filter": filter_}).status_code == (
+            201 if levels < 128 else 500
+        )
+
+    def test_nobody_thought_of_it(self, app: LocalPolar, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(app, "_list", lambda _: 1 / 0)
+        errors = io.StringIO()
+        transport = httpx.WSGITransport(app, wsgi_errors=errors)
+        headers = {"authorization": "Bearer polar_oat_x"}
+        with httpx.Client(transport=transport, base_url="http://polar.test/v1", headers=headers) as polar:
+            assert is_broken(polar.get("/meters/"))
+        assert errors.getvalue() == "the local Polar failed: ZeroDivisionError('division by zero')\n"
 
     @pytest.mark.parametrize(
         ("fields", "loc"),
@@ -587,7 +645,7 @@ class TestRateLimit:
             ]
             assert statuses == [200, 404, 422, 429]  # every status counts
             now = 59.0
-            with client(app, "polar_oat_ro_x") as other:  # so does every token
+            with client(app, "polar_pat_x") as other:  # so does every token
                 limited = other.get("/meters/")
             assert (limited.status_code, limited.content) == (429, b"")
             assert limited.headers["retry-after"] == "60"
@@ -623,6 +681,14 @@ class TestTheDatabase:
         (tmp_path / "text").write_text("no database, although it is long enough to be one" * 20)
         with pytest.raises(PolarIacError, match=f"{name}: cannot open the local Polar"):
             LocalPolar(tmp_path / name)
+
+    @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+    def test_a_link_is_not_followed(self, tmp_path: Path, suffix: str) -> None:
+        path = tmp_path / "local.sqlite"
+        (tmp_path / f"local.sqlite{suffix}").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(PolarIacError, match="is a symbolic link"):
+            LocalPolar(path)
+        assert not (tmp_path / "elsewhere").exists()
 
     def test_reset_leaves_the_organization(self, app: LocalPolar, polar: httpx.Client) -> None:
         before = create(polar, metadata={"a": 1})
@@ -692,6 +758,30 @@ class TestServing:
             connection.request("GET", target, headers={"authorization": "Bearer polar_oat_x"})
             assert connection.getresponse().status == status
             connection.close()
+
+    def test_a_whole_url_is_its_path(self, app: LocalPolar) -> None:
+        with serving(app) as url:
+            for target, status in (("/v1/meters/", 200), ("", 404), ("/v1/meters/?query=http://x/y", 200)):
+                connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=5)
+                connection.request("GET", url + target, headers={"authorization": "Bearer polar_oat_x"})
+                assert connection.getresponse().status == status
+                connection.close()
+
+    def test_a_redirect_without_a_host_leads_back(self, app: LocalPolar) -> None:
+        with serving(app) as url, socket.create_connection(("127.0.0.1", urlsplit(url).port or 0)) as raw:
+            raw.sendall(b"GET /v1/meters HTTP/1.0\r\n\r\n")
+            answer = http.client.HTTPResponse(raw)
+            answer.begin()
+            assert answer.headers["location"] == f"{url}/v1/meters/"
+
+    def test_a_port_in_use_is_told(self, app: LocalPolar) -> None:
+        with serving(app) as url:
+            port = urlsplit(url).port or 0
+            told = f"port {port} is in use: choose another with --port, or --port 0 for any free one"
+            with pytest.raises(PolarIacError, match=re.escape(told)), serving(app, port):
+                pass
+        with pytest.raises(PolarIacError, match="cannot serve on port 0"), serving(app, host="192.0.2.1"):
+            pass
 
     def test_an_idle_connection_is_closed(self, app: LocalPolar, monkeypatch: pytest.MonkeyPatch) -> None:
         assert server.IDLE_SECONDS == 5

@@ -111,6 +111,22 @@ def test_absurd_nesting_is_an_error_at_once(text: str) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{a: " + "b" * 1_000_000 + ", c d: e: f}",
+        "{" + "'b'" * 300_000 + ": c}",
+        "k" * 1_000_000 + ": x\n",
+        "a: &x " + "# note " * 100_000 + "\n  x: y: z\n",
+        "a: 0b" + "_" * 500_000 + "x\n",
+        "a: " + "1,000" * 200_000 + "\n",
+    ],
+)
+def test_long_lines_are_read_quickly(text: str) -> None:
+    with quickly():
+        told(text)
+
+
 def test_nesting_through_aliases_is_nesting() -> None:
     text = HEAD + "x-0: &a0 [" + "[" * 90 + "]" * 90 + "]\n"
     text += "".join(f"x-{i}: &a{i} [{'[' * 90}*a{i - 1}{']' * 90}]\n" for i in range(1, 5))
@@ -173,6 +189,41 @@ def test_the_first_thousand_problems_are_enough(problem: str) -> None:
     text = "{" + ", ".join(problem % i for i in range(100_000)) + "}"
     with quickly(8):
         assert told(text).count("\n") == 1_000
+
+
+def test_unknown_aliases_among_many_anchors_are_told_quickly() -> None:
+    text = HEAD + "x-anchors:\n" + "".join(f"  - &anchor-number-{i} {i}\n" for i in range(10_000))
+    text += "x-aliases:\n" + "".join(f"  - *anchor-numbr-{i}\n" for i in range(300)) + "meters: {}\n"
+    with quickly():
+        found = told(text)
+    assert found.count("there is no anchor") == 300
+    assert "there is no anchor &anchor-numbr-0: did you mean *anchor-number-" in found
+
+
+def test_a_fault_that_aliases_repeat_hides_no_other() -> None:
+    text = HEAD + "x-bad: &bad {property: a, operator: eq, value: 1.5}\nmeters:\n"
+    meter = "name: Same, filter: {conjunction: and, clauses: [*bad]}, aggregation: {func: count}"
+    text += "".join(f"  m{i}: {{{meter}}}\n" for i in range(1_100))
+    fault, *others = told(text + "  last: {}\n").splitlines()
+    assert fault.startswith("meters.yaml:3:48: error: value must be a whole number")
+    assert others == [
+        f"meters.yaml:1105:3: error: `{name}` is missing" for name in ("aggregation", "filter", "name")
+    ]
+
+
+def test_a_fault_that_aliases_repeat_is_told_quickly() -> None:
+    text = HEAD + "x-bad: &bad {propertyy: a, operator: equl, valuee: 1.5}\n"
+    text += "x-filter: &filter {conjunction: and, clauses: [" + "*bad, " * 4_000 + "]}\nmeters:\n"
+    meter = "name: Same, filter: *filter, aggregation: {func: count}"
+    text += "".join(f"  m{i}: {{{meter}}}\n" for i in range(10))
+    with quickly():
+        assert told(text).count("\n") == 3
+
+
+def test_an_empty_label_is_a_label() -> None:
+    """Polar takes it."""
+    found = load(f"{HEAD}meters: {{calls: {{{BODY}, unit: custom, custom_label: ''}}}}\n")
+    assert found.meters["calls"].spec.custom_label == ""
 
 
 # --- Positions ---
@@ -246,6 +297,24 @@ def test_a_lockfile_can_be_searched_too() -> None:
     assert document.at(()).line == 1
     with pytest.raises(DiagnosticError, match="half of a character"):
         source.parse('{"a": "\ud83d"}', "f")
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "marked"),
+    [
+        ("a:\n  b:\n  - c: 1\n", ("a", "b", 0), "c"),
+        ("a:\n- - x\n", ("a", 0), "-"),
+        ("a: &k\n-\n  b: [c: 1, 2]\n", ("a", 0, "b", 0), "c"),
+        ("a: [{b: 1}, ? c : d]\n", ("a", 1), "? c : d"),
+        ("\ufeff\ufeffa: b\n", ("a",), "b"),
+        ("a: !!str # note\n  # &more\n  5\n", ("a",), "5"),
+    ],
+)
+def test_span_in_odd_places(text: str, path: tuple[str | int, ...], marked: str) -> None:
+    document = source.parse(text, "f")
+    span = document.at(path)
+    line = document.text.splitlines()[span.line - 1]
+    assert line[span.column - 1 : span.end_column - 1] == marked
 
 
 def test_excerpts_hold_the_whole_line() -> None:

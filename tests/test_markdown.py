@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from polar_iac.errors import PolarIacError
+from polar_iac.github_run import directory, publish_plans, publish_results
 from polar_iac.meter import MeterSpec, Record
-from polar_iac.plan import Evidence, Plan
+from polar_iac.plan import Done, Event, Evidence, Failed, Plan
 from polar_iac.render.document import plan_document, plan_from_document, plan_json, plans_json
-from polar_iac.render.github import outputs, plan_commands
+from polar_iac.render.entry import risk
+from polar_iac.render.github import error_command, outputs, plan_commands
 from polar_iac.render.markdown import comment_marker, headline, plan_markdown
 from polar_iac.render.markup import Links
 from polar_iac.render.text import plan_text
+from polar_iac.reports import rendered
 from tests import strategies
 from tests.build import ORGANIZATION, desired, identifier, live, meter, plan, record
 from tests.comments import HOME, read_commands, read_comment, read_outputs
@@ -213,8 +220,8 @@ def test_a_few_changes() -> None:
     found = read_comment(text)
     assert found.headings == [
         "Polar meters: 1 to create, 2 to update, 1 to archive · sandbox",
-        "Look closely: 1 changes what is billed, 1 archives a meter",
-        "Not risky: 1 to create, 1 to update",
+        "Look closely: 1 changes what is billed, 1 archives a meter, 1 overwrites a change made at Polar",
+        "Other changes: 1 to create",
     ]
     assert "-     usage.input_tokens >= 100000" in found.code
     assert "+     usage.input_tokens >= 200000" in found.code
@@ -237,21 +244,40 @@ def test_five_thousand_changes(thousands: Plan) -> None:
     assert 50_000 < len(text) < 60_000
     shown = keys_shown(text)
     left = len(thousands.changes) - len(shown)
-    assert f"Cut here: {left:,} of 5,000 changes are not shown" in "".join(found.words)
+    risky = sum(risk(change) is not None for change in thousands.changes)
+    told = f"Cut: {left:,} of 5,000 changes are not shown here, {risky - len(shown):,} of them risky."
+    assert "".join(found.words).count(told) == 2
+    assert told in text.split("\n")[2]  # right under the headline
     assert f"{HOME}/actions/runs/9182736450" in found.links
-    # What bills comes first; nothing is shown before it.
-    assert shown == sorted(shown)
+    # Each way of being risky has its share, open and folded, and of the rest at least the keys.
+    verbs = Counter(line.split("`")[0] for line in text.split("\n") if line.startswith("**"))
+    assert all(verbs[verb] > 40 for verb in ("**Update** ", "**Archive** ", "**Blocked, nothing changes** "))
+    named = Counter(
+        line.split("`")[0] for line in text.split("\n") if line.startswith("- **") and "`" in line
+    )
+    assert all(named[f"- {verb}"] > 70 for verb in ("**Update** ", "**Archive** "))
+    opened, *_ = text.split("<details>")
+    assert all(verb in opened for verb in ("**Update** ", "**Archive** ", "**Blocked, nothing changes** "))
 
 
 def test_two_environments() -> None:
     text = comment(few(), in_production())
     golden("comment-environments.md", text)
     found = read_comment(text)
-    assert found.skeleton.count("table_open") == 3
+    assert found.skeleton.count("table_open") == 2
+    assert found.headings[0] == (
+        "Polar meters<br>sandbox: 1 to create, 2 to update, 1 to archive<br>"
+        "production: 2 to create, 1 to update, 1 to archive, 1 blocked"
+    )
+    assert "Update in sandbox, blocked in production" in found.words
+    images = text[text.index("create in production") :]
+    assert "| unit label | unchanged |" in images  # a new meter bills nothing: no field is marked
+    assert "| name · invoice | `" in images
     assert sorted(keys_shown(text)) == sorted(
         {change.key for found in (few(), in_production()) for change in found.changes}
     )
-    assert text.endswith("<!-- polar-iac:acme:sandbox+production -->\n")
+    assert text.endswith("<!-- polar-iac:acme:production+sandbox -->\n")
+    assert comment(in_production(), few()).endswith("<!-- polar-iac:acme:production+sandbox -->\n")
 
 
 def test_everything_at_once() -> None:
@@ -267,15 +293,7 @@ def plan_with_everything() -> Plan:
 
 def keys_shown(text: str) -> list[str]:
     """The keys in the titles of changes, in their order."""
-    verbs = (
-        "**Create** `",
-        "**Update** `",
-        "**Archive** `",
-        "**Blocked** `",
-        "**Unarchive** `",
-        "**Differs** `",
-    )
-    return [line.split("`")[1] for line in text.split("\n") if line.startswith(verbs)]
+    return re.findall(r"(?m)^\*\*(?:Create|Update|Archive|Unarchive|Blocked)[ a-z,]*\*\* `([^`]+)`", text)
 
 
 # Size
@@ -288,7 +306,7 @@ def test_a_comment_is_cut_at_whole_changes(thousands: Plan, limit: int) -> None:
     assert len(text) > limit * 0.7
     found = read_comment(text)
     left = len(thousands.changes) - len(keys_shown(text))
-    assert f"Cut here: {left:,} of 5,000 changes" in "".join(found.words)
+    assert f"Cut: {left:,} of 5,000 changes" in "".join(found.words)
 
 
 def test_a_comment_that_fits_is_not_cut() -> None:
@@ -304,9 +322,62 @@ def test_a_change_too_big_for_a_comment_is_named() -> None:
     clauses = [clause(f"property_{n}", "eq", "🚀" * 200) for n in range(200)]
     found = plan(desired({"calls": meter(filter=every(*clauses)), "other": meter()}), {}, [])
     text = comment(found)
-    assert len(text.encode("utf-16-le")) // 2 < GITHUB_TAKES
-    assert "Too long to show here" in "".join(read_comment(text).words)
+    assert len(text.encode()) < GITHUB_TAKES
     assert keys_shown(text) == ["calls", "other"]
+    read = read_comment(text)
+    assert any(re.search(r"… \d+ more lines, in the summary of the workflow run", line) for line in read.code)
+
+
+def wide(padding: int) -> Plan:
+    """One filter of 200 clauses, each of them changed; values of so many characters."""
+    before, after = (
+        every(*(clause(f"p{n:03d}", "eq", side * padding) for n in range(200))) for side in ("x", "y")
+    )
+    changed = {"filter": after, "name": "New name", "aggregation": {"func": "sum", "property": "bytes"}}
+    manifest = desired({"calls": meter(**changed), "other": meter()})
+    return plan(manifest, {"calls": record(1, filter=before)}, [live(1, filter=before)])
+
+
+def test_a_long_diff_takes_the_room_that_is_left() -> None:
+    """Two hundred clauses fit into a comment, whole."""
+    read = read_comment(text := comment(wide(40)))
+    assert 15_000 < len(text) < 30_000
+    assert sum(line.startswith("+") for line in read.code) == 200
+    assert "more line" not in text
+
+
+@pytest.mark.parametrize("padding", [200, 900])
+def test_what_is_cut_of_a_change_are_lines_and_no_remarks(padding: int) -> None:
+    found = wide(padding)
+    text = comment(found)
+    assert 45_000 < len(text) <= 60_000
+    read = read_comment(text)
+    (told,) = (line for line in read.code if "more line" in line)
+    left = int(told.replace(",", "").split()[1])
+    assert sum(line.startswith(("+", "-")) for line in read.code) == 400 - left
+    assert f"{HOME}/blob/{SHA}/meters.yaml#L5" in read.links
+    words = "".join(read.words)
+    for fact in found.changes[0].evidence:
+        assert fact.text.split(": ")[0] in words
+    # A long filter hides no other field.
+    assert "- aggregation: `count` → `sum(bytes)` · **billing**\n" in text
+    assert keys_shown(text) == ["calls", "other"]
+    assert sum(line.startswith("+") for line in read_comment(comment(found, limit=900_000)).code) == 200
+
+
+@pytest.mark.parametrize("limit", [4_000, 4_700, 6_100, 9_300, 21_000, 60_000])
+def test_no_comment_is_longer_than_it_may_be(limit: int) -> None:
+    """In bytes, whatever it has to hold, and still what a reader can parse."""
+    names = replace(many(100), environment="production")
+    for plans in (
+        [wide(300), in_production()],
+        [wide(300), names],
+        [plan_with_everything(), names],
+        [many(90)],
+    ):
+        text = comment(*plans, limit=limit)
+        assert len(text.encode()) <= limit
+        read_comment(text)
 
 
 def test_long_diffs_are_folded() -> None:
@@ -335,9 +406,91 @@ def test_offline_is_said() -> None:
     assert "Planned offline for sandbox" in both
 
 
-def test_a_removal_says_that_nothing_is_applied() -> None:
-    found = plan(desired({}), {"calls": record(1)}, [live(1)])
-    assert "will refuse this plan as a whole:" in "".join(read_comment(comment(found)).words)
+def test_a_removal_says_that_nothing_is_applied_and_what_to_paste() -> None:
+    meters = [live(1, "calls", filter=every(IMAGE)), live(2, "old", **IMAGES), live(3, "seats", **SEATS)]
+    recorded = {
+        "calls": record(1, filter=every(IMAGE)),
+        "old": record(2, **IMAGES),
+        "seats": record(3, **SEATS),
+    }
+    declared = {"stays": meter(), "members": meter(**SEATS)}
+    found = plan(desired(declared), recorded, [*meters, live(4, "stays")])
+    text = comment(found)
+    golden("comment-refused.md", text)
+    read = read_comment(text)
+    words = "".join(read.words)
+    assert "will refuse this plan as a whole, before any effect:" in words
+    assert "the others are carried out" not in words
+    # Pasted as it stands, it permits what it says.
+    moved, blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert moved == "moved:\n  - {from: seats, to: members}\n"
+    pasted = YAML(typ="safe", pure=True).load(blocks)["meters"]
+    assert set(pasted) == {"calls", "old", "seats"}
+    again = desired(
+        declared | {key: pasted[key] for key in ("calls", "old")}, moved=[{"from": "seats", "to": "members"}]
+    )
+    again_plan = plan(again, recorded, [*meters, live(4, "stays")])
+    assert headline([again_plan]) == "2 to archive · sandbox"
+    assert again_plan.refusal is None
+
+
+def test_a_refusal_names_the_environment_it_is_about() -> None:
+    removal = plan(
+        desired({"stays": meter()}), {"calls": record(1), "stays": record(2)}, [live(1), live(2, "stays")]
+    )
+    foreign = plan(desired({"a": meter()}), {"a": record(1)}, [], environment="production")
+    words = "".join(read_comment(comment(removal, foreign)).words)
+    assert "will refuse the plan for sandbox as a whole, before any effect: 1 meter is gone" in words
+    assert "will refuse the plan for production as a whole, before any effect: Polar knows none" in words
+    assert "This is likely the wrong organisation" in words
+
+
+@pytest.mark.parametrize("limit", [4_000, 60_000])
+def test_a_refusal_of_many_leaves_room(limit: int) -> None:
+    keys = [f"meter-{n:03d}" for n in range(300)]
+    there = [
+        live(n, key, filter=every(*(clause(f"p{n}-{m}", "eq", "x" * 50) for m in range(30))))
+        for n, key in enumerate(keys, 1)
+    ]
+    recorded = {key: record(n) for n, key in enumerate(keys, 1)}
+    text = comment(plan(desired({"a": meter()}), recorded, there), limit=limit)
+    assert len(text) <= limit
+    assert "will refuse" in "".join(read_comment(text).words)
+
+
+def test_remarks_of_many_keep_their_first_words() -> None:
+    text = comment(many(30))
+    words = "".join(read_comment(text).words)
+    assert "freeze unknown (note " in words
+    assert "see note" not in words
+
+
+def test_a_blocked_change_is_only_wanted() -> None:
+    text = comment(replace(in_production(), environment="sandbox"))
+    title = text.index("**Blocked, nothing changes** `premium-completions`")
+    assert title < text.index("Wanted:\n\nfilter · **billing**")
+
+
+def test_an_archive_shows_what_is_no_longer_counted() -> None:
+    assert '- what it counts: `count` over `name = "call"`\n' in comment(few())
+
+
+def test_a_change_made_at_polar_is_risky() -> None:
+    found = few()
+    (images,) = (change for change in found.changes if change.key == "images")
+    assert risk(images) == "outside"
+    back = plan(
+        desired({"calls": meter()}), {"calls": record(1)}, [live(1, archived_at="2026-05-01T00:00:00Z")]
+    )
+    assert [risk(change) for change in back.changes] == ["billing"]
+    assert "Look closely: 1 changes what is billed" in comment(back)
+
+
+def test_a_long_path_is_linked_whole() -> None:
+    path = "/".join(["services"] * 20) + "/meters.yaml"
+    read = read_comment(comment(one(), manifest_file=path))
+    assert f"{HOME}/blob/{SHA}/{path}" in read.links
+    assert all(len(line) < 110 for line in read.code)
 
 
 def test_bookkeeping_alone_is_no_change() -> None:
@@ -357,7 +510,7 @@ def test_evidence_says_where_it_is_from() -> None:
 
 def test_equal_names_are_told_apart() -> None:
     one_, other = few(), replace(few(), project="other")
-    assert headline([one_, nothing()]).startswith("1 to create, 2 to update, 1 to archive · sandbox acme 1;")
+    assert headline([one_, nothing()]).startswith("sandbox acme 1: 1 to create, 2 to update, 1 to archive;")
     assert "sandbox acme and sandbox other" in headline([one_, other])
 
 
@@ -413,8 +566,14 @@ def test_commands_point_at_risky_changes() -> None:
     assert [(c.name, c.properties["line"], c.message.partition(":")[0]) for c in commands] == [
         ("warning", "5", 'premium-completions "Premium completions"'),
         ("warning", "92", 'legacy-exports "Exports (legacy)"'),
+        ("warning", "44", 'images "Images generated"'),
     ]
     assert {c.properties["file"] for c in commands} == {"billing/meters.yaml"}
+
+
+def test_an_annotation_keeps_its_lines() -> None:
+    (told,) = read_commands(error_command("refused:\nmeters:\n  a: {archived: true}\x1b[2J"))
+    assert told.message == "refused:\nmeters:\n  a: {archived: true}\\u001b[2J"
 
 
 def test_commands_of_two_environments_are_told_once() -> None:
@@ -437,6 +596,62 @@ def test_outputs() -> None:
     both = read_outputs(outputs([few(), in_production()]))
     assert both["digest"] == f"sandbox={few().digest} production={in_production().digest}"
     assert read_outputs(outputs([nothing()]))["changes"] == "0"
+
+
+# The job's summary
+
+
+def test_the_summary_of_a_step_stays_below_what_github_takes(thousands: Plan, tmp_path: Path) -> None:
+    """Bytes, of all that one step appends; GitHub shows none of a file that is too long."""
+    summary = tmp_path / "summary.md"
+    variables = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_ACTIONS": "true"}
+    summary.write_text("é" * 200_000, encoding="utf-8")
+    publish_plans([thousands], "meters.yaml", variables)
+    first = summary.read_text(encoding="utf-8").lstrip("é")
+    read_comment(first.rstrip("\n") + "\n")
+    assert "in the log of this step" in first
+    events = [Done(change.key, "update", identifier(1)) for change in thousands.changes]
+    for _ in range(3):
+        publish_results(thousands, events, variables)
+        publish_plans([thousands], "meters.yaml", variables)
+    assert 900_000 < summary.stat().st_size < 1_048_576
+
+
+def test_results_come_first_and_failures_first_of_them(tmp_path: Path) -> None:
+    summary = tmp_path / "summary.md"
+    events: list[Event] = [
+        Done("images", "update", identifier(2)),
+        Failed("seats", "create", "Polar said no"),
+    ]
+    publish_results(few(), events, {"GITHUB_STEP_SUMMARY": str(summary)})
+    text = summary.read_text(encoding="utf-8")
+    read = read_comment(text.rstrip("\n") + "\n\n" + comment_marker([few()]) + "\n")
+    assert read.headings[0] == "Polar meters: applied to sandbox: 1 updated, 1 failed"
+    assert text.index("Polar said no") < text.index("images updated") < text.index("<details>")
+    assert "Nothing is changed yet" not in text
+
+
+@pytest.mark.parametrize(("filled", "place"), [(0, "summary"), (950_000, "log")])
+def test_what_was_cut_is_where_the_comment_says(
+    thousands: Plan, tmp_path: Path, filled: int, place: str
+) -> None:
+    summary = tmp_path / "summary.md"
+    summary.write_text(" " * filled)
+    variables = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_ACTIONS": "true"}
+    text = rendered([thousands], "markdown", "meters.yaml", variables)
+    assert f"All of them are in the {place} of the workflow run." in text
+    elsewhere = rendered([thousands], "markdown", "meters.yaml", {})
+    assert "All of them are in what `plan` prints as text." in elsewhere
+
+
+def test_paths_begin_at_the_top_of_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at GITHUB_WORKSPACE, below which actions/checkout may put it."""
+    here = tmp_path / "checkout" / "services" / "api"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    assert directory({"GITHUB_WORKSPACE": str(tmp_path)}) == "checkout/services/api"
+    (tmp_path / "checkout" / ".git").mkdir()
+    assert directory({"GITHUB_WORKSPACE": str(tmp_path)}) == "services/api"
 
 
 # Saved plans

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from polar_iac import manifest
+from polar_iac.meter import MeterSpec, Record, record_of
 from polar_iac.plan import Change, Plan
 from polar_iac.render.text import refusal_text
+from tests import strategies
 from tests.build import ORGANIZATION, desired, identifier, live, meter, plan, record
 
 ARCHIVED = "2026-03-01T00:00:00.000000Z"
@@ -458,3 +463,175 @@ class TestDigests:
         assert [change.digest for change in found.changes] == digests
         whole = json.dumps(sorted(digests), separators=(",", ":"))
         assert found.digest == hashlib.sha256(whole.encode()).hexdigest()
+
+
+class TestRenamesAreNotRemovals:
+    NEW = desired({"pictures": meter(name="Pictures")})
+
+    def test_a_new_key_that_counts_the_same_is_named_before_any_archiving(self) -> None:
+        found = plan(self.NEW, {"images": record(1)}, [live(1, "images")])
+        gone = next(change for change in found.changes if change.key == "images")
+        assert gone.cause == "unlisted"
+        assert gone.evidence[0].kind == "renamed"
+        assert "`moved: [{from: images, to: pictures}]`" in gone.evidence[0].text
+        refused = refusal_text(found)
+        assert refused.index("from: images, to: pictures") < refused.index("archived: true")
+
+    def test_also_where_archiving_is_allowed(self) -> None:
+        found = plan(self.NEW, {"images": record(1)}, [live(1, "images")], allow_archive=True)
+        assert {c.key: [e.kind for e in c.evidence] for c in found.changes}["images"][0] == "renamed"
+
+    def test_what_counts_otherwise_is_no_rename(self) -> None:
+        found = plan(self.NEW, {"images": record(1)}, [live(1, "images", filter=OTHER_FILTER)])
+        assert not any(fact.kind == "renamed" for change in found.changes for fact in change.evidence)
+
+    def test_the_lines_that_it_prints_permit_it(self) -> None:
+        """Pasted under `meters:`, the blocks of a refusal turn every removal into an archive."""
+        metadata = {"n": 1.0, "s": "010", "t": True, "null": "~"}
+        odd: dict[str, Any] = {"name": "Images: \u0007 “2”", "metadata": metadata}
+        recorded = {"images": record(1, **odd), "calls": record(2)}
+        meters = [live(1, "images", **odd, filter=OTHER_FILTER), live(2)]
+        refused = refusal_text(plan(desired({}), recorded, meters))
+        pasted = refused[refused.index("meters:\n") :].rpartition("\nOr allow")[0]
+        manifest_ = manifest.load(f"version: 1\nproject: acme\n{pasted}".encode(), "meters.yaml")
+        assert actions(plan(manifest_, recorded, meters)) == {"images": "archive", "calls": "archive"}
+
+    def test_a_removal_that_is_also_moved_says_what_else_to_remove(self) -> None:
+        manifest_ = desired({"new": meter()}, moved=[{"from": "old", "to": "new"}])
+        found = plan(manifest_, {"old": record(1), "new": record(2)}, [live(1, "old"), live(2, "new")])
+        assert "remove the move from `old`" in (only(found).reason or "")
+
+
+class TestWhatWasNotSent:
+    """`ignore_changes`, and what archiving leaves alone: the lockfile is no witness of it."""
+
+    def applied(self, was: Record | None, meter_id: int = 1, **fields: Any) -> Record:
+        declared = desired({"calls": meter(**fields)}).meters["calls"]
+        return record_of(identifier(meter_id), declared.spec, declared.ignore_changes, was)
+
+    def test_what_was_ignored_and_is_no_more_is_the_manifests_change(self) -> None:
+        ignoring: dict[str, Any] = {"lifecycle": {"ignore_changes": ["name", "unit"]}}
+        was = self.applied(record(1), name="Seats", unit="token", **ignoring)
+        assert was.ignored == {"name", "unit"}
+        found = plan(desired({"calls": meter(name="Seats", unit="token")}), {"calls": was}, [live(1)])
+        assert {f.path: f.origin for f in only(found).fields} == {"name": "manifest", "unit": "manifest"}
+
+    def test_what_is_as_it_was_sent_is_known_although_it_is_ignored(self) -> None:
+        was = self.applied(record(1), lifecycle={"ignore_changes": ["name"]})
+        assert was == record(1)
+        found = plan(desired({"calls": meter()}), {"calls": was}, [live(1, name="By hand")])
+        assert [f.origin for f in only(found).fields] == ["outside"]
+
+    def test_a_key_that_was_only_ever_ignored_is_others(self) -> None:
+        ignoring: dict[str, Any] = {"lifecycle": {"ignore_changes": ["metadata.owner"]}}
+        was = self.applied(None, metadata={"owner": "ana"}, **ignoring)
+        found = plan(desired({"calls": meter()}), {"calls": was}, [live(1, metadata={"owner": "kim"})])
+        assert not found.changes
+        assert bookkeeping(found) == {("calls", "refresh", identifier(1))}
+
+    def test_recording_twice_is_recording_once(self) -> None:
+        for fields in (
+            {"name": "Seats", "lifecycle": {"ignore_changes": ["name", "metadata.a"]}},
+            {"metadata": {"a": 1}, "lifecycle": {"ignore_changes": ["metadata"]}},
+            {"archived": True, "name": "Seats"},
+        ):
+            for base in (None, record(1), record(1, metadata={"a": 2}), record(1, archived=True)):
+                once = self.applied(base, **fields)
+                assert self.applied(once, **fields) == once
+
+    def test_what_a_manifest_drops_while_a_meter_is_archived_goes_when_it_comes_back(self) -> None:
+        was = self.applied(record(1, metadata={"owner": "ana"}), archived=True)
+        assert was.spec is not None
+        assert (was.spec.archived, dict(was.spec.metadata)) == (True, {"owner": "ana"})
+        archived = live(1, metadata={"owner": "ana", "theirs": 1}, archived_at=ARCHIVED)
+        found = plan(desired({"calls": meter()}), {"calls": was}, [archived])
+        assert [(f.path, f.after, f.origin) for f in only(found).fields] == [
+            ("metadata.owner", None, "manifest")
+        ]
+
+    def test_nothing_is_removed_from_a_meter_that_was_adopted_archived(self) -> None:
+        was = self.applied(None, archived=True, metadata={"owner": "ana"})
+        archived = live(1, metadata={"owner": "kim"}, archived_at=ARCHIVED)
+        found = plan(desired({"calls": meter()}), {"calls": was}, [archived])
+        assert (only(found).action, only(found).fields) == ("unarchive", ())
+
+
+class TestArchivedOutside:
+    def test_archived_at_polar(self) -> None:
+        found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1, archived_at=ARCHIVED)])
+        fact = only(found).evidence[0]
+        assert (only(found).action, fact.kind) == ("unarchive", "outside")
+        assert "`archived: true`" in fact.text
+
+    def test_unarchived_at_polar(self) -> None:
+        recorded = {"calls": record(1, archived=True)}
+        found = plan(desired({"calls": meter(archived=True)}), recorded, [live(1)])
+        assert (only(found).action, only(found).evidence[0].kind) == ("archive", "outside")
+
+    def test_by_the_manifest(self) -> None:
+        back = plan(
+            desired({"calls": meter()}), {"calls": record(1, archived=True)}, [live(1, archived_at=ARCHIVED)]
+        )
+        gone = plan(desired({"calls": meter(archived=True)}), {"calls": record(1)}, [live(1)])
+        for found in (back, gone):
+            assert not any(fact.kind == "outside" for fact in only(found).evidence)
+
+
+class TestNoRoomForTheMarker:
+    FULL: ClassVar[dict[str, Any]] = {f"k{n}": n for n in range(50)}
+
+    def test_an_equal_meter_that_lost_its_marker_is_blocked(self) -> None:
+        block = meter(metadata={"k0": 0})
+        found = plan(desired({"calls": block}), {"calls": record(1)}, [live(1, None, metadata=self.FULL)])
+        assert (only(found).action, only(found).cause) == ("blocked", "metadata-limit")
+
+    def test_archiving_does_not_wait_for_it(self) -> None:
+        found = plan(
+            desired({"calls": meter(archived=True)}),
+            {"calls": record(1)},
+            [live(1, None, metadata=self.FULL)],
+        )
+        assert only(found).action == "archive"
+        assert not found.bookkeeping
+
+
+class TestMovesToNowhere:
+    def test_a_move_to_a_key_that_is_gone_itself_is_merely_old(self) -> None:
+        manifest_ = desired({}, moved=[{"from": "a", "to": "b"}])
+        found = plan(manifest_, {"a": record(1)}, [live(1, "a", archived_at=ARCHIVED)])
+        assert bookkeeping(found) == {("a", "forget", identifier(1))}
+
+
+class TestGoneAndUnknown:
+    def test_forgotten_only_where_no_active_meter_bears_the_marker(self) -> None:
+        recorded = {"calls": record(1), "other": record(2)}
+        found = plan(desired({"other": meter()}), recorded, [live(2, "other"), live(3)])
+        assert (only(found).key, only(found).cause, only(found).id) == ("calls", "unlisted", identifier(3))
+
+    def test_offline_a_meter_of_which_only_the_id_is_known_may_still_bill(self) -> None:
+        found = plan(desired({}), {"calls": Record(identifier(1), None)}, None)
+        assert (only(found).action, only(found).cause) == ("blocked", "unlisted")
+
+
+def test_a_meter_without_an_owner_can_be_taken_over() -> None:
+    found = plan(desired({"calls": meter()}), {}, [live(1, None)])
+    (fact,) = only(found).evidence
+    assert 'polar_iac: "acme/calls"' in fact.text
+
+
+@given(block=strategies.specs(), archived=st.booleans())
+@settings(deadline=None)
+def test_a_block_that_is_printed_declares_that_meter(block: dict[str, Any], archived: bool) -> None:
+    declared = MeterSpec.from_json(block | {"archived": archived})
+    text = f"version: 1\nproject: acme\nmeters:\n{manifest.block('calls', declared)}"
+    assert manifest.load(text.encode(), "meters.yaml").meters["calls"].spec == declared
+
+
+@pytest.mark.parametrize(
+    "text", [".2e05124", "010", "1_000", "2026-01-01", "~", "yes", "null", "0x10", "a: b", "- a"]
+)
+def test_texts_that_look_like_something_else_stay_texts(text: str) -> None:
+    declared = MeterSpec.from_json(meter(metadata={"a": text}))
+    block = manifest.block("calls", declared)
+    loaded = manifest.load(f"version: 1\nproject: acme\nmeters:\n{block}".encode(), "meters.yaml")
+    assert loaded.meters["calls"].spec == declared

@@ -18,6 +18,7 @@ import pytest
 
 from polar_iac.local import LocalPolar
 from tests.build import manifest_text, meter
+from tests.comments import read_comment
 from tests.rehearsal import BOT, ROOT, Hub, Workflow, load, warmed
 from tests.serve import Served, scripted, served_polar
 
@@ -55,6 +56,10 @@ def recorded(hub: Hub, branch: str = "main", lockfile: str = LOCKFILE) -> set[st
     return set(json.loads(hub.read(lockfile, branch))["meters"])
 
 
+def headline(text: str) -> str:
+    return text.split("\n", 1)[0]
+
+
 def comments(hub: Hub) -> list[str]:
     return [comment["body"] for comment in hub.state["comments"]]
 
@@ -71,7 +76,7 @@ def test_from_the_pull_request_to_the_merge(hub: Hub, polar: Served, token: dict
     assert "2 to create" in plan.outputs["summary"]
     (comment,) = comments(hub)
     assert "2 to create" in comment
-    assert comment in plan.summary
+    assert headline(comment) == headline(plan.summary)
 
     # The second push edits the comment.
     hub.push(meters(calls="Calls", images="Images", audio="Audio"), branch="topic")
@@ -84,7 +89,9 @@ def test_from_the_pull_request_to_the_merge(hub: Hub, polar: Served, token: dict
     hub.git("push", "--quiet", "origin", "topic:main")
     hub.push_meanwhile({"README.md": "Billing, and more.\n"})
     merged = hub.merged()
-    merged.uses("apply", token, environments="sandbox", digest=plan.outputs["digest"]).expect()
+    applied = merged.uses("apply", token, environments="sandbox", digest=plan.outputs["digest"]).expect()
+    assert headline(applied.summary) == "### Polar meters: applied to sandbox: 3 created"
+    assert "Nothing is changed yet" not in applied.summary
     assert polar.tape.count("POST") == 3
     assert recorded(hub) == {"calls", "images", "audio"}
     assert hub.read("README.md") == "Billing, and more."
@@ -229,6 +236,69 @@ def test_an_error_in_the_manifest_fails_the_plan_at_its_line(hub: Hub, token: di
     assert comments(hub) == []
 
 
+def test_a_comment_does_not_outlive_its_plan(hub: Hub, token: dict[str, str]) -> None:
+    hub.push(meters(calls="Calls"), branch="topic")
+    hub.pull_request("topic").uses("plan", token, environments="sandbox").expect()
+    (planned,) = comments(hub)
+    broken = str(meters(calls="Calls")["meters.yaml"]).replace('"name": "Calls"', '"nome": "Calls"')
+    failing = hub.push({"meters.yaml": broken}, branch="topic")
+    hub.pull_request("topic").uses("plan", token, environments="sandbox").expect(ok=False)
+    (failed,) = comments(hub)
+    assert headline(failed) == f"### Polar meters: the plan failed at `{failing[:12]}`"
+    assert failed.splitlines()[-1] == planned.splitlines()[-1]
+    read_comment(failed)
+
+    hub.push(meters(calls="Calls"), branch="topic")
+    hub.pull_request("topic").uses("plan", token, environments="sandbox").expect()
+    assert [headline(text) for text in comments(hub)] == [headline(planned)]
+
+
+def test_the_order_of_environments_makes_no_second_comment(hub: Hub, token: dict[str, str]) -> None:
+    with served_polar() as production:
+        env = token | {"POLAR_BASE_URL_PRODUCTION": production.url}
+        hub.pull_request("main").uses("plan", env, environments="sandbox production").expect()
+        hub.pull_request("main").uses("plan", env, environments="production sandbox").expect()
+        assert len(comments(hub)) == 1
+        wrong = {"POLAR_ACCESS_TOKEN_PRODUCTION": "no token"}
+        hub.pull_request("main").uses("plan", env | wrong, environments="sandbox production").expect(ok=False)
+        (failed,) = comments(hub)
+        assert "the plan failed at" in headline(failed)
+
+
+def test_a_repository_shadows_no_module_of_ours(hub: Hub, token: dict[str, str]) -> None:
+    shadow = "raise SystemExit('taken in')\n"
+    hub.push({f"{name}.py": shadow for name in ("json", "pathlib", "sys", "venv", "pip")})
+    planned = hub.merged().uses("plan", token, environments="sandbox").expect()
+    assert planned.outputs["needed"] == "true"
+
+
+# What is planned on a branch
+
+
+def test_a_plan_on_a_branch_knows_what_was_recorded_since(hub: Hub, token: dict[str, str]) -> None:
+    """The review of production, or a re-run of it, is a job on the commit of the merge."""
+    merge = hub.tip()
+    hub.merged(sha=merge).uses("apply", token, environments="sandbox").expect()
+    assert hub.tip() != merge
+    again = hub.merged(sha=merge).uses("plan", token, environments="sandbox").expect()
+    assert again.outputs["needed"] == "false"
+
+    # Of an old commit it tells what that one says; it only takes no newer manifest in.
+    hub.push(meters(calls="Newer"))
+    old = hub.merged(sha=merge).uses("plan", token, environments="sandbox").expect()
+    assert old.outputs["changes"] == "false"
+
+
+def test_the_merge_queue_plans_for_its_base(hub: Hub, polar: Served, token: dict[str, str]) -> None:
+    hub.merged().uses("apply", token, environments="sandbox", persist="pull-request").expect()
+    sha = hub.push(meters(calls="Calls"), branch="topic")
+    polar.tape.clear()
+    queued = hub.queued(sha).uses("plan", token, environments="sandbox", persist="pull-request").expect()
+    assert "1 to update" in queued.outputs["summary"]
+    assert hub.asked("base=main", "head=acme:polar-iac-lockfile-main")
+    assert comments(hub) == []
+
+
 # The lockfile
 
 
@@ -279,8 +349,10 @@ def test_what_was_done_is_kept_also_when_apply_failed(hub: Hub, token: dict[str,
     hub.merged().uses("apply", token, environments="sandbox").expect()
     hub.push(meters(images="Images"))  # calls is gone, and still active
     refused = hub.merged().uses("apply", token, environments="sandbox production").expect(ok=False)
-    assert "archived: true" in refused.log
-    assert "Not applied, since sandbox comes first: production." in refused.log
+    for told in (refused.log, refused.summary):
+        assert "archived: true" in told
+        assert "Not applied, since sandbox comes first: production." in told
+    assert headline(refused.summary) == "### 🛑 Polar meters: refused, and nothing was done"
     assert recorded(hub) == {"calls"}
 
     hub.push(meters(calls="Calls", images="Images"))
@@ -388,31 +460,65 @@ def test_lockfiles_by_pull_request(hub: Hub, token: dict[str, str]) -> None:
         hub.merged().uses("apply", env, environments="sandbox", **inputs).expect()
         hub.merged().uses("apply", env, environments="production", **inputs).expect()
         (pull,) = hub.state["pulls"]
-        assert (pull["head"], pull["base"]) == ("polar-iac-lockfile", "main")
-        assert set(hub.files("polar-iac-lockfile")) - set(hub.files()) == {
+        assert (pull["head"], pull["base"]) == ("polar-iac-lockfile-main", "main")
+        assert set(hub.files("polar-iac-lockfile-main")) - set(hub.files()) == {
             LOCKFILE,
             "meters.production.lock.json",
         }
         # While it is open, it is what counts.
-        tip = hub.tip("polar-iac-lockfile")
+        tip = hub.tip("polar-iac-lockfile-main")
         assert hub.merged().uses("plan", env, environments="sandbox", **inputs).outputs["needed"] == "false"
         hub.merged().uses("apply", env, environments="sandbox production", **inputs).expect()
-        assert hub.tip("polar-iac-lockfile") == tip
+        assert hub.tip("polar-iac-lockfile-main") == tip
 
         # Once it is merged, its branch counts no more, whether or not someone deletes it.
         hub.git("fetch", "--quiet")
-        hub.git("push", "--quiet", "origin", "origin/polar-iac-lockfile:main")
+        hub.git("push", "--quiet", "origin", "origin/polar-iac-lockfile-main:main")
         hub.write_state(pulls=[pull | {"state": "closed"}])
         hub.push(meters(calls="Calls"))
         hub.merged().uses("apply", env, environments="sandbox", **inputs).expect()
         assert len(hub.state["pulls"]) == 2
-        assert '"Calls"' in hub.read(LOCKFILE, "polar-iac-lockfile")
-        assert hub.git("merge-base", "main", "polar-iac-lockfile", cwd=hub.remote) == hub.tip()
+        assert '"Calls"' in hub.read(LOCKFILE, "polar-iac-lockfile-main")
+        assert hub.git("merge-base", "main", "polar-iac-lockfile-main", cwd=hub.remote) == hub.tip()
 
         hub.write_state(forbidden=True, pulls=[])
         hub.push(meters(calls="Calls again"))
         refused = hub.merged().uses("apply", env, environments="sandbox", **inputs).expect(ok=False)
         assert "allow GitHub Actions to create pull requests" in refused.log
+
+        hub.write_state(forbidden="reading")
+        for action in ("plan", "apply", "drift"):
+            unread = hub.merged().uses(action, env, environments="sandbox", **inputs).expect(ok=False)
+            assert "needs the permission pull-requests: read" in unread.log
+
+
+def test_each_branch_has_its_own_lockfile_pull_request(hub: Hub, token: dict[str, str]) -> None:
+    hub.push(meters(calls="Calls"), branch="release/1")
+    for branch in ("main", "release/1"):
+        hub.merged(branch=branch).uses(
+            "apply", token, environments="sandbox", persist="pull-request"
+        ).expect()
+    assert {(pull["head"], pull["base"]) for pull in hub.state["pulls"]} == {
+        ("polar-iac-lockfile-main", "main"),
+        ("polar-iac-lockfile-release-1", "release/1"),
+    }
+    assert '"Calls"' not in hub.read(LOCKFILE, "polar-iac-lockfile-main")
+
+
+def test_a_state_branch_is_looked_at_whole(hub: Hub, token: dict[str, str]) -> None:
+    """Whatever its files are called, and from whatever directory."""
+    inputs = {"environments": "sandbox", "persist": "branch", "working_directory": "zähler"}
+    hub.push({"zähler/meters.yaml": str(meters(calls="Calls")["meters.yaml"])})
+    hub.merged().uses("apply", token, **inputs).expect()
+    hub.push({"zähler/meters.yaml": str(meters(calls="Calls again")["meters.yaml"])})
+    hub.merged().uses("apply", token, **inputs).expect()
+    assert "Calls again" in hub.read(f"zähler/{LOCKFILE}", "polar-iac-state")
+    hub.push({"meters.yaml": manifest_text({"top": meter()}, project="top")})
+    hub.merged().uses("apply", token, environments="sandbox", persist="branch").expect()
+    assert len(hub.files("polar-iac-state")) == 2
+    hub.push({"README.md": "No lockfile.\n", "zähler/meters.yaml": None}, branch="other")
+    refused = hub.merged().uses("apply", token, state_branch="other", **inputs).expect(ok=False)
+    assert "other holds more than lockfiles" in refused.log
 
 
 def test_the_token_takes_the_place_of_what_checkout_left(hub: Hub) -> None:
@@ -475,8 +581,10 @@ def test_only_what_was_reviewed_is_applied(hub: Hub, polar: Served, token: dict[
         assert digest.split()[0].startswith("sandbox=")
         hub.push(meters(calls="Calls", images="Images"))
         stale = hub.merged().uses("apply", env, environments=environments, digest=digest).expect(ok=False)
-        assert "not what was reviewed" in stale.log
-        assert "Not applied, since sandbox comes first: production." in stale.log
+        for told in (stale.log, stale.summary):
+            assert "not what was reviewed" in told
+            assert "Not applied, since sandbox comes first: production." in told
+        assert headline(stale.summary) == "### 🛑 Polar meters: the plan is stale, and nothing was done"
         for empty in ("production=", "production=  ", digest.split()[0]):
             none = hub.merged().uses("apply", env, environments=environments, digest=empty).expect(ok=False)
             assert "digest: there is none for" in none.log
@@ -489,7 +597,14 @@ def test_only_what_was_reviewed_is_applied(hub: Hub, polar: Served, token: dict[
         runner.uses("apply", env, environments=environments, plan=plans).expect()
         assert (polar.tape.count("POST"), production.tape.count("POST")) == (2, 2)
 
+        # A saved plan says itself what was allowed: an input of the step makes it neither stale nor more.
         hub.push(meters(calls="Calls"))
+        runner = hub.merged()
+        plans = runner.uses("plan", env, environments=environments).outputs["plans"]
+        more = runner.uses("apply", env, environments=environments, plan=plans, allow_archive="true")
+        assert "refused, and nothing was done" in more.expect(ok=False).summary
+        assert not polar.tape.count("PATCH")
+
         runner = hub.merged()
         digest = runner.uses("plan", env, environments=environments, allow_archive="true").outputs["digest"]
         runner.uses("apply", env, environments=environments, digest=digest, allow_archive="true").expect()
@@ -506,11 +621,16 @@ def test_only_what_was_reviewed_is_applied(hub: Hub, polar: Served, token: dict[
         ({"environments": "sandbox", "state_branch": "a b", "persist": "branch"}, "no name of a branch"),
         ({"environments": "sandbox", "state_branch": "main", "persist": "branch"}, "branch of the manifest"),
         ({"environments": "sandbox", "file": "$(touch pwned)"}, "there is no $(touch pwned)"),
+        ({"environments": "sandbox", "max_changes": "abc"}, "max-changes: abc is no number"),
+        ({"environments": "sandbox", "deadline": "soon"}, "deadline: soon is no number"),
+        ({"environments": "sandbox", "digest": "zzz"}, "digest: zzz is no digest"),
     ],
 )
 def test_inputs_that_are_none(hub: Hub, token: dict[str, str], inputs: dict[str, str], told: str) -> None:
     runner = hub.merged()
-    assert told in runner.uses("apply", token, **inputs).expect(ok=False).log
+    log = runner.uses("apply", token, **inputs).expect(ok=False).log
+    assert told in log
+    assert "What was done is recorded" not in log
     assert sorted(path.name for path in runner.workspace.iterdir()) == [".git", "README.md", "meters.yaml"]
 
 
@@ -534,6 +654,7 @@ def test_drift_opens_updates_and_closes_one_issue(hub: Hub, polar: Served, token
     assert look() == ["open"]
     (issue,) = hub.state["issues"]
     assert "Changed in the dashboard" in issue["body"]
+    assert "or an apply could not record what it did" in issue["body"]
     change(polar, meter_id, name="Changed again", is_archived=True)
     assert look() == ["open"]
     assert "Changed again" in hub.state["issues"][0]["body"]
@@ -568,6 +689,20 @@ def test_the_action_installs_its_own_checkout(hub: Hub, token: dict[str, str]) -
     assert recorded(hub) == {"calls"}
     # Plan in the same job takes what is there.
     assert "installed already" in runner.uses("plan", token, environments="sandbox").expect().log
+
+
+def test_another_version_is_installed_anew(hub: Hub, token: dict[str, str]) -> None:
+    stand_in = hub.path / "tools" / "python3"
+    stand_in.write_text(
+        '#!/bin/bash\n[[ "$*" == "-I -m venv "* ]] || exit 0\nmkdir -p "$4/bin"\n'
+        'printf \'#!/bin/bash\\necho "asked: $*"\\n[[ $1 != plan ]]\\n\' | tee "$4/bin/python" >'
+        '"$4/bin/polar-iac"\n'
+        'chmod +x "$4/bin/"*\n'
+    )
+    stand_in.chmod(0o755)
+    ran = hub.merged().uses("plan", token, environments="sandbox", version="0.0.1").expect(ok=False)
+    assert "asked: -I -m pip install --quiet --disable-pip-version-check -- polar-iac==0.0.1" in ran.log
+    assert "installed already" in hub.merged().uses("plan", token, environments="sandbox").expect().log
 
 
 @pytest.mark.parametrize("version", ["--index-url=x", "0.1.0 evil", "../x"])

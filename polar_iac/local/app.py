@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 import threading
@@ -26,6 +27,8 @@ from polar_iac.local.store import Store
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
+_log = logging.getLogger(__name__)
+
 DEFAULT_VERSION = "2026-04"
 VERSIONS = {DEFAULT_VERSION, "2026-10"}
 
@@ -34,6 +37,7 @@ MAX_BODY = 10 * 1024 * 1024
 READ, WRITE = "meters:read", "meters:write"
 
 _ROUTE = re.compile(r"/v1/meters/(?P<id>[^/]*)")
+_ORIGIN = re.compile(r"\Ahttps?://[^/]*", re.IGNORECASE)
 _REALM = 'Bearer realm="polar"'
 
 
@@ -51,6 +55,9 @@ class _Answer:
     status: int
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
+
+
+_BROKEN = _Answer(500, b"Internal Server Error", (("content-type", "text/plain; charset=utf-8"),))
 
 
 class _AnswerError(Exception):
@@ -137,7 +144,8 @@ class _Request:
 def _path(environ: WSGIEnvironment) -> str:
     # Servers differ in what they decode, and PEP 3333 loses `%2F`: prefer what was sent.
     if raw := environ.get("REQUEST_URI"):
-        return unquote(raw.partition("?")[0])
+        # A proxy's client sends the whole URL. `//v1` is a path.
+        return unquote(_ORIGIN.sub("", raw.partition("?")[0])) or "/"
     path: str = environ["PATH_INFO"]
     try:
         return path.encode("latin-1").decode()
@@ -164,8 +172,8 @@ class LocalPolar:
         self._store = Store(path, organization_id)
         self._meters = Meters(self._store)
         self._rate_limit = rate_limit
-        self._windows: dict[str, _Window] = {}
-        self._windows_lock = threading.Lock()
+        self._window = _Window(-math.inf)
+        self._window_lock = threading.Lock()
         self.organization_id = self._store.organization_id
 
     def freeze(self, meter_id: str) -> None:
@@ -212,8 +220,11 @@ class LocalPolar:
             else:
                 answer = self._versioned(request)
         except ServerError:
-            plain = ("content-type", "text/plain; charset=utf-8")
-            return _Answer(500, b"Internal Server Error", (plain,))
+            return _BROKEN
+        except Exception as error:  # noqa: BLE001  What Polar does with all that nobody thought of.
+            print(f"the local Polar failed: {error!r}", file=request.environ["wsgi.errors"])
+            _log.info("%s %s", request.method, request.path, exc_info=True)
+            return _BROKEN
         if version not in VERSIONS:
             return answer
         return _Answer(answer.status, answer.body, (*answer.headers, ("polar-version", version)))
@@ -221,7 +232,7 @@ class LocalPolar:
     def _versioned(self, request: _Request) -> _Answer:
         try:
             subject = _authenticate(request.token)
-            if subject and (seconds := self._limited(subject)):
+            if subject and (seconds := self._limited()):
                 return _Answer(429, headers=(("retry-after", str(seconds)),))
             if request.token and not subject:
                 raise _AnswerError(_invalid_token())
@@ -233,19 +244,18 @@ class LocalPolar:
         except RequestError as e:
             return _json(422, {"error": e.error, "detail": e.entries})
 
-    def _limited(self, subject: _Subject) -> int | None:
-        """The whole window in seconds, when the limit is reached; every request before counts, whatever its
-        answer."""
+    def _limited(self) -> int | None:
+        """The whole window in seconds, when the organization's limit is reached; every request before counts,
+        whatever its token, its path and its answer (observed)."""
         if self._rate_limit is None:
             return None
         limit, now = self._rate_limit, self._rate_limit.clock()
-        with self._windows_lock:
-            window = self._windows.get(subject.kind)
-            if window is None or now >= window.began + limit.window:
-                window = self._windows[subject.kind] = _Window(now)
-            if window.requests >= limit.requests:
+        with self._window_lock:
+            if now >= self._window.began + limit.window:
+                self._window = _Window(now)
+            if self._window.requests >= limit.requests:
                 return math.ceil(limit.window)
-            window.requests += 1
+            self._window.requests += 1
         return None
 
     def _route(self, request: _Request, subject: _Subject | None) -> _Answer:

@@ -72,7 +72,7 @@ class Meters:
         return page.documents[0]
 
     def create(self, create: schemas.MeterCreate) -> JsonObject:
-        sent = create.model_dump(exclude={"organization_id"})
+        sent = schemas.written(create)
         if _breaks_search(sent["filter"]):
             raise ServerError
         with self._store.write():
@@ -94,6 +94,8 @@ class Meters:
             if update.is_archived:
                 _check_archivable(stored)
             changes = _changes(update)
+            if all(value is None and stored.document[name] is None for name, value in changes.items()):
+                changes = {}  # nulls alone are no change (observed)
             if update.is_archived is not None:
                 changes["archived_at"] = self._store.now() if update.is_archived else None
             written = {**stored.document, **changes}
@@ -136,7 +138,7 @@ def _check_archivable(meter: StoredMeter) -> None:
 
 def _changes(update: schemas.MeterUpdate) -> JsonObject:
     """What a PATCH writes: each field that was sent, equal or not, but a null filter or aggregation."""
-    changes = update.model_dump(exclude_unset=True, exclude={"is_archived"})
+    changes = schemas.written(update)
     for name in ("filter", "aggregation"):
         if name in changes and changes[name] is None:
             del changes[name]

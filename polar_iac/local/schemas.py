@@ -177,6 +177,22 @@ class MeterUpdate(Schema):
     is_archived: bool | None = None
 
 
+def written(model: MeterCreate | MeterUpdate) -> JsonObject:
+    """What a request sets, as JSON data. Not by pydantic alone: how deep that writes differs by version."""
+    partial = isinstance(model, MeterUpdate)
+    apart = {"filter", "organization_id", "is_archived"}
+    fields = model.model_dump(exclude=apart, exclude_unset=partial)
+    if "filter" in model.model_fields_set:
+        fields["filter"] = model.filter and _plain(model.filter)
+    return fields
+
+
+def _plain(clause: FilterClause | Filter) -> JsonObject:
+    if isinstance(clause, Filter):
+        return {"conjunction": clause.conjunction, "clauses": [_plain(inner) for inner in clause.clauses]}
+    return clause.model_dump()
+
+
 class MeterSortProperty(StrEnum):
     """In this order: the message of an unknown one shows it."""
 
@@ -220,7 +236,13 @@ _ID = TypeAdapter(UUID4)
 _CREATE = TypeAdapter(MeterCreate)
 _UPDATE = TypeAdapter(MeterUpdate)
 
+_CLAUSE: TypeAdapter[FilterClause | Filter] = TypeAdapter(FilterClause | Filter)
+
 _MAX_LIMIT = 100
+_MAX_DEPTH = 255
+"""Levels of filters that Polar reads (observed, but for the last few)."""
+_SAFE_DEPTH = 120
+"""Levels that any version of pydantic reads at once."""
 _UUID_GROUPS = (8, 4, 4, 4, 12)
 
 
@@ -336,7 +358,38 @@ def _validate_body(adapter: TypeAdapter[T], body: object, errors: list[ErrorEntr
     if body is None:
         errors.append({"type": "missing", "loc": ["body"], "msg": "Field required", "input": None})
         return None
-    return _validate(adapter, body, ("body",), errors)
+    filter_ = body.get("filter") if isinstance(body, dict) else None
+    depth = _depth(filter_)
+    if isinstance(body, dict) and _SAFE_DEPTH < depth <= _MAX_DEPTH:
+        body = {**body, "filter": _read_below(filter_, 1)}
+    before = len(errors)
+    found = _validate(adapter, body, ("body",), errors)
+    if depth > _MAX_DEPTH and len(errors) == before:
+        message = "Recursion error - cyclic reference detected"
+        errors.append({"type": "recursion_loop", "loc": ["body", "filter"], "msg": message, "input": filter_})
+    return found
+
+
+def _depth(filter_: object) -> int:
+    depth, level = 0, [filter_]
+    while filters := [
+        c["clauses"] for c in level if isinstance(c, dict) and isinstance(c.get("clauses"), list)
+    ]:
+        depth += 1
+        level = [clause for clauses in filters for clause in clauses]
+    return depth
+
+
+def _read_below(clause: object, depth: int) -> object:
+    """The same with what lies deep in it read already: how deep pydantic reads differs by version."""
+    if not isinstance(clause, dict) or not isinstance(clause.get("clauses"), list):
+        return clause
+    if depth <= _SAFE_DEPTH:
+        return {**clause, "clauses": [_read_below(inner, depth + 1) for inner in clause["clauses"]]}
+    try:
+        return _CLAUSE.validate_python(clause)
+    except ValidationError:
+        return clause  # The whole is refused, then, and told where.
 
 
 def read_json(data: bytes) -> object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from cheroot.server import HTTPConnection, HTTPRequest
 from cheroot.wsgi import Server
+
+from polar_iac.errors import PolarIacError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -37,14 +41,30 @@ class _Server(Server):
 def serving(
     app: WSGIApplication, port: int = 0, host: str = "127.0.0.1", *, threads: int = 10
 ) -> Iterator[str]:
-    """Serve `app` in background threads; yields the base URL, without `/v1`. Port 0 takes any free one."""
+    """Serve `app` in background threads; yields the base URL, without `/v1`. Port 0 takes any free one.
+
+    Raises PolarIacError when the port cannot be had.
+    """
     server = _Server((host, port), app, numthreads=threads, timeout=IDLE_SECONDS, request_queue_size=128)
+    address = f"[{host}]" if ":" in host else host
+    server.server_name = address  # what a request without a Host header is told in a redirect
+    _check_port(host, port)
     server.prepare()
     thread = threading.Thread(target=server.serve, name="polar-iac-local", daemon=True)
     thread.start()
     try:
-        address = f"[{host}]" if ":" in host else host
         yield f"http://{address}:{server.bind_addr[1]}"
     finally:
         server.stop()
         thread.join()
+
+
+def _check_port(host: str, port: int) -> None:
+    """Asked beforehand, since cheroot tells no reason and leaves its sockets open."""
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            hint = "choose another with --port, or --port 0 for any free one"
+            raise PolarIacError(f"port {port} is in use: {hint}") from None
+        raise PolarIacError(f"cannot serve on port {port}: {error.strerror}") from None

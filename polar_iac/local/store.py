@@ -89,6 +89,9 @@ class Store:
 
     def __init__(self, path: Path | str, organization_id: str | None) -> None:
         self._lock = threading.RLock()
+        for file in (Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")):
+            if file.is_symlink():  # What lies in a clone may be another's: it must not lead out of there.
+                raise PolarIacError(f"{file} is a symbolic link: remove it, the local Polar follows none")
         # One connection for all threads: ":memory:" has no other way, and a request takes a millisecond.
         try:
             with ExitStack() as undo:
@@ -103,6 +106,7 @@ class Store:
 
     def _open(self, organization_id: str | None) -> str:
         self._db.create_function("ilike", 2, _ilike, deterministic=True)
+        self._db.create_function("holds", 2, _holds, deterministic=True)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA foreign_keys = ON")
@@ -199,16 +203,17 @@ class Store:
         limit: int,
         offset: int,
     ) -> Page:
-        conditions, values = ["TRUE"], []
+        conditions: list[str] = ["TRUE"]
+        values: list[str] = []
         if query is not None:
             conditions.append("ilike(?, name)")
             values.append(query)
         if is_archived is not None:
             conditions.append("archived_at IS NOT NULL" if is_archived else "archived_at IS NULL")
-        for key, texts in metadata.items():
-            same_key = "SELECT text FROM metadata WHERE meter_number = number AND key = ?"
-            conditions.append("(" + " OR ".join([f"({same_key}) = ?"] * len(texts)) + ")")
-            values += [value for text in texts for value in (key, text)]
+        if metadata:
+            held = "SELECT json_group_object(key, text) FROM metadata WHERE meter_number = number"
+            conditions.append(f"holds(?, ({held}))")
+            values.append(json.dumps(metadata))
         # Rows that sort as equals have no order on Polar: they are repeated and lost across pages (observed).
         # Here each page has an order of its own; on the first they come as they were made.
         tie = f"number % {offset // limit + 1}, number"
@@ -260,17 +265,42 @@ def as_text(value: str | int | float) -> str:
 
 
 @lru_cache(maxsize=64)
-def _like(query: str) -> re.Pattern[str]:
-    """PostgreSQL's ILIKE '%query%' as a regular expression: `%` and `_` are wildcards, `\\` escapes."""
-    pattern, parts = f"%{query}%".lower(), []
-    characters = iter(pattern)
+def _like(query: str) -> tuple[list[re.Pattern[str]], re.Pattern[str], int]:
+    """PostgreSQL's ILIKE '%query%': the parts between its `%`, the one that ends the name, and its length.
+
+    `_` is a wildcard too, `\\` escapes, the `%` at the end as well.
+    """
+    parts: list[list[str]] = [[]]
+    characters = iter(f"{query}%".lower())
     for character in characters:
-        if character == "\\":
-            parts.append(re.escape(next(characters, "")))
+        if character == "%":
+            parts.append([])
+        elif character == "\\":
+            parts[-1].append(re.escape(next(characters, "")))
         else:
-            parts.append({"%": ".*", "_": "."}.get(character) or re.escape(character))
-    return re.compile("".join(parts), re.DOTALL)
+            parts[-1].append("." if character == "_" else re.escape(character))
+    *inner, last = (re.compile("".join(part), re.DOTALL) for part in parts)
+    return inner, last, len(parts[-1])
 
 
 def _ilike(query: str, name: str) -> bool:
-    return _like(query).fullmatch(name.lower()) is not None
+    """Each part is taken where it first fits: to go back never helps, and would take for ever."""
+    inner, last, length = _like(query)
+    name, at = name.lower(), 0
+    for part in inner:
+        found = part.search(name, at)
+        if found is None:
+            return False
+        at = found.end()
+    return len(name) - at >= length and last.match(name, len(name) - length) is not None
+
+
+@lru_cache(maxsize=8)
+def _wanted(conditions: str) -> list[tuple[str, set[str]]]:
+    return [(key, set(texts)) for key, texts in json.loads(conditions).items()]
+
+
+def _holds(conditions: str, metadata: str) -> bool:
+    """Whether metadata has one of the texts for each key. No SQL: its expressions may not be deep."""
+    held = json.loads(metadata)
+    return all(held.get(key) in texts for key, texts in _wanted(conditions))

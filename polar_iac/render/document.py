@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+from polar_iac import ENVIRONMENTS
 from polar_iac.errors import PolarIacError, SourceSpan
-from polar_iac.meter import IMPACT, Impact, MeterSpec, canonical_json
+from polar_iac.meter import IMPACT, UUID, Impact, MeterSpec, canonical_json
 from polar_iac.plan import (
     ACTIONS,
     Bookkeeping,
@@ -25,8 +25,6 @@ from polar_iac.plan import (
 from polar_iac.render.words import printable
 
 FORMAT_VERSION = 1
-
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 def plan_json(plan: Plan) -> str:
@@ -129,7 +127,7 @@ def _read_plan(data: Any) -> Plan:
         )
     options = _mapping(data.get("options", {}), "options")
     plan = Plan(
-        environment=_one_of(data["environment"], "environment", ("production", "sandbox", "local")),
+        environment=_one_of(data["environment"], "environment", ENVIRONMENTS),
         organization_id=_optional_id(data["organization_id"], "organization_id"),
         project=_typed(data["project"], "project", str),
         refreshed=_typed(data["refreshed"], "refreshed", bool),
@@ -281,7 +279,7 @@ def _natural(data: Any, name: str) -> int:
 
 
 def _id(data: Any, name: str) -> str:
-    if not _UUID.fullmatch(_typed(data, name, str)):
+    if not UUID.fullmatch(_typed(data, name, str)):
         raise ValueError(f"{name} must be a UUID")
     return str(data)
 

@@ -5,19 +5,21 @@ What would become the same everywhere is said once; what differs stands side by 
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from polar_iac.meter import IMPACT, canonical_json
+from polar_iac.meter import canonical_json, reading_order
 from polar_iac.plan import Change, Evidence, FieldChange, Plan
-from polar_iac.render.markup import Links, code, details, fence, linked, prose
+from polar_iac.render.markup import Links, code, details, fence, linked, prose, size
 from polar_iac.render.words import aggregation, expression, filter_diff, outline, value
 
-Risk = Literal["billing", "archive", "blocked", "warning"]
-RISKS: tuple[Risk, ...] = ("billing", "archive", "blocked", "warning")
+Risk = Literal["billing", "archive", "blocked", "outside", "warning"]
+RISKS: tuple[Risk, ...] = ("billing", "archive", "blocked", "outside", "warning")
 
 _UNITS = {"unit": "unit", "custom_label": "label", "custom_multiplier": "multiplier"}
 _LABELS = {"custom_label": "unit label", "custom_multiplier": "unit multiplier"}
@@ -27,6 +29,9 @@ _SHORT = 100
 _LONG = 30
 """Filters of more lines are folded."""
 _CLIP = 100
+_BRIEF = 60
+"""The longest remark that is repeated rather than noted."""
+_ANY = 1_000_000_000
 
 
 def risk(change: Change) -> Risk | None:
@@ -35,8 +40,13 @@ def risk(change: Change) -> Risk | None:
         return "archive"
     if change.action == "blocked":
         return "blocked"
-    if change.action != "create" and any(field.impact == "billing" for field in change.fields):
+    if change.action == "unarchive":
         return "billing"
+    fields = () if change.action == "create" else change.fields
+    if any(field.impact == "billing" for field in fields):
+        return "billing"
+    if any(field.origin != "manifest" for field in fields):
+        return "outside"
     return "warning" if any(fact.severity == "warning" for fact in change.evidence) else None
 
 
@@ -55,8 +65,28 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
+def level(needs: Sequence[int], room: int) -> int:
+    """How much each may take at most, so that all of them fit: who needs less leaves it to the others."""
+    waiting = sorted(needs)
+    for index, need in enumerate(waiting):
+        fair = max(0, room) // (len(waiting) - index)
+        if need > fair:
+            return fair
+        room -= need
+    return max(waiting, default=0)
+
+
 def clipped(text: str) -> str:
     return text if len(text) <= _CLIP else text[:_CLIP] + "…"
+
+
+@dataclass(frozen=True)
+class Note:
+    """A remark that several entries share, as Markdown: made once, above, and named by its first words."""
+
+    number: int
+    text: str
+    brief: str
 
 
 @dataclass(frozen=True)
@@ -66,10 +96,9 @@ class Scene:
     labels: Sequence[str]
     """The plans' names, as Markdown."""
     links: Links | None
-    most: int
-    """How long the Markdown of one entry may be."""
-    notes: Mapping[str, int]
-    """Remarks that several entries share, as Markdown, by number: they are made once, above."""
+    whole: str
+    """Where all of it is to be had, in words."""
+    notes: Mapping[str, Note]
 
     def where(self, indices: Sequence[int]) -> str:
         """Which plans a line is about, where it is not all of them."""
@@ -80,7 +109,41 @@ class Scene:
     def file(self, path: str, line: int | None = None) -> str:
         """A file's name, linked where its address is known."""
         url = self.links.file(path, line) if self.links else None
-        return linked(f"{path}:{line}" if line else path, url)
+        return linked(f"{clipped(path)}:{line}" if line else clipped(path), url)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Lines of which the last may be left out where there is no room; not `head` and `tail`."""
+
+    lines: Sequence[str]
+    head: Sequence[str] = ()
+    tail: Sequence[str] = ()
+    language: str | None = None
+    """Of the fence around them; None: they are a list, or a table if there is a head."""
+
+    def least(self, whole: str) -> int:
+        """How little room will do."""
+        return min(size(self._cut(0, whole)), size(self._cut(len(self.lines), whole)))
+
+    def markdown(self, room: int, whole: str) -> str:
+        """As many of the lines as there is room for, and how many are left out; with room for none, that."""
+        count = len(self.lines)
+        if size(text := self._cut(count, whole)) <= room:
+            return text
+        return self._cut(
+            max(0, bisect_left(range(count), True, key=lambda n: size(self._cut(n, whole)) > room) - 1), whole
+        )
+
+    def _cut(self, shown: int, whole: str) -> str:
+        lines, left = self.lines[:shown], len(self.lines) - shown
+        more = f"… {left:,} more line{'s' * (left > 1)}, in {whole}"
+        if self.language is not None:
+            cut = [f"  # {more}" if self.language == "yaml" else f"  {more}"] if left else []
+            return folded([*lines, *cut], self.language)
+        if self.head:
+            return "\n".join([*self.head, *lines, *(["", prose(more)] if left else [])])
+        return "\n".join([*lines, *([f"- {prose(more)}"] if left else []), *self.tail])
 
 
 @dataclass(frozen=True)
@@ -105,46 +168,72 @@ class Entry:
         found = {risk(change) for change in self.present}
         return [kind for kind in RISKS if kind in found]
 
-    def markdown(self, scene: Scene) -> str:
-        """Everything about the key, unless that is too much for a comment."""
-        title, text = self._title(scene), ""
-        for part in self._shared(scene) if self.shared else self._differing(scene):
-            text += f"\n\n{part}"
-        if len(title) + len(text) <= scene.most:
-            return title + text
-        name = clipped(value(self.present[0].name))
-        brief = f"**{self._verb}** {code(clipped(self.key))} {code(name)}"
-        return f"{brief}\n\nToo long to show here: {len(text):,} characters."
+    def markdown(self, scene: Scene, room: int = _ANY) -> str:
+        """Everything about the key. Where that is too much, lines of fields and filters are left out, and
+        said to be; what remains is the least that can be said."""
+        parts = [self._title(scene), *(self._shared(scene) if self.shared else self._differing(scene))]
+        whole = [part if isinstance(part, str) else part.markdown(_ANY, scene.whole) for part in parts]
+        least = [size(part) if isinstance(part, str) else part.least(scene.whole) for part in parts]
+        spare = room - sum(least) - 2 * (len(parts) - 1)
+        share = level([size(text) - needed for text, needed in zip(whole, least, strict=True)], spare)
+        return "\n\n".join(
+            part if isinstance(part, str) else part.markdown(needed + share, scene.whole)
+            for part, needed in zip(parts, least, strict=True)
+        )
 
-    @property
-    def _verb(self) -> str:
-        return self.present[0].action.capitalize() if self.shared else "Differs"
+    def brief(self, scene: Scene) -> str:
+        """The key, and what is done with it."""
+        return f"**{self._verb(scene)}** {code(clipped(self.key))}"
+
+    def _verb(self, scene: Scene) -> str:
+        """What happens, and where, if it is not the same everywhere."""
+        actions: dict[str, list[int]] = {}
+        for index, change in enumerate(self.changes):
+            if change:
+                actions.setdefault(change.action, []).append(index)
+        if len(self.present) == len(self.changes) and len(actions) == 1:
+            (action,) = actions
+            return "Blocked, nothing changes" if action == "blocked" else action.capitalize()
+        told = [
+            f"{action} in {listed([scene.labels[index] for index in indices])}"
+            for action, indices in actions.items()
+        ]
+        verbs = ", ".join(told)
+        return verbs[0].upper() + verbs[1:]
 
     def _title(self, scene: Scene) -> str:
-        told = [f"**{self._verb}** {code(self.key)} {code(value(self.present[0].name))}"]
+        told = [f"{self.brief(scene)} {code(clipped(value(self.present[0].name)))}"]
         source = next((change.source for change in self.present if change.source), None)
         if source:
             told.append(scene.file(source.file, source.line))
         return " · ".join(told)
 
-    def _shared(self, scene: Scene) -> Iterator[str]:
+    def _shared(self, scene: Scene) -> Iterator[str | Lines]:
         yield from self._reasons(scene)
+        action = self.present[0].action
         bullets: list[str] = []
-        if self.present[0].action == "create":
+        blocks: list[str | Lines] = []
+        if action == "create":
             blocks, bullets = _created({field.path: field.after for field in self.present[0].fields})
-            yield from blocks
         else:
             for group in self._fields():
-                blocks, lines = _told(group, scene)
-                yield from blocks
+                more, lines = _told(group, scene)
+                blocks += more
                 bullets += lines
-        yield from _list([*bullets, *self._evidence(scene)])
+        if action == "blocked" and (blocks or bullets):
+            yield "Wanted:"
+        yield from blocks
+        yield from _list([*self._counts(scene), *bullets], self._evidence(scene))
 
-    def _differing(self, scene: Scene) -> Iterator[str]:
+    def _differing(self, scene: Scene) -> Iterator[str | Lines]:
         """A column for each plan, and below it what is the same in all or too long for a cell."""
-        rows = [["", *scene.labels], ["---"] * (len(scene.labels) + 1)]
-        rows.append(["action", *(f"**{c.action}**" if c else "no change" for c in self.changes)])
-        below, bullets = [], []
+        columns = [
+            f"{label} (blocked, wanted)" if change and change.action == "blocked" else label
+            for label, change in zip(scene.labels, self.changes, strict=True)
+        ]
+        rows = []
+        below: list[str | Lines] = []
+        bullets = self._counts(scene)
         creates = [c is not None and c.action == "create" for c in self.changes]
         for group in self._fields():
             field, where = group[0]
@@ -158,16 +247,31 @@ class Entry:
                 bullets += lines
             if alike:
                 continue
-            cells = ["–"] * len(self.changes)
+            cells = ["unchanged"] * len(self.changes)
             for field, where in group:
                 for index in where:
                     told = _cell(field, created=creates[index])
                     cells[index] = " · ".join(filter(None, [told, _ORIGINS[field.origin]]))
-            rows.append([f"{_label(field.path)} · {_impact(field)}", *cells])
-        yield "\n".join(map(_row, rows))
+                new = [index for index in where if creates[index]]
+                if field.path == "filter" and new and _is_long(field.after):
+                    below += [f"{scene.where(new)}filter", _outlined(field.after)]
+            label = f"{_label(field.path)} · {_impact(field)}" if changed else _label(field.path)
+            rows.append(_row([label, *cells]))
+        if rows:
+            yield Lines(rows, head=[_row(["", *columns]), _row(["---"] * (len(columns) + 1))])
         yield from below
         yield from self._reasons(scene)
-        yield from _list([*bullets, *self._evidence(scene)])
+        yield from _list(bullets, self._evidence(scene))
+
+    def _counts(self, scene: Scene) -> list[str]:
+        """What a meter counts that is archived: nobody knows by its name alone."""
+        counted: dict[str, list[int]] = {}
+        for index, change in enumerate(self.changes):
+            if change and change.action == "archive" and change.before:
+                was = change.before.canonical
+                told = f"{_value('aggregation', was['aggregation'])} over {code(_short(was['filter']))}"
+                counted.setdefault(told, []).append(index)
+        return [f"- {scene.where(indices)}what it counts: {told}" for told, indices in counted.items()]
 
     def _fields(self) -> list[list[tuple[FieldChange, list[int]]]]:
         """Field by field what would change, and in which plans; what is the same in several stands once."""
@@ -176,7 +280,7 @@ class Entry:
             for field in change.fields if change else ():
                 alike = canonical_json([field.before, field.after, field.origin])
                 fields.setdefault(field.path, {}).setdefault(alike, (field, []))[1].append(index)
-        return [list(fields[path].values()) for path in sorted(fields, key=_reading_order)]
+        return [list(fields[path].values()) for path in sorted(fields, key=reading_order)]
 
     def _reasons(self, scene: Scene) -> Iterator[str]:
         reasons: dict[str, list[int]] = {}
@@ -184,36 +288,33 @@ class Entry:
             if change and change.action == "blocked":
                 reasons.setdefault(_reason(change), []).append(index)
         for reason, indices in reasons.items():
-            yield _placed(_note([scene.notes[reason]]) if reason in scene.notes else reason, scene, indices)
+            yield _placed(reason, scene, indices)
 
     def _evidence(self, scene: Scene) -> list[str]:
         facts: dict[str, list[int]] = {}
         for index, change in enumerate(self.changes):
             for fact in change.evidence if change else ():
                 facts.setdefault(_fact(fact), []).append(index)
-        noted: dict[tuple[int, ...], list[int]] = {}
-        lines = []
-        for text, indices in facts.items():
-            if text in scene.notes:
-                noted.setdefault(tuple(indices), []).append(scene.notes[text])
-            else:
-                lines.append(_placed(text, scene, indices))
-        lines += [_placed(_note(sorted(found)), scene, indices) for indices, found in noted.items()]
-        return [f"- {line}" for line in lines]
+        return [f"- {_placed(text, scene, indices)}" for text, indices in facts.items()]
 
 
-def shared_notes(entries: Sequence[Entry]) -> dict[str, int]:
+def shared_notes(entries: Sequence[Entry]) -> dict[str, Note]:
     """What is to be remarked on more than two entries, most often first, numbered."""
-    counts = Counter(
-        text
-        for entry in entries
-        for text in {
-            *(_reason(change) for change in entry.present if change.action == "blocked"),
-            *(_fact(fact) for change in entry.present for fact in change.evidence),
-        }
-    )
-    frequent = sorted((-count, text) for text, count in counts.items() if count > 2 and len(text) < 1_000)
-    return {text: number for number, (_, text) in enumerate(frequent[:9], 1)}
+    briefs: dict[str, str] = {}
+    counts = Counter[str]()
+    for entry in entries:
+        found = {_reason(c): _brief("🛑", c.reason or "") for c in entry.present if c.action == "blocked"}
+        found |= {_fact(f): _brief(_sign(f), f.text) for change in entry.present for f in change.evidence}
+        briefs |= found
+        counts.update(found.keys())
+    frequent = sorted((-n, text) for text, n in counts.items() if n > 2 and _BRIEF < len(text) < 1_000)
+    return {text: Note(number, text, briefs[text]) for number, (_, text) in enumerate(frequent[:9], 1)}
+
+
+def _brief(sign: str, text: str) -> str:
+    """The first words of a remark, as Markdown."""
+    first = re.split("[:;,.] ", text, maxsplit=1)[0]
+    return f"{sign} {prose(first if len(first) <= _CLIP else first[:_CLIP] + '…')}"
 
 
 def _reason(change: Change) -> str:
@@ -221,29 +322,28 @@ def _reason(change: Change) -> str:
 
 
 def _fact(fact: Evidence) -> str:
-    sign = "⚠️" if fact.severity == "warning" else "ℹ️"
     as_of = f" ({code(fact.source)}, {code(fact.as_of)})" if fact.as_of else ""
-    return f"{sign} {prose(fact.text)}{as_of}"
+    return f"{_sign(fact)} {prose(fact.text)}{as_of}"
 
 
-def _note(numbers: Sequence[int]) -> str:
-    return f"⚠️ see {'note' if len(numbers) == 1 else 'notes'} {listed([*map(str, numbers)])}"
+def _sign(fact: Evidence) -> str:
+    return "⚠️" if fact.severity == "warning" else "ℹ️"
 
 
 def _placed(remark: str, scene: Scene, indices: Sequence[int]) -> str:
-    """A remark, and after its sign the plans that it is about."""
+    """A remark, or the first words of one that is a note, and after its sign the plans that it is about."""
+    if note := scene.notes.get(remark):
+        remark = f"{note.brief} (note {note.number})"
     sign, _, text = remark.partition(" ")
     return f"{sign} {scene.where(indices)}{text}"
 
 
-def _reading_order(path: str) -> tuple[int, str]:
-    name, _, key = path.partition(".")
-    return list(IMPACT).index(name), key
-
-
-def _told(group: Sequence[tuple[FieldChange, list[int]]], scene: Scene) -> tuple[list[str], list[str]]:
+def _told(
+    group: Sequence[tuple[FieldChange, list[int]]], scene: Scene
+) -> tuple[list[str | Lines], list[str]]:
     """One field before and after, as blocks and as lines of a list."""
-    blocks, bullets = [], []
+    blocks: list[str | Lines] = []
+    bullets = []
     for field, indices in group:
         where = scene.where(indices)
         note = " · ".join(filter(None, [_impact(field), _ORIGINS[field.origin]]))
@@ -259,9 +359,10 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\u007c") for cell in cells) + " |"
 
 
-def _list(bullets: Sequence[str]) -> Iterator[str]:
-    if bullets:
-        yield "\n".join(bullets)
+def _list(bullets: Sequence[str], evidence: Sequence[str]) -> Iterator[Lines]:
+    """One list: two of them in a row would fall into one, of another form."""
+    if bullets or evidence:
+        yield Lines(bullets, tail=evidence)
 
 
 def _label(path: str) -> str:
@@ -288,26 +389,44 @@ def _values(field: FieldChange) -> str:
 def _cell(field: FieldChange, *, created: bool) -> str:
     if field.path == "filter" and not created:
         return "changed, see below"
+    if field.path == "filter" and _is_long(field.after):
+        return "see below"
     return _value(field.path, field.after) if created else _values(field)
 
 
-def _diff(field: FieldChange) -> str:
+def _short(data: Mapping[str, Any]) -> str:
+    """A filter on one line, or its beginning."""
+    if _is_long(data):
+        return f"{expression(data)[:_SHORT]}…"
+    return expression(data)
+
+
+def _is_long(data: Mapping[str, Any]) -> bool:
+    return len(expression(data)) > _SHORT
+
+
+def _diff(field: FieldChange) -> Lines:
     lines = filter_diff(field.before, field.after)
-    return _folded([f"{line.sign} {'  ' * line.depth}{line.text}" for line in lines], "diff")
+    return Lines([f"{line.sign} {'  ' * line.depth}{line.text}" for line in lines], language="diff")
 
 
-def _folded(lines: Sequence[str], language: str = "") -> str:
+def _outlined(data: Mapping[str, Any]) -> Lines:
+    return Lines([f"{'  ' * line.depth}{line.text}" for line in outline(data)], language="")
+
+
+def folded(lines: Sequence[str], language: str) -> str:
+    """Lines in a fence, folded where they are many."""
     block = fence(lines, language)
     return details(f"{len(lines)} lines", block) if len(lines) > _LONG else block
 
 
-def _created(fields: dict[str, Any]) -> tuple[list[str], list[str]]:
+def _created(fields: dict[str, Any]) -> tuple[list[str | Lines], list[str]]:
     """What a new meter would be, as blocks and as lines of a list; its name stands in the title."""
-    blocks, bullets = [], []
+    blocks: list[str | Lines] = []
+    bullets = []
     for path, data in fields.items():
-        if path == "filter" and len(expression(data)) > _SHORT:
-            lines = [f"{'  ' * line.depth}{line.text}" for line in outline(data)]
-            blocks += ["filter", _folded(lines)]
+        if path == "filter" and _is_long(data):
+            blocks += ["filter", _outlined(data)]
         elif path in ("filter", "aggregation"):
             bullets.append(f"- {path}: {_value(path, data)}")
     units = [f"{label} {_value(path, fields[path])}" for path, label in _UNITS.items() if path in fields]

@@ -12,7 +12,7 @@ from polar_iac.plan import Change, Event, Failed, Plan, Unsure
 from polar_iac.render.entry import RISKS, labels, listed, risk
 from polar_iac.render.markdown import headline
 from polar_iac.render.markup import repository_path
-from polar_iac.render.words import printable, value
+from polar_iac.render.words import printable, printable_lines, value
 
 Level = Literal["error", "warning", "notice"]
 
@@ -49,7 +49,8 @@ def error_command(message: str) -> str:
 
 
 def plan_commands(plans: Sequence[Plan], *, directory: str = "") -> str:
-    """An annotation for each risky change: what is billed, archived or blocked, and warnings as notices."""
+    """An annotation for each risky change: what is billed, archived, blocked or overwritten, and warnings as
+    notices."""
     notes: dict[_Note, list[str]] = {}
     for plan, label in zip(plans, labels(plans), strict=True):
         for change in plan.changes:
@@ -110,8 +111,11 @@ def _notes(change: Change) -> Iterator[_Note]:
         return
     warnings = "; ".join(fact.text for fact in change.evidence if fact.severity == "warning")
     fields = listed([field.path for field in change.fields if field.impact == "billing"])
+    outside = listed([field.path for field in change.fields if field.origin != "manifest"])
+    billed = f"changes what is billed: {fields}" if fields else "starts to bill again"
     told = {
-        "billing": f"changes what is billed: {fields}" + (f". {warnings}" if warnings else ""),
+        "billing": billed + (f". {warnings}" if warnings else ""),
+        "outside": f"overwrites what was changed at Polar: {outside}" + (f". {warnings}" if warnings else ""),
         "archive": warnings or "bills nothing once it is archived",
         "blocked": change.reason or "blocked",
         "warning": warnings,
@@ -133,7 +137,7 @@ def _command(level: Level, title: str, source: SourceSpan | None, message: str, 
         properties = {"file": place, "line": str(source.line), "col": str(source.column)}
     properties["title"] = title
     told = ",".join(f"{name}={_property(printable(text))}" for name, text in properties.items())
-    text = printable(message)
+    text = printable_lines(message)
     return f"::{level} {told}::{_data(text if len(text) <= _LONGEST else text[:_LONGEST] + '…')}\n"
 
 

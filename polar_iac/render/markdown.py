@@ -9,29 +9,45 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from polar_iac.plan import ACTIONS, Bookkeeping, Change, Plan
-from polar_iac.render.entry import RISKS, Entry, Scene, clipped, labels, listed, shared_notes
-from polar_iac.render.markup import Links, code, details, prose
+from polar_iac.plan import ACTIONS, UNKNOWN_HERE, Bookkeeping, Change, Plan
+from polar_iac.render.entry import (
+    RISKS,
+    Entry,
+    Lines,
+    Scene,
+    clipped,
+    folded,
+    labels,
+    level,
+    listed,
+    shared_notes,
+)
+from polar_iac.render.markup import Links, code, details, prose, size
+from polar_iac.render.text import permitting
 from polar_iac.render.words import HOUSEKEEPING
 
-__all__ = ["Links", "comment_marker", "headline", "plan_markdown"]
+__all__ = ["Links", "comment_marker", "headline", "plan_markdown", "result_markdown"]
 
 _RISKY_OPEN = 15
 _REST_OPEN = 5
 """How many changes stand open; more are folded."""
+_FAIR = 3_000
+"""The room that no change must leave to others."""
 _BOOKKEEPING = 20
 _TARGETS = 10
 _RISKY_TOLD = {
     "billing": ("changes what is billed", "change what is billed"),
     "archive": ("archives a meter", "archive meters"),
     "blocked": ("is blocked", "are blocked"),
+    "outside": ("overwrites a change made at Polar", "overwrite changes made at Polar"),
     "warning": ("has a warning", "have warnings"),
 }
 _LEGEND = """\
 - **billing**: what is counted, so what customers pay. **invoice**: what they read. **internal**: neither.
 - **create**: a new meter. It bills nothing until a price points at it.
 - **archive**: the meter stops counting. Polar deletes nothing.
-- **blocked**: this change is refused, for the reason given; the others are carried out.
+- **unarchive**: the meter counts again, and so bills again.
+- **blocked**: this change is refused, for the reason given{others}.
 - **changed outside**: someone changed it at Polar. `apply` puts back what the manifest says.
 - **digest**: stands for all of these changes. `apply --digest DIGEST` does exactly them, or nothing."""
 
@@ -45,44 +61,79 @@ def plan_markdown(
     marker: str | None = None,
     whole: str = "the summary of the workflow run",
 ) -> str:
-    """The plans as one comment of at most `limit` characters (GitHub takes 65,536; 4,000 is the least).
+    """The plans as one comment of at most `limit` bytes (GitHub takes 65,536 characters; 4,000 is the least).
 
     `marker` names the comment in its last line, hidden; without one, `comment_marker` does. `whole` says
     where a comment that was cut is to be had whole.
     """
-    by_key = [{change.key: change for change in plan.changes} for plan in plans]
-    keys = sorted({key for changes in by_key for key in changes})
-    entries = [Entry(key, tuple(changes.get(key) for changes in by_key)) for key in keys]
-    scene = Scene(
-        [prose(label) or code(label) for label in labels(plans)],
-        links,
-        min(12_000, limit // 4),
-        shared_notes(entries),
-    )
+    entries = _entries(plans)
+    scene = _scene(plans, entries, links, whole)
     last = f"<!-- {_hidden(marker)} -->" if marker else comment_marker(plans)
-    manifest = scene.file(clipped(manifest_file))
+    manifest = scene.file(manifest_file)
     if not entries:
         return _joined([_nothing(plans, manifest), *_bookkeeping(plans, scene), last])
 
-    head = [f"### Polar meters: {prose(headline(plans))}", _introduction(plans, scene, manifest)]
-    head += _refused(entries)
-    if scene.notes:
-        head.append("\n".join(f"- Note {number}: {text}" for text, number in scene.notes.items()))
-    foot = [*_bookkeeping(plans, scene), _digests(plans, scene), details("How to read this", _LEGEND), last]
-    note = _cut(entries, entries, whole, links)
-    room = limit - _size(_joined([*head, note, *foot]))
+    told = _headlines(plans)
+    title = "### Polar meters" + "".join(f"{'<br>' if told[1:] else ': '}{prose(line)}" for line in told)
+    head = [_introduction(plans, scene, manifest), *_refused(plans, scene, limit // 4)]
+    refused = any(plan.refusal for plan in plans)
+    legend = _LEGEND.format(others="" if refused else "; the others are carried out")
+    foot = [_digests(plans, scene), details("How to read this", legend), last]
+    cut, *body = _changes(plans, entries, scene, limit - size(_joined([title, *head, *foot])))
+    return _joined([title, *([cut] if cut else []), *head, *body, *foot])
+
+
+def result_markdown(
+    plan: Plan,
+    counts: str,
+    lines: Sequence[str],
+    *,
+    links: Links | None = None,
+    limit: int,
+    whole: str,
+) -> str:
+    """What came of an apply, in at most `limit` bytes: `counts` in the title, a line for each effect, and the
+    plan that was carried out, folded."""
+    entries = _entries([plan])
+    scene = _scene([plan], entries, links, whole)
+    parts = [f"### Polar meters: applied to {prose(plan.environment)}: {prose(counts)}"]
+    if lines:
+        parts.append(Lines(lines, language="").markdown(limit // 2, whole))
+    if entries:
+        foot = _digests([plan], scene)
+        room = limit - size(_joined([*parts, details("The plan that was carried out", foot)]))
+        body = [part for part in _changes([plan], entries, scene, room) if part]
+        parts.append(details("The plan that was carried out", "\n\n".join([*body, foot])))
+    return _joined(parts)
+
+
+def _entries(plans: Sequence[Plan]) -> list[Entry]:
+    by_key = [{change.key: change for change in plan.changes} for plan in plans]
+    keys = sorted({key for changes in by_key for key in changes})
+    return [Entry(key, tuple(changes.get(key) for changes in by_key)) for key in keys]
+
+
+def _scene(plans: Sequence[Plan], entries: Sequence[Entry], links: Links | None, whole: str) -> Scene:
+    names = [prose(label) or code(label) for label in labels(plans)]
+    return Scene(names, links, whole, shared_notes(entries))
+
+
+def _changes(plans: Sequence[Plan], entries: Sequence[Entry], scene: Scene, room: int) -> list[str]:
+    """Notes, changes and bookkeeping, in as much room; first what was left out, empty if nothing was."""
+    notes = "\n".join(f"- Note {note.number}: {note.text}" for note in scene.notes.values())
+    head, kept = [notes] if notes else [], [*_bookkeeping(plans, scene)]
+    room -= size(_joined([*head, *kept, *[_cut(entries, entries, scene)] * 2])) + 2
     body, shown = _body(entries, scene, room)
     left = [entry for entry in entries if entry.key not in shown]
-    if left:
-        body.append(_cut(left, entries, whole, links))
-    return _joined([*head, *body, *foot])
+    cut = _cut(left, entries, scene) if left else ""
+    return [cut, *head, *body, *([cut] if left else []), *kept]
 
 
 def comment_marker(plans: Sequence[Plan]) -> str:
     """The hidden line by which this comment is found again. It names the project and the environments, so
     that jobs that plan one environment each do not overwrite each other's comments."""
-    projects = "+".join(dict.fromkeys(plan.project for plan in plans))
-    environments = "+".join(dict.fromkeys(plan.environment for plan in plans))
+    projects = "+".join(sorted({plan.project for plan in plans}))
+    environments = "+".join(sorted({plan.environment for plan in plans}))
     return f"<!-- {_hidden(f'polar-iac:{projects}:{environments}')} -->"
 
 
@@ -93,10 +144,17 @@ def _hidden(text: str) -> str:
 
 def headline(plans: Sequence[Plan]) -> str:
     """What the plans come to, in one line: `2 to create, 1 to archive · sandbox`."""
+    return "; ".join(_headlines(plans))
+
+
+def _headlines(plans: Sequence[Plan]) -> list[str]:
+    """The same, a line for each of the plans that come to something else."""
     told: dict[str, list[str]] = {}
     for plan, label in zip(plans, labels(plans), strict=True):
         told.setdefault(_counts(change.action for change in plan.changes), []).append(label)
-    return "; ".join(f"{counts} · {listed(where)}" for counts, where in told.items())
+    if len(told) == 1:
+        return [f"{counts} · {listed(where)}" for counts, where in told.items()]
+    return [f"{listed(where)}: {counts}" for counts, where in told.items()]
 
 
 def _counts(actions: Iterable[str]) -> str:
@@ -107,11 +165,6 @@ def _counts(actions: Iterable[str]) -> str:
 
 def _joined(blocks: Iterable[str]) -> str:
     return "\n\n".join(blocks) + "\n"
-
-
-def _size(text: str) -> int:
-    """UTF-16 units: the strictest of the ways in which GitHub may count characters."""
-    return len(text) + sum(char > "\uffff" for char in text)
 
 
 def _nothing(plans: Sequence[Plan], manifest: str) -> str:
@@ -142,56 +195,136 @@ def _introduction(plans: Sequence[Plan], scene: Scene, manifest: str) -> str:
     return told
 
 
-def _refused(entries: Sequence[Entry]) -> Iterator[str]:
-    """That `apply` would refuse the whole plan. Told from the changes: a saved plan has nothing else."""
-    gone = [entry for entry in entries if any(map(_is_unlisted, entry.present))]
-    if gone:
-        told = (
-            "1 meter is gone from the manifest and still bills"
-            if len(gone) == 1
-            else f"{len(gone)} meters are gone from the manifest and still bill"
-        )
-        yield (
-            f"🛑 **`apply` will refuse this plan as a whole:** {told}. Archiving is written down: keep the "
-            "block, with `archived: true`. Or allow it once with `--allow-archive`."
-        )
+def _refused(plans: Sequence[Plan], scene: Scene, room: int) -> Iterator[str]:
+    """That `apply` would refuse a plan as a whole, and the lines of the manifest that would permit it."""
+    for cause, told in (("unknown-id", _unknown), ("unlisted", _unlisted)):
+        found = [index for index, plan in enumerate(plans) if plan.refusal and plan.refusal.cause == cause]
+        if found:
+            where = scene.where(found).removesuffix(": ")
+            whole = f"the plan for {where} as a whole" if where else "this plan as a whole"
+            yield f"🛑 **`apply` will refuse {whole}, before any effect:** " + told(
+                [plans[index] for index in found], scene, room
+            )
 
 
-def _is_unlisted(change: Change) -> bool:
-    before, after = change.before, change.after
-    return bool(change.action == "blocked" and before and after and after.archived and not before.archived)
+def _unknown(plans: Sequence[Plan], _scene: Scene, _room: int) -> str:
+    ids = {change.id: change.key for plan in plans for change in _at_fault(plan)}
+    named = [f"{code(clipped(key))} ({code(str(id_))})" for id_, key in ids.items()]
+    more = f" and {len(named) - 5:,} more" if len(named) > 5 else ""
+    return (
+        f"Polar knows none of the ids in the lockfile: {', '.join(named[:5])}{more}. "
+        f"This is {prose(UNKNOWN_HERE)}."
+    )
+
+
+def _unlisted(plans: Sequence[Plan], scene: Scene, room: int) -> str:
+    keys = {change.key for plan in plans for change in _at_fault(plan)}
+    gone = "1 meter is" if len(keys) == 1 else f"{len(keys):,} meters are"
+    parts = [f"{gone} gone from the manifest and still bill{'s' * (len(keys) == 1)}."]
+    moved, blocks = permitting(plans)
+    if moved:
+        parts += [
+            "If meters only have new keys, say so in the manifest, and nothing is archived:",
+            Lines(moved, language="yaml").markdown(room // 3, scene.whole),
+        ]
+    fitting = [n for n in range(1, len(blocks) + 1) if size("".join(blocks[:n])) <= room]
+    their = "its block" if len(keys) == 1 else "their blocks"
+    to_archive = f"To archive, put {their} back into the manifest, with `archived: true`"
+    if fitting:
+        lines = ["meters:", *"".join(blocks[: len(fitting)]).rstrip("\n").split("\n")]
+        lines += [f"  # and {len(keys) - len(fitting):,} more"] if len(fitting) < len(keys) else []
+        parts += [f"{to_archive}:", folded(lines, "yaml")]
+    else:
+        parts.append(f"{to_archive}; the log has {their}.")
+    parts.append("Or allow it this once with `--allow-archive` (in the actions, the input `allow-archive`).")
+    return "\n\n".join(parts)
+
+
+def _at_fault(plan: Plan) -> list[Change]:
+    return [change for change in plan.changes if plan.refusal and change.key in plan.refusal.keys]
 
 
 def _body(entries: Sequence[Entry], scene: Scene, room: int) -> tuple[list[str], set[str]]:
-    """The blocks of as many changes as there is room for, and the keys of those."""
-    risky = sorted((e for e in entries if e.risks), key=lambda e: (RISKS.index(e.risks[0]), e.key))
+    """The blocks of as many changes as there is room for, and the keys of those that are shown."""
+    groups = [[entry for entry in entries if entry.risks[:1] == [kind]] for kind in RISKS]
     rest = [entry for entry in entries if not entry.risks]
-    counts = Counter(kind for entry in risky for kind in entry.risks)
-    look = ", ".join(f"{counts[r]} {_RISKY_TOLD[r][counts[r] > 1]}" for r in RISKS if counts[r])
-    sections = (
-        (f"Look closely: {look}", risky[:_RISKY_OPEN], False),
-        (f"{len(risky) - _RISKY_OPEN} more to look at closely", risky[_RISKY_OPEN:], True),
-        (f"Not risky: {_rest(rest)}", rest, len(rest) > _REST_OPEN),
-    )
+    risky = sum(map(len, groups))
+    counts = Counter(kind for entry in entries for kind in entry.risks)
+    look = ", ".join(f"{counts[r]:,} {_RISKY_TOLD[r][counts[r] > 1]}" for r in RISKS if counts[r])
+    title, folded_title = f"#### Look closely: {look}", f"{risky:,} more to look at closely"
     blocks: list[str] = []
     shown: set[str] = set()
-    for title, members, fold in sections:
-        left = room - _size(details(title, "")) - 2
-        texts = []
-        for entry in members:
-            text = entry.markdown(scene)
-            left -= _size(text) + 2
+    if risky:
+        left = room - size(title) - size(details(folded_title, "")) - 8
+        texts = _in_shares(groups, scene, left)
+        opened = level([len(group) for group in texts], _RISKY_OPEN)
+        shown = {key for group in texts for key in group}
+        first = [text for group in texts for text in [*group.values()][:opened]]
+        more = [text for group in texts for text in [*group.values()][opened:]]
+        blocks += ["\n\n".join([title, *first])] if first else []
+        blocks += [details(f"{len(more):,} more to look at closely", "\n\n".join(more))] if more else []
+        room -= size("\n\n".join(blocks)) + 2
+        if by_key := _by_key(groups, shown, scene, room):
+            blocks.append(by_key)
+            room -= size(by_key) + 2
+    title = f"Other changes: {_rest(rest)}"
+    if rest and len(shown) == risky:
+        (texts_,) = _in_shares([rest], scene, room - size(details(title, "")) - 2)
+        body = "\n\n".join(texts_.values())
+        if texts_:
+            blocks.append(details(title, body) if len(rest) > _REST_OPEN else f"#### {title}\n\n{body}")
+            shown |= texts_.keys()
+    return blocks, shown
+
+
+def _in_shares(groups: Sequence[Sequence[Entry]], scene: Scene, room: int) -> list[dict[str, str]]:
+    """Of each group the texts of the first entries, by key: no group, and no entry, takes the room that
+    others need."""
+    sizes = [_sizes(group, scene, room) for group in groups]
+    if sum(map(sum, sizes)) > room:
+        room -= room // 5  # for those that are only named
+    share = level([sum(group) for group in sizes], room)
+    told = []
+    for group, needed in zip(groups, sizes, strict=True):
+        left = min(share, sum(needed))
+        most = max(_FAIR, level(needed, left))
+        texts: dict[str, str] = {}
+        for entry in group:
+            text = entry.markdown(scene, most if texts else min(most, left - 2))
+            left -= size(text) + 2
             if left < 0:
                 break
-            texts.append(text)
-            shown.add(entry.key)
-        if texts:
-            body = "\n\n".join(texts)
-            blocks.append(details(title, body) if fold else f"#### {title}\n\n{body}")
-            room -= _size(blocks[-1]) + 2
-        if len(texts) < len(members):
+            texts[entry.key] = text
+        told.append(texts)
+    return told
+
+
+def _sizes(entries: Sequence[Entry], scene: Scene, room: int) -> list[int]:
+    """What each entry takes, up to the first that is one too many in any case."""
+    found, left = [], room
+    for entry in entries:
+        found.append(size(entry.markdown(scene)) + 2)
+        left -= found[-1]
+        if left < 0:
             break
-    return blocks, shown
+    return found
+
+
+def _by_key(groups: Sequence[Sequence[Entry]], shown: set[str], scene: Scene, room: int) -> str:
+    """A line for each entry that is not shown, as far as there is room."""
+    lines = [[f"- {entry.brief(scene)}" for entry in group if entry.key not in shown] for group in groups]
+    count = sum(map(len, lines))
+    title = f"{count:,} more to look at closely, by their keys"
+    share = level([size("\n".join(group)) + 1 for group in lines], room - size(details(title, "")) - 2)
+    fitting = []
+    for group in lines:
+        left = share
+        for line in group:
+            left -= size(line) + 1
+            if left < 0:
+                break
+            fitting.append(line)
+    return details(title, "\n".join(fitting)) if fitting else ""
 
 
 def _rest(entries: Sequence[Entry]) -> str:
@@ -201,11 +334,11 @@ def _rest(entries: Sequence[Entry]) -> str:
     return ", ".join([*told, f"{differ} that differ" if differ > 1 else "1 that differs"] if differ else told)
 
 
-def _cut(left: Sequence[Entry], entries: Sequence[Entry], whole: str, links: Links | None) -> str:
+def _cut(left: Sequence[Entry], entries: Sequence[Entry], scene: Scene) -> str:
     risky = sum(bool(entry.risks) for entry in left)
-    told = f"**Cut here: {len(left):,} of {len(entries):,} changes are not shown, {risky:,} of them risky.**"
-    run = links and links.run
-    return f"{told} All of them are in {f'[{whole}]({run})' if run else whole}."
+    told = f"**Cut: {len(left):,} of {len(entries):,} changes are not shown here, {risky:,} of them risky.**"
+    run = scene.links and scene.links.run
+    return f"{told} All of them are in {f'[{scene.whole}]({run})' if run else prose(scene.whole)}."
 
 
 def _digests(plans: Sequence[Plan], scene: Scene) -> str:

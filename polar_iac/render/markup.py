@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -23,11 +24,37 @@ _COMMIT = re.compile(r"[0-9a-fA-F]{7,}")
 _SERVER = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 _SHA = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
+"""What is printable, and yet not to be seen."""
+
+
+def size(text: str) -> int:
+    """How much of GitHub's room a text takes, in bytes: no way of counting characters comes to more."""
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def visible(text: str) -> str:
+    """`text` in which two values that differ look different: no line of it ends, nothing in it is unseen, and
+    the only space is the plain one."""
+    text = printable(text)
+    if text.isascii():
+        return text
+    return "".join(_escaped(c) if _UNSEEN.match(c) or _is_odd_space(c) else c for c in text)
+
+
+def _is_odd_space(char: str) -> bool:
+    return char != " " and unicodedata.category(char) == "Zs"
+
+
+def _escaped(char: str) -> str:
+    return f"\\u{ord(char):04x}" if char <= "\uffff" else f"\\U{ord(char):08x}"
 
 
 def code(text: str, *, cell: bool = False) -> str:
     """`text` as a code span; in the `cell` of a table without the sign that ends cells."""
-    text = printable(text) or '""'
+    text = visible(text) or '""'
     if cell:
         text = text.replace("|", "\\u007c")
     ticks = "`" * (_longest_run(text) + 1)
@@ -38,7 +65,7 @@ def code(text: str, *, cell: bool = False) -> str:
 
 def fence(lines: Iterable[str], language: str = "") -> str:
     """A fenced block that no line of its own can end."""
-    body = [printable(line) for line in lines]
+    body = [visible(line) for line in lines]
     ticks = "`" * max(3, 1 + max(map(_longest_run, body), default=0))
     return "\n".join([ticks + language, *body, ticks])
 

@@ -86,6 +86,8 @@ def _plan(plan: Plan, manifest_file: str, width: int) -> Iterator[str]:
     if occurring:
         yield "  ".join(_paint(a, f"{SIGNS[a]} {a}") for a in SIGNS if a in occurring)
     yield summary(plan)
+    if plan.changes:
+        yield f"Digest: {plan.digest[:12]}"
 
 
 def summary(plan: Plan) -> str:
@@ -102,7 +104,7 @@ def summary(plan: Plan) -> str:
         told.append(f"{counts['unarchive']} to unarchive")
     if counts["blocked"]:
         told.append(_paint("blocked", f"{counts['blocked']} blocked"))
-    return f"Plan: {', '.join(told)}. {plan.unchanged} unchanged. Digest {plan.digest[:12]}."
+    return f"Plan: {', '.join(told)}. {plan.unchanged} unchanged."
 
 
 def refusal_text(plan: Plan) -> str:
@@ -114,17 +116,32 @@ def refusal_text(plan: Plan) -> str:
         named = ", ".join(f"{change.key} ({change.id})" for change in refused[:5])
         more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
         return f"Polar knows none of the ids in the lockfile: {named}{more}. This is {UNKNOWN_HERE}."
-    renamed = {old: new for old, new in renames(plan.changes).items() if old in plan.refusal.keys}
+    moved, blocks = permitting([plan])
     parts = ["meters are gone from the manifest that still bill."]
-    if renamed:
-        moves = "\n".join(f"  - {{from: {old}, to: {new}}}" for old, new in renamed.items())
-        parts.append(f"If they only have new keys, say so, and nothing is archived:\n\nmoved:\n{moves}\n")
-    blocks = [block(c.key, replace(c.before, archived=True)) for c in refused[:_BLOCKS] if c.before]
+    if moved:
+        lines = "\n".join(moved)
+        parts.append(f"If they only have new keys, say so, and nothing is archived:\n\n{lines}\n")
     more = f"  # and {len(refused) - len(blocks)} more\n" if len(refused) > len(blocks) else ""
     parts.append(
         f"To archive them, put their blocks back, with `archived: true`:\n\nmeters:\n{''.join(blocks)}{more}"
     )
     return "\n".join([*parts, "Or allow it this once with --allow-archive."])
+
+
+def permitting(plans: Sequence[Plan]) -> tuple[list[str], list[str]]:
+    """What a manifest needs for plans that are refused for unlisted removals: the lines of `moved`, if keys
+    seem to be renamed, and the blocks of the meters to archive, as many as are printed."""
+    moved: dict[str, str] = {}
+    removed: dict[str, MeterSpec] = {}
+    for plan in plans:
+        gone = plan.refusal.keys if plan.refusal else ()
+        moved |= {old: new for old, new in renames(plan.changes).items() if old in gone}
+        removed = {c.key: c.before for c in plan.changes if c.key in gone and c.before} | removed
+    lines = [f"  - {{from: {old}, to: {new}}}" for old, new in sorted(moved.items())]
+    # In canonical form, so that a saved plan prints the same.
+    specs = ((key, MeterSpec.from_json(spec.canonical)) for key, spec in sorted(removed.items())[:_BLOCKS])
+    blocks = [block(key, replace(spec, archived=True)) for key, spec in specs]
+    return ["moved:", *lines] if lines else [], blocks
 
 
 def _meters(count: int) -> str:
@@ -215,7 +232,8 @@ def _columns(left: str, right: str, width: int, action: str | None = None) -> st
     taken, needed = display_width(left), display_width(right)
     gap = " " * max(2, min(_COLUMN, width - needed) - taken)
     if taken + len(gap) + needed > max(width, _COLUMN):
-        gap = "\n" + " " * max(0, min(_COLUMN, width - needed))
+        # Never at the left edge, where a file's name could pass for a line of ours.
+        gap = "\n" + " " * max(6, min(_COLUMN, width - needed))
     painted = _paint(action, left) if action else left
     return painted + gap + style(right, dim=True) if right else painted
 

@@ -7,33 +7,30 @@ enter
 authenticate
 
 [[ $GITHUB_REF == refs/heads/* ]] || fail "apply runs on a branch, after the merge; this run is on $GITHUB_REF" 5
-branch=${GITHUB_REF#refs/heads/}
 [[ $state_branch != "$branch" ]] || fail "state-branch: $state_branch is the branch of the manifest: choose another name"
 
-# A re-run of an old job would roll billing back. Commits of lockfiles alone are our own: of the environment
-# before this one, say.
-head=$(git rev-parse HEAD)
-tip=$(remote_tip "$branch")
-[[ -n $tip ]] || fail "refused: the branch $branch is gone" 5
-if [[ $head != "$tip" ]]; then
-  newer=$(git diff --name-only "$head" "$tip" -- ':(top,exclude,glob)**/*.lock.json' 2>&1 | head -n 5) || true
-  if ! git merge-base --is-ancestor "$head" "$tip" 2>/dev/null || [[ -n $newer ]]; then
-    fail "refused: ${head:0:12} is not the tip of $branch any more (${tip:0:12} is), and applying it could roll billing back to what it says.
+# A digest or a number that is none is a mistake in the workflow, and told before anything is asked of Polar.
+[[ $INPUT_MAX_CHANGES =~ ^[0-9]*$ ]] || fail "max-changes: $INPUT_MAX_CHANGES is no number of changes"
+[[ $INPUT_DEADLINE =~ ^[0-9]*\.?[0-9]*$ ]] || fail "deadline: $INPUT_DEADLINE is no number of seconds"
+
+# A re-run of an old job would roll billing back.
+tip=''
+if ! catch_up; then
+  [[ -n $tip ]] || fail "refused: the branch $branch is gone, or the remote cannot be read" 5
+  head=$(git rev-parse HEAD)
+  fail "refused: ${head:0:12} is not the tip of $branch any more (${tip:0:12} is), and applying it could roll billing back to what it says.
 Nothing was changed. The run of the newer commit applies; if there is none, start the workflow by hand on $branch." 5
-  fi
-  git merge --quiet --ff-only "$tip"
 fi
-read_state "$branch"
+read_state
 
 # The digest of an environment, from `DIGEST` or `sandbox=DIGEST production=DIGEST`.
 digest_of() {
   local entry entries=()
   read -r -d '' -a entries <<<"$INPUT_DIGEST" || true
-  for entry in "${entries[@]}"; do
-    if [[ $entry == "$1="?* ]]; then
-      printf '%s' "${entry#*=}"
-      return
-    elif [[ $entry != *=* && ${#entries[@]} == 1 && ${#environments[@]} == 1 ]]; then
+  for entry in ${entries[@]+"${entries[@]}"}; do
+    if [[ $entry == "$1="?* || ($entry != *=* && ${#entries[@]} == 1 && ${#environments[@]} == 1) ]]; then
+      entry=${entry#*=}
+      [[ $entry =~ ^[0-9a-f]{8,64}$ ]] || fail "digest: $entry is no digest: 8 to 64 hexadecimal digits, as the plan shows them"
       printf '%s' "$entry"
       return
     fi
@@ -43,7 +40,7 @@ digest_of() {
 digests=()
 for environment in "${environments[@]}"; do
   digest=''
-  [[ -z $INPUT_DIGEST ]] || digest=$(digest_of "$environment")
+  [[ -z $INPUT_DIGEST ]] || digest=$(digest_of "$environment") || exit
   digests+=("$digest")
 done
 
@@ -78,7 +75,8 @@ for index in "${!environments[@]}"; do
   environment=${environments[index]}
   arguments=(apply --file "$INPUT_FILE" --env "$environment" --auto-approve)
   [[ -z ${digests[index]} ]] || arguments+=(--digest "${digests[index]}")
-  [[ $INPUT_ALLOW_ARCHIVE != true ]] || arguments+=(--allow-archive)
+  # A saved plan says itself what was allowed.
+  [[ $INPUT_ALLOW_ARCHIVE != true || -n $INPUT_PLAN ]] || arguments+=(--allow-archive)
   [[ -z $INPUT_MAX_CHANGES ]] || arguments+=(--max-changes "$INPUT_MAX_CHANGES")
   [[ -z $INPUT_DEADLINE ]] || arguments+=(--deadline "$INPUT_DEADLINE")
   [[ -z $INPUT_PLAN ]] || arguments+=(-- "${INPUT_PLAN//'{env}'/$environment}")
@@ -86,11 +84,16 @@ for index in "${!environments[@]}"; do
   run "$polar_iac" "${arguments[@]}" || code=$?
   case $code in
     0) continue ;;
-    4) error "$environment: what would be done now is not what was reviewed, so nothing was done. Run the whole workflow again: it plans afresh, for a new review." ;;
-    5) error "$environment: refused before anything was changed; the log says what would permit it." ;;
-    *) error "$environment: apply ended with $code; the log says what was done and what was not. What was done is recorded; applying again goes on from there." ;;
+    4) told="$environment: what would be done now is not what was reviewed, so nothing was done. Run the whole workflow again: it plans afresh, for a new review." ;;
+    5) told="$environment: refused before anything was changed; the log says what would permit it." ;;
+    *) told="$environment: apply ended with $code; the log says what was done and what was not. What was done is recorded; applying again goes on from there." ;;
   esac
-  rest=("${environments[@]:index + 1}")
-  ((${#rest[@]} == 0)) || error "Not applied, since $environment comes first: ${rest[*]}."
+  error "$told"
+  summarize "$told"
+  if ((index + 1 < ${#environments[@]})); then
+    told="Not applied, since $environment comes first: ${environments[*]:index + 1}."
+    error "$told"
+    summarize "$told"
+  fi
   exit "$code"
 done

@@ -6,7 +6,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/../common/lib.sh"
 
 enter
 authenticate
-branch=${GITHUB_REF#refs/heads/}
 target=${state_branch:-$branch}
 scratch=$(mktemp -d "$RUNNER_TEMP/polar-iac-persist.XXXXXX")
 export GIT_AUTHOR_NAME='github-actions[bot]' GIT_AUTHOR_EMAIL='41898282+github-actions[bot]@users.noreply.github.com'
@@ -52,12 +51,15 @@ look() {
   onto=$lease
   case $INPUT_PERSIST in
     branch)
-      local foreign=''
-      [[ -z $onto ]] || foreign=$(git ls-tree -r --name-only "$onto" | grep -v '\.lock\.json$' | head -n 1) || true
-      [[ -z $foreign ]] || fail "state-branch: $target holds more than lockfiles ($foreign), and only a branch of its own may be used. $healed"
+      [[ -n $onto ]] || return 0
+      git ls-tree -r -z --full-tree --name-only "$onto" >"$scratch/names" || return
+      local name
+      while IFS= read -r -d '' name; do
+        [[ $name == *.lock.json ]] || fail "state-branch: $target holds more than lockfiles ($name), and only a branch of its own may be used. $healed"
+      done <"$scratch/names"
       ;;
     pull-request)
-      pull_request=$(lockfile_pull_request "$branch") || return
+      pull_request=$(lockfile_pull_request) || return
       # A branch without an open pull request is a leftover of one that was merged or turned down.
       [[ -n $pull_request ]] || onto=$(remote_tip "$branch") || return
       ;;

@@ -42,6 +42,9 @@ enter() {
   cd -- "$GITHUB_WORKSPACE/$INPUT_WORKING_DIRECTORY"
   [[ -f $INPUT_FILE ]] || fail "there is no $INPUT_FILE in ${INPUT_WORKING_DIRECTORY:-.}: check out the repository first, or set the inputs file and working-directory"
   local environment name
+  # The branch whose manifest is meant: the one that is merged into, or the one that this run is on.
+  branch=${GITHUB_BASE_REF:-${MERGE_GROUP_BASE:-$GITHUB_REF}}
+  branch=${branch#refs/heads/}
   read -r -d '' -a environments <<<"$INPUT_ENVIRONMENTS" || true
   ((${#environments[@]})) || fail "say which environments are meant, for example environments: sandbox"
   for environment in "${environments[@]}"; do
@@ -53,7 +56,8 @@ enter() {
   case $INPUT_PERSIST in
     commit) state_branch='' ;;
     branch) state_branch=${INPUT_STATE_BRANCH:-polar-iac-state} ;;
-    pull-request) state_branch=${INPUT_STATE_BRANCH:-polar-iac-lockfile} ;;
+    # One for each branch: an open pull request belongs to the branch that it is to be merged into.
+    pull-request) state_branch=${INPUT_STATE_BRANCH:-polar-iac-lockfile-${branch//\//-}} ;;
     *) fail "persist: $INPUT_PERSIST is none of commit, branch and pull-request" ;;
   esac
   if [[ -n $state_branch ]]; then
@@ -98,29 +102,45 @@ remote_tip() {
   git rev-parse FETCH_HEAD
 }
 
-# The number of the open pull request that brings lockfiles to a branch; nothing when there is none.
-lockfile_pull_request() {
-  gh api --method GET "repos/$GITHUB_REPOSITORY/pulls" -f state=open -f base="$1" \
-    -f head="${GITHUB_REPOSITORY%%/*}:$state_branch" --jq '.[0].number // empty'
+# Go on to the tip of this run's branch, if only lockfiles were committed since: those commits are our own, of
+# the environment before this one, say. Sets `tip`; code 1 when there is more that is new.
+catch_up() {
+  local head newer
+  head=$(git rev-parse HEAD) || return
+  tip=$(remote_tip "$branch") || return
+  [[ $head != "$tip" ]] || return 0
+  [[ -n $tip ]] || return 1
+  git merge-base --is-ancestor "$head" "$tip" 2>/dev/null || return 1
+  newer=$(git diff --name-only "$head" "$tip" -- ':(top,exclude,glob)**/*.lock.json') || return
+  [[ -z $newer ]] || return 1
+  git merge --quiet --ff-only "$tip"
 }
 
-# The commit on which lockfiles stand besides the branch `$1`; nothing when there is none (yet).
+# The number of the open pull request that brings lockfiles to the branch; nothing when there is none.
+lockfile_pull_request() {
+  gh api --method GET "repos/$GITHUB_REPOSITORY/pulls" -f state=open -f base="$branch" \
+    -f head="${GITHUB_REPOSITORY%%/*}:$state_branch" --jq '.[0].number // empty' && return
+  error "persist: pull-request: GitHub did not say whether a pull request with lockfiles is open. The job needs the permission pull-requests: read (to apply, pull-requests: write)."
+  return 1
+}
+
+# The commit on which lockfiles stand besides the branch; nothing when there is none (yet).
 state_tip() {
   case $INPUT_PERSIST in
     commit) return 0 ;;
     pull-request)
       local number
-      number=$(lockfile_pull_request "$1") || return
+      number=$(lockfile_pull_request) || return
       [[ -n $number ]] || return 0
       ;;
   esac
   remote_tip "$state_branch"
 }
 
-# Put the lockfiles of the state branch beside the manifest of the branch `$1`.
+# Put the lockfiles of the state branch beside the manifest.
 read_state() {
   local tip environment path
-  tip=$(state_tip "$1")
+  tip=$(state_tip)
   [[ -n $tip ]] || return 0
   for environment in "${environments[@]}"; do
     path=$(in_repository "$environment")

@@ -5,7 +5,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/../common/lib.sh"
 
 enter
 authenticate
-read_state "$GITHUB_REF_NAME"
+catch_up || true # a re-run sees what was recorded since
+read_state
 
 reports=$(mktemp -d "$RUNNER_TEMP/polar-iac-drift.XXXXXX")
 arguments=(plan --file "$INPUT_FILE" --detailed-exitcode)
@@ -20,7 +21,7 @@ code=0
 "$polar_iac" "${arguments[@]}" || code=$?
 case $code in
   0) drift=false ;;
-  2) drift=$("$python" "$GITHUB_ACTION_PATH/outside.py" "${lockfiles[@]}") ;;
+  2) drift=$("$python" -I "$GITHUB_ACTION_PATH/outside.py" "${lockfiles[@]}") ;;
   *) exit "$code" ;;
 esac
 output drift "$drift"

@@ -22,7 +22,7 @@ existing=$(gh api graphql --paginate -f query="$query" -f owner="${GITHUB_REPOSI
 if [[ $DRIFT == true ]]; then
   body=$(mktemp "$RUNNER_TEMP/polar-iac-issue.XXXXXX")
   {
-    printf 'Someone changed meters at Polar since they were last applied. Take the change into the manifest by a pull request, or run the apply workflow to put back what the manifest says. '
+    printf 'Meters at Polar are not as they were last recorded: someone changed them, or an apply could not record what it did. Take the change into the manifest by a pull request, or run the apply workflow to put back what the manifest says. '
     printf 'Seen last in [this run](%s/%s/actions/runs/%s). This issue closes when the difference is gone.\n\n' \
       "${GITHUB_SERVER_URL:-https://github.com}" "$GITHUB_REPOSITORY" "${GITHUB_RUN_ID:-}"
     cat -- "$REPORT"
@@ -32,7 +32,7 @@ if [[ $DRIFT == true ]]; then
     echo "Issue #$existing is up to date."
   else
     gh api --silent --method POST "repos/$GITHUB_REPOSITORY/issues" \
-      -f title="Polar meters were changed outside the manifest" -F body=@"$body" || explain
+      -f title="Polar meters are not as they were last applied" -F body=@"$body" || explain
     echo "Opened an issue."
   fi
 elif [[ -n $existing ]]; then

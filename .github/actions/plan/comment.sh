@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Put the plan into the pull request's one comment. Nothing to say and nothing said before: stay silent.
+# Put the plan into the pull request's one comment, or that there is none. Nothing to say and nothing said
+# before: stay silent.
 # shellcheck source=../common/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../common/lib.sh"
 
@@ -7,7 +8,6 @@ if [[ -z $PULL_REQUEST || $INPUT_COMMENT != true || $OFFLINE == true ]]; then
   exit 0
 fi
 authenticate
-marker=$(marker_of "$REPORT")
 
 explain() {
   fail "GitHub refused the comment. The job that plans needs permissions: {contents: read, pull-requests: write}; or set comment: false on the step, the plan stands in the job summary too."
@@ -21,8 +21,19 @@ query='query($owner: String!, $name: String!, $number: Int!, $endCursor: String)
     } } } }'
 existing=$(gh api graphql --paginate -f query="$query" -f owner="${GITHUB_REPOSITORY%%/*}" \
   -f name="${GITHUB_REPOSITORY#*/}" -F number="$PULL_REQUEST" \
-  --jq ".data.repository.pullRequest.comments.nodes[] | $own_and_last" | with_marker "$marker") || explain
+  --jq ".data.repository.pullRequest.comments.nodes[] | $own_and_last" | with_marker "$COMMENT_MARKER") || explain
 
+if [[ -z $REPORT ]]; then
+  [[ -n $existing ]] || exit 0
+  REPORT=$(mktemp "$RUNNER_TEMP/polar-iac-comment.XXXXXX")
+  cat >"$REPORT" <<COMMENT
+### Polar meters: the plan failed at \`${HEAD_SHA:0:12}\`
+
+[The run](${GITHUB_SERVER_URL:-https://github.com}/$GITHUB_REPOSITORY/actions/runs/${GITHUB_RUN_ID:-}) says why. What stood here was the plan of an earlier commit.
+
+$COMMENT_MARKER
+COMMENT
+fi
 if [[ -n $existing ]]; then
   gh api --silent --method PATCH "repos/$GITHUB_REPOSITORY/issues/comments/$existing" -F body=@"$REPORT" || explain
   echo "The comment on #$PULL_REQUEST is up to date."

@@ -30,18 +30,30 @@ if [[ -n $offline ]]; then
   summarize "> $offline"
 fi
 
-branch=${GITHUB_BASE_REF:-${GITHUB_REF_NAME:-}}
-read_state "$branch"
-
-code=0
-"$polar_iac" "${arguments[@]}" || code=$?
-((code == 0 || code == 2)) || exit "$code"
+# Where a branch is planned, what an apply on it would do now counts: with the lockfiles that were committed
+# since this run began. An old commit may be planned all the same.
+if [[ -z $PULL_REQUEST && $GITHUB_REF == "refs/heads/$branch" ]]; then
+  catch_up || true
+fi
+read_state
 
 output offline "$([[ -z $offline ]] && echo false || echo true)"
+code=0
+"$polar_iac" "${arguments[@]}" || code=$?
+if ((code != 0 && code != 2)); then
+  # The comment of an earlier commit would still be taken for this one's.
+  quote="[\"']\{0,1\}"
+  project=$(sed -n "s/^[[:space:]{]*${quote}project$quote:[[:space:]]*$quote\([A-Za-z0-9_.-]*\).*/\1/p" "$INPUT_FILE" | head -n 1)
+  sorted=$(printf '%s\n' "${environments[@]}" | LC_ALL=C sort -u | paste -sd + -)
+  output marker "<!-- polar-iac:$project:$sorted -->"
+  exit "$code"
+fi
+
+output marker "$(marker_of "$reports/comment.md")"
 output report "$reports/comment.md"
 output plans "$reports/{env}.json"
 # `digest` is what the action apply takes: bare for one environment, else one for each.
-"$python" - "$reports" "${environments[@]}" >>"$GITHUB_OUTPUT" <<'PYTHON'
+"$python" -I - "$reports" "${environments[@]}" >>"$GITHUB_OUTPUT" <<'PYTHON'
 import json
 import pathlib
 import sys
