@@ -77,7 +77,7 @@ def test_metadata_that_others_add_between_plan_and_patch_is_counted(tmp_path: Pa
         room.apply(desired({"a": meter(metadata={"ours": 1})}))
         manifest = desired({"a": meter(metadata={"ours": 2})})
         live = room.client.list_meters()
-        made = room.make_plan(manifest, room.recorded(), live)
+        made = room.plan(manifest)
         theirs = {f"k{n}": n for n in range(49)}
         room.client.update_meter(live[0].id, {"metadata": {**theirs, MARKER: f"{PROJECT}/a"}})
         polar.tape.clear()
