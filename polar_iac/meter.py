@@ -309,17 +309,14 @@ def record_of(
         if base and base.spec:
             return Record(meter_id, replace(base.spec, archived=True), frozen, base.ignored)
         return Record(meter_id, declared, frozen, frozenset((*FROZEN_FIELDS, *IGNORABLE)))
-    applied = base.applied if base else {}
-
-    def unsent(entry: str) -> bool:
-        wanted, sent = (
-            {path: value for path, value in values.items() if is_ignored(path, {entry})}
-            for values in (declared.by_path, applied)
-        )
-        return bool(wanted) and canonical_json(wanted) != canonical_json(sent)
-
-    ignored = frozenset() if created else frozenset(filter(unsent, ignore_changes))
-    return Record(meter_id, declared, frozen, ignored)
+    # What was sent once, and is declared still, is known although it is ignored now.
+    sent = base.applied if base else {}
+    unsent = (
+        "unit" if path in UNIT_FIELDS else path
+        for path, value in declared.by_path.items()
+        if is_ignored(path, ignore_changes) and (path not in sent or not same_value(sent[path], value))
+    )
+    return Record(meter_id, declared, frozen, frozenset() if created else frozenset(unsent))
 
 
 def is_ignored(path: str, ignored: Set[str]) -> bool:

@@ -219,8 +219,8 @@ def _plain_blocks(draw: st.DrawFn) -> dict[str, Any]:
         "metadata": draw(_tags),
         **draw(st.sampled_from([{}, {"unit": "token"}, {"unit": "custom", "custom_label": "call"}])),
     }
-    ignorable = ["name", "unit", draw(st.sampled_from(["metadata", *(f"metadata.{tag}" for tag in TAGS)]))]
-    if ignored := draw(st.lists(st.sampled_from(ignorable), unique=True, max_size=2)):
+    ignorable = ["name", "unit", "metadata", *(f"metadata.{tag}" for tag in TAGS)]
+    if ignored := draw(st.lists(st.sampled_from(ignorable), unique=True, max_size=3)):
         block["lifecycle"] = {"ignore_changes": ignored}
     if draw(st.integers(0, 4)) == 0:
         block["archived"] = True

@@ -217,13 +217,11 @@ class Tags:
         ours, unclear = self.ours.setdefault(after.id, {}), self.unclear.setdefault(after.id, set())
         had = before.spec.metadata if before else {}
         has = after.spec.metadata
-        as_set = dict(declared) != ours  # what is left to others as one is judged as one
         for tag in TAGS:
             left = before is not None and is_ignored(f"metadata.{tag}", ignored)
             if left:
                 assert has.get(tag) == had.get(tag), f"{tag} is left to others"
-                differs = as_set if "metadata" in ignored else declared.get(tag) != ours.get(tag)
-                if tag in ours and differs:
+                if tag in ours and declared.get(tag) != ours.get(tag):
                     del ours[tag]
                     unclear.add(tag)
             elif tag in declared:

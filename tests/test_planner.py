@@ -529,8 +529,17 @@ class TestWhatWasNotSent:
         assert not found.changes
         assert bookkeeping(found) == {("calls", "refresh", identifier(1))}
 
+    def test_of_metadata_that_is_ignored_whole_each_key_counts_for_itself(self) -> None:
+        """What was sent before it was ignored is still the manifest's to take away."""
+        ignoring: dict[str, Any] = {"lifecycle": {"ignore_changes": ["metadata", "metadata.team"]}}
+        was = self.applied(record(1, metadata={"team": 1}), metadata={"team": 1, "tier": 1}, **ignoring)
+        assert was.ignored == {"metadata.tier"}
+        found = plan(desired({"calls": meter()}), {"calls": was}, [live(1, metadata={"team": 1, "tier": 9})])
+        assert [(f.path, f.after) for f in only(found).fields] == [("metadata.team", None)]
+
     def test_recording_twice_is_recording_once(self) -> None:
         for fields in (
+            {"metadata": {"a": 1, "b": 2}, "lifecycle": {"ignore_changes": ["metadata", "metadata.a"]}},
             {"name": "Seats", "lifecycle": {"ignore_changes": ["name", "metadata.a"]}},
             {"metadata": {"a": 1}, "lifecycle": {"ignore_changes": ["metadata"]}},
             {"archived": True, "name": "Seats"},
