@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from polar_iac import lockfile
@@ -14,6 +15,9 @@ from polar_iac.planner import make_plan
 from polar_iac.run import Run, look
 from polar_iac.waiting import Stop, SystemClock
 from tests.build import PROJECT
+
+PLANNING = threading.Lock()
+"""Tests run several rooms in threads of one process, where Python 3.11 may fail to parse for deepdiff."""
 
 
 class Room:
@@ -52,14 +56,15 @@ class Room:
             clock=self.clock,
             on_page=lambda _done, _of: None,
         )
-        return make_plan(
-            manifest,
-            recorded.meters,
-            live,
-            environment="sandbox",
-            organization_id=organization,
-            allow_archive=True,
-        )
+        with PLANNING:
+            return make_plan(
+                manifest,
+                recorded.meters,
+                live,
+                environment="sandbox",
+                organization_id=organization,
+                allow_archive=True,
+            )
 
     def apply(self, manifest: Manifest, parallelism: int = 4) -> list[Event]:
         """Everything that `apply` does but for locking, asking and printing."""
@@ -67,5 +72,6 @@ class Room:
         with Journal(self.journal, recorded) as journal:
             run = Run(manifest, recorded, self.lockfile, self.client, journal, self.patience, self.clock)
             live, events = run.refresh()
-            plan = run.plan(live, allow_archive=True)
+            with PLANNING:
+                plan = run.plan(live, allow_archive=True)
             return [*events, *run.carry_out(plan, live, stop=Stop(), parallelism=parallelism)]

@@ -141,7 +141,7 @@ def hold_law_7(before: Mapping[str, LiveMeter], sent: Sequence[Exchange]) -> Non
     assert len({e.path for e in patched}) == len(patched), "law 7"
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(world=strategies.worlds())
 def test_laws_1_2_5_and_7_of_one_apply(polar: Served, room: Room, world: World) -> None:
     """Plan after apply is empty; twice equals once; others' meters are not touched; a PATCH has only news."""
@@ -284,7 +284,7 @@ def heirs(moved: Sequence[Mapping[str, str]], named: Mapping[str, str]) -> dict[
     return {key: ids.pop() for key, ids in found.items() if len(ids) == 1 and key not in named}
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(steps=strategies.histories())
 def test_the_laws_hold_after_each_of_several_manifests(polar: Served, room: Room, steps: list[Step]) -> None:
     """And metadata that the manifest set and drops is gone, while others' stays; a meter that is renamed

@@ -154,6 +154,9 @@ def nothing(**options: Any) -> Plan:
     return plan(manifest, recorded, [live(1), live(2, "seats", **SEATS)], **options)
 
 
+BIG = pytest.mark.xdist_group("thousands")
+"""On one worker: the plan of thousands takes seconds to make."""
+
 SERVICES = ("api", "llm", "images", "search", "storage", "egress", "email", "builds", "audio", "maps")
 
 
@@ -237,6 +240,7 @@ def test_thirty_changes() -> None:
     assert sorted(keys_shown(text)) == [change.key for change in many(30).changes]
 
 
+@BIG
 def test_five_thousand_changes(thousands: Plan) -> None:
     text = comment(thousands)
     golden("comment-5000.md", text)
@@ -300,6 +304,7 @@ def keys_shown(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("limit", [4_000, 5_000, 10_000, 33_333, 60_000, 300_000])
+@BIG
 def test_a_comment_is_cut_at_whole_changes(thousands: Plan, limit: int) -> None:
     text = comment(thousands, limit=limit)
     assert len(text) <= limit
@@ -581,6 +586,7 @@ def test_commands_of_two_environments_are_told_once() -> None:
     assert {c.properties["title"].partition(" · ")[2] for c in commands} == {"sandbox and production"}
 
 
+@BIG
 def test_no_more_annotations_than_github_shows(thousands: Plan) -> None:
     commands = list(read_commands(plan_commands([thousands])))
     assert len([c for c in commands if c.name == "warning"]) == 10
@@ -601,6 +607,7 @@ def test_outputs() -> None:
 # The job's summary
 
 
+@BIG
 def test_the_summary_of_a_step_stays_below_what_github_takes(thousands: Plan, tmp_path: Path) -> None:
     """Bytes, of all that one step appends; GitHub shows none of a file that is too long."""
     summary = tmp_path / "summary.md"
@@ -632,15 +639,14 @@ def test_results_come_first_and_failures_first_of_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("filled", "place"), [(0, "summary"), (950_000, "log")])
-def test_what_was_cut_is_where_the_comment_says(
-    thousands: Plan, tmp_path: Path, filled: int, place: str
-) -> None:
+def test_what_was_cut_is_where_the_comment_says(tmp_path: Path, filled: int, place: str) -> None:
+    large = many(900)
     summary = tmp_path / "summary.md"
     summary.write_text(" " * filled)
     variables = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_ACTIONS": "true"}
-    text = rendered([thousands], "markdown", "meters.yaml", variables)
+    text = rendered([large], "markdown", "meters.yaml", variables)
     assert f"All of them are in the {place} of the workflow run." in text
-    elsewhere = rendered([thousands], "markdown", "meters.yaml", {})
+    elsewhere = rendered([large], "markdown", "meters.yaml", {})
     assert "All of them are in what `plan` prints as text." in elsewhere
 
 

@@ -30,7 +30,7 @@ WARM = (
     *("_ruamel_yaml", "deepdiff", "filelock", "tqdm", "multiprocessing.synchronize", "encodings.idna"),
     *("httpcore", "httpcore._sync.http_proxy", "h11", "certifi", "anyio"),
     *("polar_iac.executor", "polar_iac.recovery", "polar_iac.planner", "polar_iac.environment"),
-    *("polar_iac.terminal", "polar_iac.local", "polar_iac.cli"),
+    *("polar_iac.terminal", "polar_iac.local", "polar_iac.cli", "polar_iac.reports", "polar_iac.run"),
     *("polar_iac.render.document", "polar_iac.render.text", "polar_iac.render.github"),
 )
 """What an apply loads: in the warmed process once, instead of in each child."""
