@@ -9,16 +9,20 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from polar_iac import journal, lockfile
 from polar_iac.api import PolarClient
-from polar_iac.local import LocalPolar
+from polar_iac.local import LocalPolar, serving
 from polar_iac.lockfile import Lockfile
 from polar_iac.meter import MARKER, LiveMeter, MeterSpec, Record
 from tests.build import PROJECT, manifest_text, meter
 from tests.command import COMMAND, clean_environment
+from tests.serve import served_polar
 from tests.zygote import Zygote
 
 LOCK = "meters.sandbox.lock.json"
@@ -124,6 +128,24 @@ class Scene:
             if ended.code == 0:
                 return attempt
         raise AssertionError(f"five applies did not heal it: {ended.output}")
+
+
+@contextmanager
+def slow_scene(seconds: float = 0.02) -> Iterator[Scene]:
+    """A Polar that takes its time, so that a random moment lies between a request and its answer."""
+    polar = LocalPolar()
+
+    def slowly(environ: Any, start_response: Any) -> Any:
+        time.sleep(seconds)
+        return polar(environ, start_response)
+
+    with (
+        closing(polar),
+        serving(slowly) as url,
+        served_polar(polar) as served,
+        PolarClient(served.url, "polar_oat_truth") as truth,
+    ):
+        yield Scene(polar, url, truth)
 
 
 def forget_everything(directory: Path) -> None:

@@ -7,9 +7,7 @@ import random
 import re
 import signal
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from typing import Any
 import pytest
 
 from polar_iac.api import PolarClient
-from polar_iac.local import LocalPolar, serving
+from polar_iac.local import serving
 from tests import crashes
 from tests.build import meter
 from tests.crashes import Scene
@@ -73,20 +71,8 @@ def test_kill_at_every_boundary(
 
 @pytest.fixture(scope="module")
 def slow_scene() -> Iterator[Scene]:
-    """A Polar that takes its time, so that a random moment lies between a request and its answer."""
-    polar = LocalPolar()
-
-    def slowly(environ: Any, start_response: Any) -> Any:
-        time.sleep(0.02)
-        return polar(environ, start_response)
-
-    with (
-        closing(polar),
-        serving(slowly) as url,
-        served_polar(polar) as served,
-        PolarClient(served.url, "polar_oat_truth") as truth,
-    ):
-        yield Scene(polar, url, truth)
+    with crashes.slow_scene() as scene:
+        yield scene
 
 
 @pytest.mark.parametrize("forget", [False, True], ids=["goes on", "lockfile and journal lost"])

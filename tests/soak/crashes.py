@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from polar_iac.api import PolarClient
 from polar_iac.local import LocalPolar
+from tests import crashes
 from tests.crashes import Scene
 from tests.faults import faulty_polar
 from tests.serve import served_polar
@@ -39,3 +40,8 @@ def scene(lag: float) -> Scene:
         return Scene(served.polar, served.url, truth)
     faulty = _open().enter_context(faulty_polar(served.polar, lag=lag))
     return Scene(served.polar, faulty.url, truth, lag)
+
+
+@functools.cache
+def slow_scene() -> Scene:
+    return _open().enter_context(crashes.slow_scene())

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from tests import crashes
 from tests.soak import Soak
-from tests.soak.crashes import LAG, scene, warmed
+from tests.soak.crashes import slow_scene, warmed
 
 
 def trial(seed: int, directory: Path) -> int:
     """The exit code of the run that was disturbed."""
     rng = random.Random(seed)
-    polar = scene(LAG)
+    polar = slow_scene()
     number = rng.choice([signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
     if number == signal.SIGKILL:
         lost = rng.random() < 0.5
-        return crashes.killed_after(polar, warmed(), directory, rng.uniform(0.25, 1.2), forget=lost)
-    return crashes.stopped_after(polar, warmed(), directory, rng.uniform(0, 0.3), number)
+        return crashes.killed_after(polar, warmed(), directory, rng.uniform(0.2, 0.7), forget=lost)
+    return crashes.stopped_after(polar, warmed(), directory, rng.uniform(0, 0.25), number)
 
 
 def figures(results: Sequence[int]) -> Sequence[str]:
