@@ -113,8 +113,17 @@ def execute(
     for change in plan.changes:
         if change.action == "blocked":
             yield Left(change.key, change.action, change.reason or "")
-    run = _Run(plan, manifest, client, journal, at_start, stop, lookup_timeout, clock or SystemClock(stop))
-    run.elsewhere = owners(journal.meters)
+    run = _Run(
+        plan,
+        manifest,
+        client,
+        journal,
+        at_start,
+        stop,
+        lookup_timeout,
+        clock or SystemClock(stop),
+        owners(journal.meters),
+    )
     jobs = _jobs(plan, manifest, journal)
     for job in jobs:
         if job.only_recorded:
@@ -154,14 +163,14 @@ class _Run:
     stop: Stop
     patience: float
     clock: Clock
+    elsewhere: Mapping[str, str]
+    """Under which key each id was recorded when the run began."""
     hopeless: str | None = None
     belongs: bool = False
     """Whether a meter that this run made or found has told that the token is the pinned organisation's."""
     failures_in_a_row: int = 0
     posts: int = 0
     witnesses: list[_Witness] = field(default_factory=list)
-    elsewhere: Mapping[str, str] = field(default_factory=dict)
-    """Under which key each id was recorded when the run began."""
     unheard: list[_Job] = field(default_factory=list)
     """Creates that may have been done: the sweep at the end decides what is told of them."""
 
