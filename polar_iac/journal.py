@@ -131,7 +131,9 @@ def _read(path: Path, state: Lockfile) -> tuple[Story, bool]:
     same = not lines
     for number, line in enumerate(lines, 1):
         try:
-            entry = json.loads(line)
+            entry = json.loads(line.decode())
+            if b"\\ud" in line.lower():
+                json.dumps(entry, ensure_ascii=False).encode()  # half a character could not be written again
             if number == 1 and entry["effect"] == "begin":
                 _check_owner(path, entry, begun)
                 same = entry["lockfile"] == begun["lockfile"]

@@ -254,6 +254,7 @@ class TestJournal:
             '{"effect": "x", "key": "a"}',
             "[]",
             "5",
+            '{"effect":"create","key":"a","marker":"\\ud800","spec":' + json.dumps(spec().canonical) + "}",
         ):
             file.write_text('{"effect":"forget","key":"a"}\n' + line + "\n")
             with pytest.raises(PolarIacError, match=r"journal:2:1: error"):
