@@ -188,7 +188,9 @@ def block(key: str, spec: MeterSpec) -> str:
     def quoted(representer: Any, text: str) -> Any:
         """In quotes but for plain words: parsers differ on the rest."""
         plain = _PLAIN.fullmatch(text) and resolve(text) == text
-        return representer.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else "'")
+        # Single quotes know no escapes, and fold what YAML takes for the end of a line.
+        style = None if plain else "'" if text.isprintable() else '"'
+        return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     yaml = YAML(typ="safe", pure=True)
     # Before the first look at the representer, which takes it over.

@@ -637,7 +637,24 @@ def test_a_block_that_is_printed_declares_that_meter(block: dict[str, Any], arch
 
 
 @pytest.mark.parametrize(
-    "text", [".2e05124", "010", "1_000", "2026-01-01", "~", "yes", "null", "0x10", "a: b", "- a"]
+    "text",
+    [
+        ".2e05124",
+        "010",
+        "1_000",
+        "2026-01-01",
+        "~",
+        "yes",
+        "null",
+        "0x10",
+        "a: b",
+        "- a",
+        ":0",
+        "x #",
+        "a\x85b",
+        "a\u2028b",
+        " a\n b ",
+    ],
 )
 def test_texts_that_look_like_something_else_stay_texts(text: str) -> None:
     declared = MeterSpec.from_json(meter(metadata={"a": text}))
