@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
+import select
+import signal
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fcntl import ioctl
 from pathlib import Path
+from termios import TIOCSWINSZ
 from typing import TYPE_CHECKING, Any
 
 from tests.build import manifest_text
@@ -77,3 +85,46 @@ class Workspace:
     def lock(self, environment: str = "sandbox") -> dict[str, Any]:
         text = (self.path / f"meters.{environment}.lock.json").read_text(encoding="utf-8")
         return dict(json.loads(text))
+
+
+_PROMPT = re.compile(r"(?:\[y/N\]|to apply): ?$")
+
+
+def on_terminal(
+    workspace: Workspace, *arguments: str, answer: str = "", columns: int = 100
+) -> tuple[int, str]:
+    """Run the real command on a terminal, and type `answer` when it asks; its exit code, and what it showed.
+
+    As a person would, it types again when nothing happens: what is typed in the moment between a prompt and
+    the first look at the keyboard may be lost.
+    """
+    child, terminal = pty.fork()
+    if child == 0:
+        ioctl(0, TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        os.chdir(workspace.path)
+        environ = clean_environment(**workspace.environ, **measured())
+        environ.pop("COLUMNS", None)  # a word of the terminal that the tests run on
+        os.execve(sys.executable, [*COMMAND, *arguments], environ)  # noqa: S606
+    output, end = "", time.monotonic() + 60
+    try:
+        while time.monotonic() < end:
+            if not select.select([terminal], [], [], 0.5)[0]:
+                if _PROMPT.search(output):
+                    os.write(terminal, answer.encode())
+                continue
+            try:
+                data = os.read(terminal, 65536)
+            except OSError:
+                break
+            if not data:
+                break
+            asked = _PROMPT.search(output)
+            output += data.decode()
+            if not asked and _PROMPT.search(output):
+                os.write(terminal, answer.encode())
+        else:
+            os.kill(child, signal.SIGKILL)
+    finally:
+        _, status = os.waitpid(child, 0)
+        os.close(terminal)
+    return os.waitstatus_to_exitcode(status), output

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import polar_iac.render
 from polar_iac.local import LocalPolar, RateLimit
 from tests import openapi
 from tests.build import ORGANIZATION, identifier, meter
-from tests.command import COMMAND, Workspace, clean_environment, measured
+from tests.command import COMMAND, Workspace, clean_environment, measured, on_terminal
 from tests.serve import Answer, Served, answer_json, scripted, served_polar
 
 SCHEMA = json.loads((Path(polar_iac.render.__file__).parent / "plan.schema.json").read_text())
@@ -340,30 +338,6 @@ class TestRefusals:
         assert polar.tape.count("POST") == 0
 
 
-def in_terminal(workspace: Workspace, answer: str, *arguments: str) -> tuple[int, str]:
-    """Run the command on a terminal, and type `answer` when it asks."""
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(workspace.path)
-        environ = clean_environment(**workspace.environ, **measured())
-        os.execve(sys.executable, [*COMMAND, *arguments], environ)  # noqa: S606
-    output, answered, end = "", False, time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            data = os.read(terminal, 65536)
-        except OSError:
-            break
-        if not data:
-            break
-        output += data.decode()
-        if not answered and re.search(r"(\[y/N\]|to apply): ?$", output):
-            os.write(terminal, answer.encode() + b"\n")
-            answered = True
-    _, status = os.waitpid(child, 0)
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(status), output
-
-
 class TestAsking:
     @pytest.mark.parametrize(
         ("environment", "answer", "created"),
@@ -379,16 +353,16 @@ class TestAsking:
         self, workspace: Workspace, polar: Served, environment: str, answer: str, created: bool
     ) -> None:
         workspace.write({"a": meter()})
-        code, output = in_terminal(workspace, answer, "apply", "-e", environment)
+        code, output = on_terminal(workspace, "apply", "-e", environment, answer=f"{answer}\n")
         assert polar.tape.count("POST") == created
         assert code == (0 if created else 1), output
         assert "\x1b[32m" in output
 
     def test_no_colour_when_told(self, workspace: Workspace) -> None:
         workspace.write({"a": meter()})
-        assert "\x1b[" not in in_terminal(workspace, "", "plan", "-e", "sandbox", "--no-color")[1]
+        assert "\x1b[" not in on_terminal(workspace, "plan", "-e", "sandbox", "--no-color")[1]
         workspace.environ["NO_COLOR"] = "1"
-        assert "\x1b[" not in in_terminal(workspace, "", "plan", "-e", "sandbox")[1]
+        assert "\x1b[" not in on_terminal(workspace, "plan", "-e", "sandbox")[1]
 
 
 class TestExitCodesAndWords:

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import struct
-import sys
-import time
-from fcntl import ioctl
 from pathlib import Path
-from termios import TIOCSWINSZ
 
 import click
 import pytest
@@ -19,38 +12,8 @@ from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.plan import Left
 from polar_iac.render.text import diagnostics_text, display_width, left_text, plan_text
 from tests.build import desired, live, meter, plan, record
-from tests.command import COMMAND, Workspace, clean_environment
+from tests.command import COMMAND, Workspace, clean_environment, on_terminal
 from tests.serve import Served
-
-PROMPT = re.compile(r"\[y/N\]: ?$")
-
-
-def on_terminal(
-    workspace: Workspace, *arguments: str, answer: str = "", columns: int = 100
-) -> tuple[int, str]:
-    """Run the real command on a terminal, and type `answer` when it asks."""
-    child, terminal = pty.fork()
-    if child == 0:
-        ioctl(0, TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-        os.chdir(workspace.path)
-        environ = clean_environment(**workspace.environ)
-        environ.pop("COLUMNS", None)  # a word of the terminal that the tests run on
-        os.execve(sys.executable, [*COMMAND, *arguments], environ)  # noqa: S606
-    output, end = "", time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            data = os.read(terminal, 65536)
-        except OSError:
-            break
-        if not data:
-            break
-        output += data.decode()
-        if answer and PROMPT.search(output):
-            os.write(terminal, answer.encode())
-            answer = ""
-    _, status = os.waitpid(child, 0)
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(status), output
 
 
 class TestAtAPrompt:
