@@ -6,7 +6,7 @@ import errno
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cheroot.server import HTTPConnection, HTTPRequest
@@ -29,6 +29,12 @@ class _Request(HTTPRequest):
 
 class _Connection(HTTPConnection):
     RequestHandlerClass = _Request
+
+    def close(self) -> None:
+        super().close()
+        # Else the collector tries once more to send what a client did not stay for, and complains.
+        with suppress(OSError, ValueError):
+            self.wfile.close()
 
 
 class _Server(Server):
