@@ -11,12 +11,11 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from polar_iac.meter import Aggregation, Clause, Filter, canonical_property
+from polar_iac.meter import ORDER_OPERATORS, Aggregation, Clause, Filter, canonical_property
 
 Remark = tuple[Literal["info", "warning"], str]
 
 _NUMERIC = re.compile(r"[-+]?[0-9][0-9_,]*(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
-_ORDER = ("gt", "gte", "lt", "lte")
 _OWN = ("name", "source")
 """The properties of an event itself that are texts; `timestamp` is a number, all others are metadata."""
 
@@ -40,7 +39,7 @@ def _clause(clause: Clause) -> Iterator[Remark]:
     elif name == "timestamp" and isinstance(value, str):
         yield "warning", f"{told} never matches: a timestamp is a number, the seconds since 1970"
     elif name not in _OWN and isinstance(value, str) and _NUMERIC.fullmatch(value):
-        if clause.operator in _ORDER:
+        if clause.operator in ORDER_OPERATORS:
             yield (
                 "warning",
                 f"{told} compares texts, letter by letter, and never matches where {name} is a number: "

@@ -16,6 +16,7 @@ Impact = Literal["billing", "invoice", "internal"]
 
 CONJUNCTIONS = ("and", "or")
 OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte", "like", "not_like")
+ORDER_OPERATORS = ("gt", "gte", "lt", "lte")
 FUNCS = ("count", "sum", "max", "min", "avg", "unique")
 UNITS = ("scalar", "token", "custom")
 UNIT_FIELDS = ("unit", "custom_label", "custom_multiplier")
@@ -186,6 +187,11 @@ class MeterSpec:
         values = {name: self.canonical[name] for name in IMPACT if name != "metadata"}
         return values | {f"metadata.{key}": value for key, value in self.canonical["metadata"].items()}
 
+    @property
+    def billing(self) -> str:
+        """Equal for two meters exactly where they bill the same: by their filter and aggregation."""
+        return canonical_json([self.canonical[name] for name in FROZEN_FIELDS])
+
     @cached_property
     def fingerprint(self) -> str:
         return canonical_json(self.canonical)
@@ -304,11 +310,11 @@ def record_of(
     nothing.
     """
     base = base if base and base.id == meter_id else None
-    frozen = base is not None and base.frozen
+    told = replace(base, spec=declared) if base else Record(meter_id, declared)
     if declared.archived and not created:
         if base and base.spec:
-            return Record(meter_id, replace(base.spec, archived=True), frozen, base.ignored)
-        return Record(meter_id, declared, frozen, frozenset((*FROZEN_FIELDS, *IGNORABLE)))
+            return replace(told, spec=replace(base.spec, archived=True))
+        return replace(told, ignored=frozenset((*FROZEN_FIELDS, *IGNORABLE)))
     # What was sent once, and is declared still, is known although it is ignored now.
     sent = base.applied if base else {}
     unsent = (
@@ -316,7 +322,7 @@ def record_of(
         for path, value in declared.by_path.items()
         if is_ignored(path, ignore_changes) and (path not in sent or not same_value(sent[path], value))
     )
-    return Record(meter_id, declared, frozen, frozenset() if created else frozenset(unsent))
+    return replace(told, ignored=frozenset() if created else frozenset(unsent))
 
 
 def is_ignored(path: str, ignored: Set[str]) -> bool:

@@ -16,6 +16,7 @@ from polar_iac.meter import (
     MARKER,
     MAX_METADATA_KEYS,
     OPERATORS,
+    ORDER_OPERATORS,
     UNITS,
     Aggregation,
     Clause,
@@ -43,7 +44,6 @@ _METER_KEYS = (
     "archived",
     "lifecycle",
 )
-_ORDER = ("gt", "gte", "lt", "lte")
 _INT32 = range(-(2**31), 2**31)
 _MAX_INT64 = 2**63 - 1
 _MAX_DEPTH = 127
@@ -225,7 +225,7 @@ class MeterRules:
         if name == "timestamp" and operator not in ("like", "not_like"):
             message = "a timestamp cannot be compared with true or false: write seconds since 1970"
             self.shapes.fault(node, message)
-        elif operator in _ORDER and name not in ("name", "source", "timestamp"):
+        elif operator in ORDER_OPERATORS and name not in ("name", "source", "timestamp"):
             message = f"{operator} cannot compare with true or false: use eq or ne, or a number"
             self.shapes.fault(node, message)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from polar_iac.errors import Diagnostic, SourceSpan
-from polar_iac.meter import FROZEN_FIELDS, Impact, MeterSpec, canonical_json
+from polar_iac.meter import Impact, MeterSpec, canonical_json
 
 Action = Literal["create", "update", "archive", "unarchive", "blocked"]
 Housekeeping = Literal["adopt", "forget", "moved", "marker", "refresh"]
@@ -129,13 +129,9 @@ def renames(changes: Sequence[Change]) -> Mapping[str, str]:
     new: dict[str, str] = {}
     for change in changes:
         if change.action == "create" and change.after:
-            new.setdefault(_billing(change.after), change.key)
+            new.setdefault(change.after.billing, change.key)
     gone = [c for c in changes if c.source is None and c.before and not c.before.archived]
-    return {c.key: new[_billing(c.before)] for c in gone if c.before and _billing(c.before) in new}
-
-
-def _billing(spec: MeterSpec) -> str:
-    return canonical_json([spec.canonical[name] for name in FROZEN_FIELDS])
+    return {c.key: new[c.before.billing] for c in gone if c.before and c.before.billing in new}
 
 
 def change_digest(

@@ -187,7 +187,7 @@ def _observe(manifest: Manifest, recorded: Mapping[str, Record], live: Sequence[
         if key is not None and owner.get(meter.id, key) == key:
             by_key[key].append(meter)
         elif meter.id not in owner and not meter.archived:
-            unclaimed[_billing(meter.spec)].append(meter)
+            unclaimed[meter.spec.billing].append(meter)
     return _State(records, by_id, by_key, unclaimed, record_was, marker_was, project, refreshed)
 
 
@@ -207,10 +207,6 @@ def _key_in(project: str, meter: LiveMeter) -> str | None:
     """The key of this project that the meter's marker names."""
     owner, slash, key = (meter.marker or "").partition("/")
     return key if slash and owner == project else None
-
-
-def _billing(spec: MeterSpec) -> str:
-    return canonical_json([spec.canonical[name] for name in FROZEN_FIELDS])
 
 
 def _identify(key: str, declared: bool, state: _State) -> tuple[LiveMeter | None, _Blocked | None]:
@@ -334,10 +330,6 @@ def _is_full(meter: LiveMeter) -> bool:
     return meter.marker is None and len(meter.spec.metadata) >= MAX_METADATA_KEYS
 
 
-def _record_of(meter_id: str, desired: DesiredMeter, record: Record | None) -> Record:
-    return record_of(meter_id, desired.spec, desired.ignore_changes, record)
-
-
 def _offline_unknown(desired: DesiredMeter, record: Record) -> _Effect | _Blocked | None:
     """Only the id is recorded, nothing was ever applied: offline that is all there is to say."""
     if record.frozen:
@@ -426,7 +418,7 @@ def _same_billing(desired: DesiredMeter, state: _State) -> tuple[Evidence, ...]:
             f"the metadata `{mark}` in Polar's dashboard"
         )
 
-    found = sorted(state.unclaimed.get(_billing(desired.spec), ()), key=lambda m: m.id)
+    found = sorted(state.unclaimed.get(desired.spec.billing, ()), key=lambda m: m.id)
     return tuple(Evidence("same-billing", "warning", told(meter), "polar") for meter in found)
 
 
@@ -536,7 +528,7 @@ def _bookkeeping(
     if state.refreshed and meter.marker != f"{state.project}/{key}" and not _is_full(meter):
         yield entry("marker", meter.id)
     # A record of what is equal already is brought up to date; one of a change is written with the change.
-    if record and not effect and record != replace(_record_of(meter.id, desired, record), extra=record.extra):
+    if record and not effect and record != record_of(meter.id, desired.spec, desired.ignore_changes, record):
         yield entry("refresh", meter.id)
 
 
