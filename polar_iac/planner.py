@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from polar_iac import evidence
 from polar_iac.manifest import DesiredMeter, Manifest, Move
-from polar_iac.matching import aggregation_remarks, filter_remarks
 from polar_iac.meter import (
     FROZEN_FIELDS,
     IMPACT,
@@ -43,7 +43,6 @@ from polar_iac.plan import (
     Plan,
     Refusal,
     change_digest,
-    renames,
 )
 
 
@@ -137,7 +136,7 @@ def make_plan(
                 evidence=outcome.evidence,
             )
         )
-    changes = _with_renames(changes)
+    changes = evidence.with_renames(changes)
     return Plan(
         environment=environment,
         organization_id=organization_id,
@@ -275,19 +274,19 @@ def _decide(
             return None
         archived = replace(meter.spec, archived=True)
         if allow_archive:
-            return _Effect("archive", archived, evidence=_archive_evidence())
+            return _Effect("archive", archived, evidence=evidence.of_archiving())
         return _unlisted(key, meter.id, manifest, archived)
     if desired.spec.archived:
         if meter is None or meter.archived:
             return None
-        evidence = (*_archived_outside(record, meter), *_archive_evidence())
-        return _Effect("archive", replace(meter.spec, archived=True), evidence=evidence)
+        facts = (*evidence.of_others_archiving(record, meter), *evidence.of_archiving())
+        return _Effect("archive", replace(meter.spec, archived=True), evidence=facts)
     if meter is None:
         if record and not state.refreshed:
             return _offline_unknown(desired, record)
         fields = tuple(_create_fields(desired, manifest))
-        evidence = (*_same_billing(desired, state), *_remarks(desired.spec, FROZEN_FIELDS))
-        return _Effect("create", desired.spec, fields, evidence)
+        facts = (*_same_billing(desired, state), *evidence.of_meaning(desired.spec, FROZEN_FIELDS))
+        return _Effect("create", desired.spec, fields, facts)
 
     marks = state.refreshed and meter.marker is None
     if desired.spec == meter.spec and not (marks and _is_full(meter)):  # the common case, and the cheap one
@@ -303,15 +302,16 @@ def _decide(
             after,
             fields,
         )
-    remarks = _remarks(after, touches_frozen)
+    remarks = evidence.of_meaning(after, touches_frozen)
     if meter.archived:
-        evidence = (*_archived_outside(record, meter), *_unarchive_evidence(touches_frozen, record), *remarks)
-        return _Effect("unarchive", after, fields, evidence)
+        theirs = evidence.of_others_archiving(record, meter)
+        facts = (*theirs, *evidence.of_unarchiving(touches_frozen, record), *remarks)
+        return _Effect("unarchive", after, fields, facts)
     if not fields:
         return None
     if touches_frozen and record and record.frozen:
         return _Blocked("frozen", _frozen_reason(touches_frozen), after, fields)
-    return _Effect("update", after, fields, (*_rematch_evidence(touches_frozen), *remarks))
+    return _Effect("update", after, fields, (*evidence.of_rematching(touches_frozen), *remarks))
 
 
 def _unlisted(key: str, meter_id: str, manifest: Manifest, after: MeterSpec | None = None) -> _Blocked:
@@ -346,67 +346,6 @@ def _frozen_reason(fields: Sequence[str]) -> str:
     )
 
 
-def _archive_evidence() -> tuple[Evidence, ...]:
-    text = (
-        "an archived meter bills nothing, and usage of that time is lost. Polar looks at active prices only: "
-        "a subscription on an older price does not stop it, and would be billed no more"
-    )
-    return (Evidence("archive", "warning", text, "polar"),)
-
-
-def _rematch_evidence(touched: Sequence[str]) -> tuple[Evidence, ...]:
-    if not touched:
-        return ()
-    return (
-        Evidence(
-            "freeze",
-            "warning",
-            "freeze unknown: Polar refuses this if the meter has counted events already",
-            "polar",
-        ),
-        Evidence(
-            "rematch",
-            "warning",
-            "events already ingested are not matched again: what matched before is still billed",
-            "polar",
-        ),
-    )
-
-
-def _unarchive_evidence(touched: Sequence[str], record: Record | None) -> tuple[Evidence, ...]:
-    gap = Evidence("gap", "warning", "usage of the time it was archived is not filled in", "polar")
-    if touched and record and record.frozen:
-        text = f"Polar refused to change its {' and '.join(FROZEN_FIELDS)} before, and will refuse this too"
-        return (gap, Evidence("freeze", "warning", text, "lockfile"))
-    return (gap, *_rematch_evidence(touched))
-
-
-def _archived_outside(record: Record | None, meter: LiveMeter) -> tuple[Evidence, ...]:
-    """That someone archived the meter at Polar, or brought it back, since the last apply."""
-    if not record or not record.spec or record.spec.archived == meter.archived:
-        return ()
-    told = (
-        "someone archived it at Polar since the last apply: to leave it so, write `archived: true`"
-        if meter.archived
-        else "someone unarchived it at Polar since the last apply: to leave it so, remove `archived: true`"
-    )
-    return (Evidence("outside", "warning", told, "lockfile"),)
-
-
-_REMARKS = 5
-"""Of doubtful clauses, as many as are told."""
-
-
-def _remarks(spec: MeterSpec, touched: Sequence[str]) -> tuple[Evidence, ...]:
-    """What of a new filter or aggregation hardly means what it says."""
-    clauses = set(filter_remarks(spec.filter)) if "filter" in touched else set()
-    found = sorted(clauses, key=lambda remark: (remark[0] != "warning", remark[1]))
-    found += aggregation_remarks(spec.aggregation) if "aggregation" in touched else ()
-    if len(found) > _REMARKS:
-        found[_REMARKS - 1 :] = [("warning", f"{len(found) - _REMARKS + 1} more clauses are as doubtful")]
-    return tuple(Evidence("meaning", severity, text, "polar") for severity, text in found)
-
-
 def _same_billing(desired: DesiredMeter, state: _State) -> tuple[Evidence, ...]:
     def told(meter: LiveMeter) -> str:
         same = f"{meter.id} {_quoted(meter.spec.name)} has the same filter and aggregation"
@@ -420,22 +359,6 @@ def _same_billing(desired: DesiredMeter, state: _State) -> tuple[Evidence, ...]:
 
     found = sorted(state.unclaimed.get(desired.spec.billing, ()), key=lambda m: m.id)
     return tuple(Evidence("same-billing", "warning", told(meter), "polar") for meter in found)
-
-
-def _with_renames(changes: Sequence[Change]) -> list[Change]:
-    """The changes, with a word where a key went and a new one bills by the same rule."""
-    renamed = renames(changes)
-
-    def hinted(change: Change) -> Change:
-        if change.key not in renamed:
-            return change
-        told = (
-            f"`{renamed[change.key]}` is new and counts the same: if this is the same meter under a new key, "
-            f"write `moved: [{{from: {change.key}, to: {renamed[change.key]}}}]`, and nothing is archived"
-        )
-        return replace(change, evidence=(Evidence("renamed", "warning", told, "manifest"), *change.evidence))
-
-    return [hinted(change) for change in changes]
 
 
 def _merged(desired: DesiredMeter, record: Record | None, live: MeterSpec) -> MeterSpec:

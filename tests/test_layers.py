@@ -27,6 +27,8 @@ NEVER: dict[str, frozenset[str]] = {
     "journal": frozenset({"httpx", "click"}),
     "plan": IO | CLOCK | {"httpx", "click"},
     "planner": IO | CLOCK | {"httpx", "click"},
+    "evidence": IO | CLOCK | {"httpx", "click"},
+    "matching": IO | CLOCK | {"httpx", "click"},
     "api": frozenset({"click", "polar_iac.planner"}),
     "executor": frozenset({"click", "polar_iac.render"}),
     "render": frozenset({"httpx"}),
