@@ -117,14 +117,16 @@ def refusal_text(plan: Plan) -> str:
         more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
         return f"Polar knows none of the ids in the lockfile: {named}{more}. This is {UNKNOWN_HERE}."
     moved, blocks = permitting([plan])
-    parts = ["meters are gone from the manifest that still bill."]
+    one = len(refused) == 1
+    gone = "1 meter is" if one else f"{len(refused)} meters are"
+    parts = [f"{gone} gone from the manifest and still active."]
     if moved:
         lines = "\n".join(moved)
-        parts.append(f"If they only have new keys, say so, and nothing is archived:\n\n{lines}\n")
+        new = "it only has a new key" if one else "they only have new keys"
+        parts.append(f"If {new}, say so, and nothing is archived:\n\n{lines}\n")
     more = f"  # and {len(refused) - len(blocks)} more\n" if len(refused) > len(blocks) else ""
-    parts.append(
-        f"To archive them, put their blocks back, with `archived: true`:\n\nmeters:\n{''.join(blocks)}{more}"
-    )
+    back = "it, put its block" if one else "them, put their blocks"
+    parts.append(f"To archive {back} back, with `archived: true`:\n\nmeters:\n{''.join(blocks)}{more}")
     return "\n".join([*parts, "Or allow it this once with --allow-archive."])
 
 
