@@ -110,7 +110,7 @@ def publish_error(code: ExitCode, told: str, variables: Mapping[str, str]) -> No
     """Append to the job's summary why nothing came of a command: the text that the log has of it."""
     from click import unstyle
 
-    from polar_iac.render.entry import Lines
+    from polar_iac.render.fitting import Lines
 
     title = {
         ExitCode.STALE_PLAN: "the plan is stale, and nothing was done",

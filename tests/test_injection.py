@@ -426,7 +426,7 @@ def test_a_worse_escape_is_caught(fault: Fault, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_fence_of_three_backticks_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "polar_iac.render.entry.fence",
+        "polar_iac.render.fitting.fence",
         lambda lines, language="": "\n".join([f"```{language}", *lines, "```"]),
     )
     monkeypatch.setattr("polar_iac.render.words.printable", lambda text: text)

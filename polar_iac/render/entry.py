@@ -6,7 +6,6 @@ What would become the same everywhere is said once; what differs stands side by 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from typing import Any, Literal
 
 from polar_iac.meter import canonical_json, reading_order
 from polar_iac.plan import Change, Evidence, FieldChange, Plan
-from polar_iac.render.markup import Links, code, details, fence, linked, prose, size
+from polar_iac.render.fitting import Lines, level
+from polar_iac.render.markup import Links, code, linked, prose, size
 from polar_iac.render.words import aggregation, expression, filter_diff, outline, value
 
 Risk = Literal["billing", "archive", "blocked", "outside", "warning"]
@@ -26,8 +26,6 @@ _LABELS = {"custom_label": "unit label", "custom_multiplier": "unit multiplier"}
 _ORIGINS = {"manifest": "", "outside": "**changed outside**", "both": "**changed here and outside**"}
 _SHORT = 100
 """The longest filter on one line."""
-_LONG = 30
-"""Filters of more lines are folded."""
 _CLIP = 100
 _BRIEF = 60
 """The longest remark that is repeated rather than noted."""
@@ -65,17 +63,6 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-def level(needs: Sequence[int], room: int) -> int:
-    """How much each may take at most, so that all of them fit: who needs less leaves it to the others."""
-    waiting = sorted(needs)
-    for index, need in enumerate(waiting):
-        fair = max(0, room) // (len(waiting) - index)
-        if need > fair:
-            return fair
-        room -= need
-    return max(waiting, default=0)
-
-
 def clipped(text: str) -> str:
     return text if len(text) <= _CLIP else text[:_CLIP] + "…"
 
@@ -110,40 +97,6 @@ class Scene:
         """A file's name, linked where its address is known."""
         url = self.links.file(path, line) if self.links else None
         return linked(f"{clipped(path)}:{line}" if line else clipped(path), url)
-
-
-@dataclass(frozen=True)
-class Lines:
-    """Lines of which the last may be left out where there is no room; not `head` and `tail`."""
-
-    lines: Sequence[str]
-    head: Sequence[str] = ()
-    tail: Sequence[str] = ()
-    language: str | None = None
-    """Of the fence around them; None: they are a list, or a table if there is a head."""
-
-    def least(self, whole: str) -> int:
-        """How little room will do."""
-        return min(size(self._cut(0, whole)), size(self._cut(len(self.lines), whole)))
-
-    def markdown(self, room: int, whole: str) -> str:
-        """As many of the lines as there is room for, and how many are left out; with room for none, that."""
-        count = len(self.lines)
-        if size(text := self._cut(count, whole)) <= room:
-            return text
-        return self._cut(
-            max(0, bisect_left(range(count), True, key=lambda n: size(self._cut(n, whole)) > room) - 1), whole
-        )
-
-    def _cut(self, shown: int, whole: str) -> str:
-        lines, left = self.lines[:shown], len(self.lines) - shown
-        more = f"… {left:,} more line{'s' * (left > 1)}, in {whole}"
-        if self.language is not None:
-            cut = [f"  # {more}" if self.language == "yaml" else f"  {more}"] if left else []
-            return folded([*lines, *cut], self.language)
-        if self.head:
-            return "\n".join([*self.head, *lines, *(["", prose(more)] if left else [])])
-        return "\n".join([*lines, *([f"- {prose(more)}"] if left else []), *self.tail])
 
 
 @dataclass(frozen=True)
@@ -412,12 +365,6 @@ def _diff(field: FieldChange) -> Lines:
 
 def _outlined(data: Mapping[str, Any]) -> Lines:
     return Lines([f"{'  ' * line.depth}{line.text}" for line in outline(data)], language="")
-
-
-def folded(lines: Sequence[str], language: str) -> str:
-    """Lines in a fence, folded where they are many."""
-    block = fence(lines, language)
-    return details(f"{len(lines)} lines", block) if len(lines) > _LONG else block
 
 
 def _created(fields: dict[str, Any]) -> tuple[list[str | Lines], list[str]]:

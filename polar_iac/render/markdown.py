@@ -13,18 +13,15 @@ from polar_iac.plan import ACTIONS, UNKNOWN_HERE, Bookkeeping, Change, Plan
 from polar_iac.render.entry import (
     RISKS,
     Entry,
-    Lines,
     Scene,
     clipped,
-    folded,
     labels,
-    level,
     listed,
     shared_notes,
 )
+from polar_iac.render.fitting import Lines, folded, level
 from polar_iac.render.markup import Links, code, details, prose, size
-from polar_iac.render.text import permitting
-from polar_iac.render.words import HOUSEKEEPING
+from polar_iac.render.words import HOUSEKEEPING, permitting
 
 __all__ = ["Links", "comment_marker", "headline", "plan_markdown", "result_markdown"]
 

@@ -6,13 +6,11 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from click import style, unstyle
 
 from polar_iac.errors import Diagnostic
-from polar_iac.manifest import block
 from polar_iac.meter import MeterSpec, canonical_json
 from polar_iac.plan import (
     UNKNOWN_HERE,
@@ -26,7 +24,6 @@ from polar_iac.plan import (
     Left,
     Plan,
     Unsure,
-    renames,
 )
 from polar_iac.render import WIDTH
 from polar_iac.render.words import (
@@ -36,6 +33,7 @@ from polar_iac.render.words import (
     expression,
     filter_diff,
     outline,
+    permitting,
     printable,
     printable_lines,
     value,
@@ -52,8 +50,6 @@ COLOURS = {
 }
 _NAMED = 5
 """The most keys that are named of many that share a fate."""
-_BLOCKS = 20
-"""The most blocks of a manifest that a refusal prints."""
 _COLUMN = 66
 """Where the right-hand notes begin."""
 _SHORT = 74
@@ -128,22 +124,6 @@ def refusal_text(plan: Plan) -> str:
     back = "it, put its block" if one else "them, put their blocks"
     parts.append(f"To archive {back} back, with `archived: true`:\n\nmeters:\n{''.join(blocks)}{more}")
     return "\n".join([*parts, "Or allow it this once with --allow-archive."])
-
-
-def permitting(plans: Sequence[Plan]) -> tuple[list[str], list[str]]:
-    """What a manifest needs for plans that are refused for unlisted removals: the lines of `moved`, if keys
-    seem to be renamed, and the blocks of the meters to archive, as many as are printed."""
-    moved: dict[str, str] = {}
-    removed: dict[str, MeterSpec] = {}
-    for plan in plans:
-        gone = plan.refusal.keys if plan.refusal else ()
-        moved |= {old: new for old, new in renames(plan.changes).items() if old in gone}
-        removed = {c.key: c.before for c in plan.changes if c.key in gone and c.before} | removed
-    lines = [f"  - {{from: {old}, to: {new}}}" for old, new in sorted(moved.items())]
-    # In canonical form, so that a saved plan prints the same.
-    specs = ((key, MeterSpec.from_json(spec.canonical)) for key, spec in sorted(removed.items())[:_BLOCKS])
-    blocks = [block(key, replace(spec, archived=True)) for key, spec in specs]
-    return ["moved:", *lines] if lines else [], blocks
 
 
 def _meters(count: int) -> str:

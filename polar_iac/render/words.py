@@ -7,10 +7,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from polar_iac.meter import canonical_json
+from polar_iac.manifest import block
+from polar_iac.meter import MeterSpec, canonical_json
+from polar_iac.plan import Plan, renames
 
 OPERATORS = {
     "eq": "=",
@@ -32,6 +34,8 @@ HOUSEKEEPING = {
 }
 """What becomes of a meter of which only the lockfile or the marker is told."""
 _PLAIN_PROPERTY = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
+_BLOCKS = 20
+"""The most blocks of a manifest that a refusal prints."""
 _RESERVED = frozenset({"and", "or", "contains", "does", "not", "every", "event"})
 _ZERO_WIDTH_JOINER = "\u200d"  # holds emoji together, moves nothing
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -204,3 +208,19 @@ def _leaves(part: Part) -> Iterator[str]:
             yield from _leaves(inner)
         else:
             yield inner["property"]
+
+
+def permitting(plans: Sequence[Plan]) -> tuple[list[str], list[str]]:
+    """What a manifest needs for plans that are refused for unlisted removals: the lines of `moved`, if keys
+    seem to be renamed, and the blocks of the meters to archive, as many as are printed."""
+    moved: dict[str, str] = {}
+    removed: dict[str, MeterSpec] = {}
+    for plan in plans:
+        gone = plan.refusal.keys if plan.refusal else ()
+        moved |= {old: new for old, new in renames(plan.changes).items() if old in gone}
+        removed = {c.key: c.before for c in plan.changes if c.key in gone and c.before} | removed
+    lines = [f"  - {{from: {old}, to: {new}}}" for old, new in sorted(moved.items())]
+    # In canonical form, so that a saved plan prints the same.
+    specs = ((key, MeterSpec.from_json(spec.canonical)) for key, spec in sorted(removed.items())[:_BLOCKS])
+    blocks = [block(key, replace(spec, archived=True)) for key, spec in specs]
+    return ["moved:", *lines] if lines else [], blocks
