@@ -8,15 +8,15 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from polar_iac import ENVIRONMENTS, options
-from polar_iac.errors import ExitCode
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from polar_iac.lockfile import Lockfile
     from polar_iac.manifest import Manifest
     from polar_iac.plan import Plan
@@ -33,6 +33,7 @@ def cli() -> None:
 def validate(common: options.Options) -> int:
     """Check the manifest, offline; needs no environment."""
     from polar_iac import manifest
+    from polar_iac.errors import ExitCode
 
     found = manifest.read(common.file)
     click.echo(f"{common.file}: {_count(len(found.meters), 'meter')} fine.")
@@ -78,8 +79,11 @@ def plan(
     reports: tuple[str, ...],
 ) -> int:
     """Show what an apply would change, and why."""
+    from pathlib import Path
+
     from polar_iac import journal
     from polar_iac.environment import pinned_organization
+    from polar_iac.errors import ExitCode
     from polar_iac.planner import make_plan
     from polar_iac.render.document import plan_json
     from polar_iac.render.text import refusal_text
@@ -138,10 +142,11 @@ def plan(
 
 @cli.add_command
 @options.command
-@click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="PLAN...")
+@click.argument("files", type=options.File(), nargs=-1, required=True, metavar="PLAN...")
 @options.format_
 def show(common: options.Options, files: tuple[Path, ...], format_: str, reports: tuple[str, ...]) -> int:
     """Show saved plans, stale or not."""
+    from polar_iac.errors import ExitCode
     from polar_iac.reports import read_plan
 
     plans = [read_plan(path) for path in files]
@@ -163,7 +168,7 @@ def _publish(plans: Sequence[Plan], format_: str, reports: Sequence[str], manife
 
 @cli.add_command
 @options.command
-@click.argument("plan_file", type=click.Path(path_type=Path), required=False, metavar="[PLAN]")
+@click.argument("plan_file", type=options.File(), required=False, metavar="[PLAN]")
 @options.environment
 @options.lockfile
 @options.target
@@ -204,6 +209,7 @@ def apply(
     """
     from polar_iac import lockfile, terminal
     from polar_iac.environment import pinned_organization
+    from polar_iac.errors import ExitCode
     from polar_iac.github_run import on_github, publish_results
     from polar_iac.journal import Journal, path_for
     from polar_iac.plan import Done, Left
@@ -300,6 +306,7 @@ def serve(common: options.Options, port: int) -> int:
     import threading
 
     from polar_iac import environment as environments
+    from polar_iac.errors import ExitCode
     from polar_iac.local import LocalPolar, serving
     from polar_iac.lockfile import state_directory
 
@@ -355,18 +362,21 @@ def _terminate(_number: int, _frame: object) -> NoReturn:
 
 
 def main() -> None:
-    """The entry point: click's own errors exit 1, since 2 means that a plan has changes."""
+    """The entry point: click's own errors exit 1, since 2 means that a plan has changes.
+
+    The codes are those of `ExitCode`, which only what runs has loaded.
+    """
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        code = ExitCode.ERROR
+        code = 1
     except click.Abort:
         click.echo("Aborted; nothing was changed.", err=True)
-        code = ExitCode.ERROR
+        code = 1
     except KeyboardInterrupt:
-        code = ExitCode.INTERRUPTED
+        code = 130
     except _TerminatedError:
-        code = ExitCode.TERMINATED
+        code = 143
     sys.exit(code)

@@ -8,18 +8,27 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
 from polar_iac import ENVIRONMENTS
-from polar_iac.errors import ExitCode, PolarIacError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from polar_iac.api import PolarClient
     from polar_iac.terminal import Progress
     from polar_iac.waiting import Clock
+
+
+class File(click.Path):
+    """The path of a file, as `pathlib` has it; that is loaded only where there is one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from pathlib import Path
+
+        return Path(os.fsdecode(super().convert(value, param, ctx)))
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,8 @@ def command(function: Callable[..., int]) -> click.Command:
             raise
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
+            from polar_iac.errors import ExitCode
+
             code = ExitCode.INTERRUPTED
         except Exception as error:  # noqa: BLE001  no traceback reaches a user
             code = _report(error, debug)
@@ -78,6 +89,7 @@ def width(stream: TextIO) -> int:
 
 
 def _report(error: Exception, debug: bool) -> int:
+    from polar_iac.errors import ExitCode, PolarIacError
     from polar_iac.github_run import on_github, publish_error
     from polar_iac.log import plain, told_of
 
@@ -96,8 +108,8 @@ _COMMON = (
     click.option(
         "-f",
         "--file",
-        type=click.Path(path_type=Path),
-        default=Path("meters.yaml"),
+        type=File(),
+        default="meters.yaml",
         show_default=True,
         help="The manifest.",
     ),
@@ -127,7 +139,7 @@ environment = click.option(
 lockfile = click.option(
     "--lockfile",
     "lockfile_path",
-    type=click.Path(path_type=Path),
+    type=File(),
     help="The lockfile, instead of meters.<env>.lock.json beside the manifest.",
 )
 target = click.option(

@@ -39,7 +39,7 @@ NEVER: dict[str, frozenset[str]] = {
 ANYWHERE = frozenset({"httpx", "click"})
 """These are not to come by way of a third module either."""
 
-LIGHT = {"polar_iac", "polar_iac.cli", "polar_iac.options", "polar_iac.errors"}
+LIGHT = {"polar_iac", "polar_iac.cli", "polar_iac.options"}
 """What is loaded for `--help`: of others' packages nothing but click."""
 
 
