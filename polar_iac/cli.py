@@ -60,6 +60,7 @@ def _count(count: int, noun: str) -> str:
 @options.allow_archive
 @options.connection
 @click.option("--offline", is_flag=True, help="Plan against the lockfile alone: no token, no network.")
+@options.deadline
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there are changes or blocked meters.")
 @click.option(
     "--out", metavar="FILE", help="Save the plan for `apply FILE`; {env} stands for the environment."
@@ -73,6 +74,7 @@ def plan(
     allow_archive: bool,
     connection: options.Connection,
     offline: bool,
+    deadline: float | None,
     detailed_exitcode: bool,
     out: str | None,
     format_: str,
@@ -84,48 +86,44 @@ def plan(
     from polar_iac import journal
     from polar_iac.environment import pinned_organization
     from polar_iac.errors import ExitCode
-    from polar_iac.planner import make_plan
+    from polar_iac.executor import Limits
     from polar_iac.render.document import plan_json
     from polar_iac.render.text import refusal_text
     from polar_iac.reports import write
-    from polar_iac.run import look
-    from polar_iac.terminal import Progress
-    from polar_iac.waiting import SystemClock
+    from polar_iac.run import plan_for, read_live
+    from polar_iac.terminal import Progress, stopped_by_deadline
+    from polar_iac.waiting import Stop, SystemClock
 
     several = len(environments) > 1
     if several and lockfile_path:
         raise click.UsageError("--lockfile names one file: plan one environment at a time with it")
     if several and out and "{env}" not in out:
         raise click.UsageError("--out names one file for several environments: put {env} into it")
-    plans = []
+    plans, stop = [], Stop()
     for environment in dict.fromkeys(environments) or (None,):
         manifest, path, recorded = _read(common, environment, lockfile_path, targets)
         story = journal.read(journal.path_for(path), recorded)
-        pinned = pinned_organization(manifest, recorded)
-        live, organization = None, pinned
+        observed = None
         if not offline:
-            clock = SystemClock()
+            clock = SystemClock(stop)
             with (
                 Progress("reading", common.quiet) as progress,
-                connection.open(recorded.environment, pinned, path, clock, progress) as client,
+                stopped_by_deadline(stop, deadline),
+                connection.open(
+                    recorded.environment, pinned_organization(manifest, recorded), path, clock, progress
+                ) as client,
             ):
-                live, organization = look(
+                observed = read_live(
                     manifest,
                     recorded,
-                    story.meters,
+                    story,
                     client,
-                    patience=connection.lookup_timeout,
+                    limits=Limits(lookup_timeout=connection.lookup_timeout),
                     clock=clock,
                     on_page=progress.reach,
                 )
-        found = make_plan(
-            manifest,
-            story.meters,
-            live,
-            environment=recorded.environment,
-            organization_id=organization,
-            targets=targets,
-            allow_archive=allow_archive,
+        found = plan_for(
+            manifest, recorded, story, observed, lockfile=path, targets=targets, allow_archive=allow_archive
         )
         plans.append(found)
         if out:
@@ -147,9 +145,9 @@ def plan(
 def show(common: options.Options, files: tuple[Path, ...], format_: str, reports: tuple[str, ...]) -> int:
     """Show saved plans, stale or not."""
     from polar_iac.errors import ExitCode
-    from polar_iac.reports import read_plan
+    from polar_iac.reports import read_plans
 
-    plans = [read_plan(path) for path in files]
+    plans = [plan for path in files for plan in read_plans(path)]
     source = next((c.source.file for p in plans for c in p.changes if c.source), str(common.file))
     _publish(plans, format_, reports, source)
     return ExitCode.OK
@@ -174,7 +172,7 @@ def _publish(plans: Sequence[Plan], format_: str, reports: Sequence[str], manife
 @options.target
 @options.allow_archive
 @options.connection
-@click.option("--digest", metavar="SHA", help="Apply only what has this digest (its beginning will do).")
+@click.option("--digest", metavar="SHA", help="Apply only if the plan has this digest (32 or more digits).")
 @click.option("--max-changes", type=click.IntRange(min=0), help="Refuse a plan of more changes.")
 @click.option("-y", "--auto-approve", is_flag=True, help="Do not ask. Required without a terminal.")
 @click.option(
@@ -187,7 +185,8 @@ def _publish(plans: Sequence[Plan], format_: str, reports: Sequence[str], manife
     show_default=True,
     help="Seconds to wait for another run on this machine.",
 )
-@click.option("--deadline", type=click.FloatRange(min=0), help="Seconds after which nothing more is begun.")
+@options.resend_after
+@options.deadline
 def apply(
     common: options.Options,
     plan_file: Path | None,
@@ -201,6 +200,7 @@ def apply(
     auto_approve: bool,
     parallelism: int,
     lock_timeout: float,
+    resend_after: float,
     deadline: float | None,
 ) -> int:
     """Show the plan, ask, carry it out, and record each effect.
@@ -210,9 +210,10 @@ def apply(
     from polar_iac import lockfile, terminal
     from polar_iac.environment import pinned_organization
     from polar_iac.errors import ExitCode
+    from polar_iac.executor import Limits
     from polar_iac.github_run import on_github, publish_results
     from polar_iac.journal import Journal, path_for
-    from polar_iac.plan import Done, Left
+    from polar_iac.plan import Done, Event, Left
     from polar_iac.render.text import event_text, left_text, plan_text, result_text
     from polar_iac.reports import read_plan
     from polar_iac.run import Run
@@ -223,15 +224,16 @@ def apply(
         if environment not in (None, reviewed.environment):
             raise click.UsageError(f"{plan_file} is a plan for {reviewed.environment}, not for {environment}")
         if targets and set(targets) != set(reviewed.targets):
-            raise click.UsageError(f"{plan_file} says itself which meters it is about: leave --target out")
+            raise click.UsageError(f"{plan_file} has its own targets: remove --target")
+        common, lockfile_path = _as_planned(common, lockfile_path, reviewed)
         environment, targets = reviewed.environment, reviewed.targets
         allow_archive = allow_archive or reviewed.allow_archive
-    if digest is not None and not re.fullmatch("[0-9a-f]{8,64}", digest):
-        raise click.UsageError("--digest takes 8 to 64 hexadecimal digits, as the plan shows them")
+    if digest is not None and not re.fullmatch("[0-9a-f]{32,64}", digest):
+        raise click.UsageError("--digest takes 32 to 64 hexadecimal digits, as the plan shows them")
     # What was reviewed may be gone by now: that makes it stale, and is no mistake of the command line.
     asked = () if reviewed else targets
     _, path, _ = _read(common, environment, lockfile_path, asked)
-    stop = Stop()
+    stop, events = Stop(), list[Event]()
     clock = SystemClock(stop)
     with (
         lockfile.lock(path, lock_timeout, lambda holder: common.say(f"{holder} is at work: waiting for it")),
@@ -241,30 +243,35 @@ def apply(
     ):
         # Read again under the lock: the run that held it has written.
         manifest, path, recorded = _read(common, environment, lockfile_path, asked)
+        if reviewed and reviewed.project != manifest.project:
+            raise _refused_plan(f"the project {reviewed.project}", f"of {manifest.project}")
         pinned = pinned_organization(manifest, recorded)
         client = stack.enter_context(connection.open(recorded.environment, pinned, path, clock, progress))
         journal = stack.enter_context(Journal(path_for(path), recorded))
-        run = Run(manifest, recorded, path, client, journal, connection.lookup_timeout, clock)
-        live, events = run.refresh()
-        found = run.plan(live, targets=targets, allow_archive=allow_archive)
-        for event in events:
-            if not isinstance(event, Left):
-                terminal.print_result(event_text(event))
+        limits = Limits(parallelism, connection.lookup_timeout, resend_after)
+        run = Run(manifest, recorded, path, client, journal, limits, clock)
+        observed = run.read_live()
+        found = run.plan(observed, targets=targets, allow_archive=allow_archive)
         terminal.print_result(plan_text(found, str(common.file), options.width(sys.stdout)))
         _permit(found, reviewed, digest, max_changes)
-        wanted = sum(change.action != "blocked" for change in found.changes)
-        if wanted and not auto_approve:
-            terminal.confirm(recorded.environment, wanted)
-        progress.expect(len({c.key for c in found.changes} | {b.key for b in found.bookkeeping}))
-        with terminal.stopped_by_signals(stop, common.quiet):
-            for event in run.carry_out(found, live, stop=stop, parallelism=parallelism):
-                events.append(event)
-                if not isinstance(event, Left):
-                    progress.print(event_text(event))
-    if left := [event for event in events if isinstance(event, Left)]:
-        terminal.print_result(left_text(left))
-    if events:
-        terminal.print_result(result_text(events) + "\n")
+        if found.wanted and not auto_approve:
+            terminal.confirm(recorded.environment, found.wanted)
+            # Somebody may have changed something while the question was open.
+            observed = run.read_live()
+            shown, found = found, run.plan(observed, targets=targets, allow_archive=allow_archive)
+            _permit(found, shown, None, None)
+        progress.expect(len({c.order for c in found.changes} | {b.key for b in found.bookkeeping}))
+        try:
+            with terminal.stopped_by_signals(stop, common.quiet):
+                for event in run.carry_out(found, observed, stop=stop):
+                    events.append(event)
+                    if not isinstance(event, Left):
+                        progress.print(event_text(event))
+        finally:  # also where it ends in the middle
+            if left := [event for event in events if isinstance(event, Left)]:
+                terminal.print_result(left_text(left))
+            if events:
+                terminal.print_result(result_text(events) + "\n")
     if on_github(os.environ):
         click.echo(publish_results(found, events, os.environ), err=True, nl=False)
     if stop.reason is not None:
@@ -274,6 +281,32 @@ def apply(
     return ExitCode.OK if done else ExitCode.ERROR
 
 
+def _as_planned(
+    common: options.Options, lockfile_path: Path | None, reviewed: Plan
+) -> tuple[options.Options, Path | None]:
+    """The manifest and the lockfile that a saved plan is about. Raises RefusedError for others."""
+    from dataclasses import replace
+    from pathlib import Path
+
+    if reviewed.manifest is not None:
+        manifest = Path(reviewed.manifest)
+        if common.file_given and common.file.resolve() != manifest.resolve():
+            raise _refused_plan(f"the manifest {manifest}", f"of {common.file}")
+        common = replace(common, file=manifest)
+    if reviewed.lockfile is not None:
+        planned = Path(reviewed.lockfile)
+        if lockfile_path and lockfile_path.resolve() != planned.resolve():
+            raise _refused_plan(f"the lockfile {planned}", f"of {lockfile_path}")
+        lockfile_path = planned
+    return common, lockfile_path
+
+
+def _refused_plan(planned: str, given: str) -> Exception:
+    from polar_iac.errors import RefusedError
+
+    return RefusedError(f"the plan is of {planned}, not {given}: plan again, or leave the option out")
+
+
 def _permit(found: Plan, reviewed: Plan | None, digest: str | None, max_changes: int | None) -> None:
     """Raise when the plan is not what was reviewed, or refused as a whole: before any effect."""
     from polar_iac.errors import RefusedError, StalePlanError
@@ -281,18 +314,21 @@ def _permit(found: Plan, reviewed: Plan | None, digest: str | None, max_changes:
     from polar_iac.render.text import refusal_text, stale_text
 
     stale = "the plan is stale, and nothing of it was done. Plan and review again:\n"
+    if reviewed and reviewed.outdated:
+        raise StalePlanError(
+            "the plan was saved by an earlier version of polar-iac, which planned less: plan again"
+        )
     if reviewed and found.digest != reviewed.digest:
         raise StalePlanError(stale + stale_text(differences(reviewed, found)))
     if digest and not found.digest.startswith(digest):
         raise StalePlanError(f"{stale}  the digest is {found.digest}\n")
     if found.refusal:
         raise RefusedError(refusal_text(found))
-    wanted = sum(change.action != "blocked" for change in found.changes)
-    if max_changes is not None and wanted > max_changes:
-        has = "1 change" if wanted == 1 else f"{wanted} changes"
+    if max_changes is not None and found.wanted > max_changes:
+        has = "1 change" if found.wanted == 1 else f"{found.wanted} changes"
         raise RefusedError(
             f"the plan has {has}, and --max-changes allows {max_changes}: "
-            f"permit it with --max-changes {wanted}"
+            f"permit it with --max-changes {found.wanted}"
         )
 
 
@@ -338,6 +374,7 @@ def _read(
         )
     desired = manifest.read(common.file)
     path = lockfile_path or lockfile.default_path(common.file, environment)
+    lockfile.refuse_tracked_state(path)
     recorded = lockfile.read(path, environment, desired.project)
     known = desired.meters.keys() | recorded.meters.keys()
     renamed = {move.source: move.target for move in desired.moved}

@@ -1,4 +1,4 @@
-"""Which Polar is meant: addresses, tokens and organisations of `production`, `sandbox` and `local`."""
+"""Which Polar is meant: addresses, tokens and organizations of `production`, `sandbox` and `local`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ LOCAL_DATABASE = "local.sqlite"
 
 
 def pinned_organization(manifest: Manifest, lock: Lockfile) -> str | None:
-    """The organisation that the manifest or an earlier apply names.
+    """The organization that the manifest or an earlier apply names.
 
     Raises RefusedError when they name two.
     """
     declared = manifest.organizations.get(lock.environment)
     if declared and lock.organization_id and declared != lock.organization_id:
         raise RefusedError(
-            f"the manifest pins organisation {declared} for {lock.environment}, but the lockfile is of "
+            f"the manifest pins organization {declared} for {lock.environment}, but the lockfile is of "
             f"{lock.organization_id}: correct `environments.{lock.environment}.organization_id`, or use "
             "another lockfile"
         )
@@ -66,8 +66,8 @@ def connect(
     token = _token(environment, variables)
     if not token.startswith(ORGANIZATION_TOKEN) and organization_id is None:
         raise PolarIacError(
-            f"this is no organisation access token ({ORGANIZATION_TOKEN}…). With a personal token, which may "
-            "see several organisations, say in the manifest which one is meant: "
+            f"this is no organization access token ({ORGANIZATION_TOKEN}…). With a personal token, which may "
+            "see several organizations, say in the manifest which one is meant: "
             f"environments: {{{environment}: {{organization_id: …}}}}"
         )
     base_url = _setting("POLAR_BASE_URL", environment, variables) or BASE_URLS[environment]
@@ -94,7 +94,7 @@ def _token(environment: str, variables: Mapping[str, str]) -> str:
     suffixed = f"POLAR_ACCESS_TOKEN_{environment.upper()}"
     if not token:
         raise PolarIacError(
-            f"no token for {environment}: set {suffixed} (or POLAR_ACCESS_TOKEN) to an organisation access "
+            f"no token for {environment}: set {suffixed} (or POLAR_ACCESS_TOKEN) to an organization access "
             "token with the scope meters:read to plan, meters:write to apply"
         )
     if not (token.isascii() and token.isprintable()) or " " in token:
@@ -103,7 +103,7 @@ def _token(environment: str, variables: Mapping[str, str]) -> str:
 
 
 def confirm_organization(pinned: str | None, live: Sequence[LiveMeter], environment: str) -> str | None:
-    """The organisation that the token belongs to, as far as live meters tell.
+    """The organization that the token belongs to, as far as live meters tell.
 
     Raises RefusedError when it is not the pinned one.
     """
@@ -111,7 +111,25 @@ def confirm_organization(pinned: str | None, live: Sequence[LiveMeter], environm
     wrong = sorted(found - {pinned}) if pinned else sorted(found)[1:]
     if wrong:
         raise RefusedError(
-            f"the token belongs to organisation {wrong[0]}, but {environment} is pinned to {pinned} by the "
-            "manifest or the lockfile: use a token of that organisation"
+            f"the token belongs to organization {wrong[0]}, but {environment} is pinned to {pinned} by the "
+            "manifest or the lockfile: use a token of that organization"
         )
     return pinned or next(iter(found), None)
+
+
+def confirm_by_listing(client: PolarClient, pinned: str, environment: str) -> bool:
+    """Ask for the token's organizations, where no meter shows whose it is; whether they hold the pinned one.
+
+    A token with meters scopes alone is not told: then the first create shows it. Raises RefusedError when the
+    pinned organization is not among them.
+    """
+    found = client.organization_ids()
+    if found is None:
+        return False
+    if pinned not in found:
+        theirs = " and ".join(sorted(found)) or "none"
+        raise RefusedError(
+            f"the token belongs to another organization ({theirs}) than {pinned}, to which {environment} is "
+            "pinned by the manifest or the lockfile: use a token of that organization"
+        )
+    return True

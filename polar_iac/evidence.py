@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from polar_iac.matching import aggregation_remarks, filter_remarks
-from polar_iac.meter import FROZEN_FIELDS, LiveMeter, MeterSpec, Record
+from polar_iac.meter import FROZEN_FIELDS, MAX_METADATA_KEYS, LiveMeter, MeterSpec, Record
 from polar_iac.plan import Change, Evidence, renames
 
 
 def of_archiving() -> tuple[Evidence, ...]:
     text = (
-        "an archived meter bills nothing, and usage of that time is lost. Polar looks at active prices only: "
-        "a subscription on an older price does not stop it, and would be billed no more"
+        "Archiving stops billing: usage while archived is never billed. Polar refuses if an active price "
+        "uses the meter, but not if only subscriptions on an old price do: those stop being billed."
     )
     return (Evidence("archive", "warning", text, "polar"),)
 
@@ -31,7 +33,8 @@ def of_rematching(touched: Sequence[str]) -> tuple[Evidence, ...]:
         Evidence(
             "rematch",
             "warning",
-            "events already ingested are not matched again: what matched before is still billed",
+            "Invoices keep what already matched; balances and dashboards recompute the current period by the "
+            "new filter.",
             "polar",
         ),
     )
@@ -57,6 +60,61 @@ def of_others_archiving(record: Record | None, meter: LiveMeter) -> tuple[Eviden
     return (Evidence("outside", "warning", told, "lockfile"),)
 
 
+def of_no_room(key: str, marker: str, meter: LiveMeter) -> Evidence:
+    """That a meter keeps no marker, since others' metadata leave it no room."""
+    text = (
+        f"`{key}` is managed without its ownership marker: {meter.id} has {MAX_METADATA_KEYS} metadata keys, "
+        "and Polar takes no more. If the lockfile is lost, the meter is not found again"
+    )
+    return Evidence("unmarked", "warning", text, "polar", data={"id": meter.id, "marker": marker}, key=key)
+
+
+def of_unknown_meters(key: str, meters: Sequence[LiveMeter]) -> Evidence:
+    """That active meters bear a key's marker, while neither the manifest nor the lockfile has the key."""
+    text = (
+        f"`{key}` of this project is live at Polar; neither this manifest nor this lockfile knows it: "
+        "applied from another branch or manifest, or the lockfile was lost"
+    )
+    return Evidence("unknown-here", "info", text, "polar", data=_named(meters), key=key)
+
+
+def of_foreign_record(key: str, meter: LiveMeter) -> Evidence:
+    """That a key which is gone is forgotten although its meter is active, since nothing shows it is ours."""
+    owner = f"bears the marker {meter.marker}" if meter.marker else "bears no marker"
+    text = (
+        f"`{key}` is gone from the manifest, and {meter.id} {owner}: its record is forgotten, and the meter "
+        "is left as it is"
+    )
+    return Evidence("not-ours", "warning", text, "polar", data=_named([meter]), key=key)
+
+
+def of_same_billing(others: Sequence[LiveMeter]) -> Iterator[Evidence]:
+    """That a new meter would count what a meter counts that is not ours."""
+    for meter in others:
+        owner = f"belongs to {meter.marker}" if meter.marker else "has no owner"
+        text = (
+            f"{meter.id} {quoted(meter.name)} has the same filter and aggregation and {owner}: both would "
+            "count the same events"
+        )
+        yield Evidence("same-billing", "warning", text, "polar", data=_named([meter]))
+
+
+def of_same_name(others: Sequence[LiveMeter]) -> Iterator[Evidence]:
+    """That a new meter would have the name of one that is not ours and counts something else."""
+    for meter in others:
+        text = f"{meter.id} has the same name and another filter or aggregation"
+        yield Evidence("same-name", "info", text, "polar", data=_named([meter]))
+
+
+def _named(meters: Sequence[LiveMeter]) -> dict[str, Any]:
+    return {"meters": [{"id": m.id, "name": m.name, "marker": m.marker} for m in meters]}
+
+
+def quoted(name: str) -> str:
+    """A name in quotes that it cannot close."""
+    return json.dumps(name, ensure_ascii=False)
+
+
 _REMARKS = 5
 """Of doubtful clauses, as many as are told."""
 
@@ -67,7 +125,9 @@ def of_meaning(spec: MeterSpec, touched: Sequence[str]) -> tuple[Evidence, ...]:
     found = sorted(clauses, key=lambda remark: (remark[0] != "warning", remark[1]))
     found += aggregation_remarks(spec.aggregation) if "aggregation" in touched else ()
     if len(found) > _REMARKS:
-        found[_REMARKS - 1 :] = [("warning", f"{len(found) - _REMARKS + 1} more clauses are as doubtful")]
+        found[_REMARKS - 1 :] = [
+            ("warning", f"{len(found) - _REMARKS + 1} more clauses with similar warnings")
+        ]
     return tuple(Evidence("meaning", severity, text, "polar") for severity, text in found)
 
 

@@ -1,4 +1,4 @@
-"""Carries out a plan: calls Polar, records each effect before the next step, and tells what happened.
+"""Carries out a plan: calls Polar, records each effect before the next step, and yields what happened.
 
 Requests run in a pool of threads; the caller's thread alone writes the journal and yields the events.
 """
@@ -8,54 +8,73 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from polar_iac.api import ApiError, InvalidRequestError, PolarClient, TransientError
+from polar_iac.creates import Create, Look, LostCreates
 from polar_iac.errors import PolarIacError
-from polar_iac.journal import Journal
+from polar_iac.journal import Answer, Intent, Journal
 from polar_iac.manifest import DesiredMeter, Manifest, problems_of
 from polar_iac.meter import (
     FROZEN_FIELDS,
     MARKER,
     MAX_METADATA_KEYS,
     LiveMeter,
+    MeterSpec,
     Record,
     canonical_json,
     merge_metadata,
     record_of,
 )
-from polar_iac.plan import Bookkeeping, Change, Done, Event, Failed, Left, Plan, Unsure
-from polar_iac.recovery import LOOKUP_TIMEOUT, active_by_marker, found_as, list_with, owners, settle_twins
-from polar_iac.waiting import Clock, Stop, StoppedError, SystemClock, look_repeatedly
+from polar_iac.plan import Bookkeeping, Change, Done, Event, Failed, Left, Plan, Unconfirmed, Unsure
+from polar_iac.recovery import (
+    LOOKUP_TIMEOUT,
+    RESEND_AFTER,
+    active_by_marker,
+    answered_by,
+    archive_duplicate,
+    find,
+    found_as,
+    list_with,
+    no_duplicates,
+    owners,
+    settle_duplicates,
+    time_left,
+)
+from polar_iac.waiting import Clock, Stop, StoppedError, SystemClock
 
-_HOPELESS = frozenset({401, 403})
+_ABORTING = frozenset({401, 403})
 """Statuses that every further request would get too."""
-
-_POSTS = 5
-"""How often a create is sent, each time after a lookup found nothing."""
 
 _FAILURES_IN_A_ROW = 8
 """After so many changes without a usable answer Polar is taken to be out of reach."""
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How an apply goes about it; seconds.
+
+    `lookup_timeout`: how long to look for what a read replica may not show yet. `resend_after`: how long a
+    create without an answer may still land, so that it is not sent again before.
+    """
+
+    parallelism: int = 4
+    lookup_timeout: float = LOOKUP_TIMEOUT
+    resend_after: float = RESEND_AFTER
+
+
 @dataclass
 class _Job:
-    """Everything that is to happen to one key. `base` is its record as the run found it."""
+    """Everything that is to happen to one key, or a duplicate of it that is settled. `base` is its record as
+    the run found it."""
 
     key: str
     change: Change | None
-    bookkeeping: Sequence[Bookkeeping]
-    desired: DesiredMeter | None
-    base: Record | None
-    step: Literal["send", "look up"] = "send"
-    posts: int = 0
-    number: int = 0
-    """Of its last POST, among all POSTs of the run."""
-    lost_at: int = 0
-    """How many POSTs the run had begun when the answer to this one was lost."""
-    over: bool = False
-    """Whether Polar is done with the lost POST: it answered itself, if not usefully."""
+    bookkeeping: Sequence[Bookkeeping] = ()
+    desired: DesiredMeter | None = None
+    base: Record | None = None
 
     @property
     def action(self) -> str:
@@ -71,22 +90,8 @@ class _Job:
     def was(self) -> str | None:
         return next((b.was for b in self.bookkeeping if b.was), None)
 
-    @property
-    def rewrites_marker(self) -> bool:
-        return any(b.action in ("marker", "moved") for b in self.bookkeeping)
 
-    @property
-    def only_recorded(self) -> bool:
-        return self.change is None and not self.rewrites_marker
-
-
-@dataclass(frozen=True)
-class _Witness:
-    """A meter that this run created: the number of its POST, its marker and id."""
-
-    number: int
-    marker: str
-    id: str
+_Result = LiveMeter | Done | Failed | Left
 
 
 def execute(
@@ -98,57 +103,69 @@ def execute(
     *,
     at_start: Mapping[str, Record],
     stop: Stop,
-    parallelism: int = 4,
-    lookup_timeout: float = LOOKUP_TIMEOUT,
+    limits: Limits = Limits(),
     clock: Clock | None = None,
+    organization_confirmed: bool = False,
 ) -> Iterator[Event]:
-    """Do what the plan says; one meter's failure does not stop the others. Yields one event a key, and one
-    for each second meter under a marker that was settled.
+    """Do what the plan says; one meter's failure does not stop the others. Yields one event a change, in the
+    order of their keys, and one for each duplicate that this run made and settled.
 
     `live` is the list that the plan was made from, `at_start` what the lockfile held when the run began. Once
     `stop` is requested nothing more is begun. When an event is yielded, the journal holds its effect. Raises
     PolarIacError when the journal cannot be written, or when the first answer shows that the token belongs to
-    another organisation than the pinned one.
+    another organization than the pinned one.
     """
     for change in plan.changes:
         if change.action == "blocked":
             yield Left(change.key, change.action, change.reason or "")
-    run = _Run(
-        plan,
-        manifest,
-        client,
-        journal,
-        at_start,
-        stop,
-        lookup_timeout,
-        clock or SystemClock(stop),
-        owners(journal.meters),
-    )
-    jobs = _jobs(plan, manifest, journal)
-    for job in jobs:
-        if job.only_recorded:
-            yield run.record(job, job.id)
-    remote = deque(job for job in jobs if not job.only_recorded)
-    while remote and not live and not run.belongs:
-        # In an empty organisation only an answer can tell whose the token is: until one does, a create goes
+    run = _Run(plan, manifest, live, client, journal, at_start, stop, limits, clock or SystemClock(stop))
+    settles, jobs = _jobs(plan, manifest, journal)
+    yield from run.all(deque(settles), limits.parallelism)
+    while jobs and not live and not run.organization_confirmed and not organization_confirmed:
+        # In an empty organization only an answer can tell whose the token is: until one does, a create goes
         # alone.
-        yield from run.all(deque([remote.popleft()]), parallelism=1)
-    yield from run.all(remote, parallelism)
+        yield from run.all(deque([jobs.popleft()]), parallelism=1)
+    yield from run.all(jobs, limits.parallelism)
     yield from run.sweep()
 
 
-def _jobs(plan: Plan, manifest: Manifest, journal: Journal) -> list[_Job]:
-    changes = {change.key: change for change in plan.changes if change.action != "blocked"}
+def _jobs(plan: Plan, manifest: Manifest, journal: Journal) -> tuple[list[_Job], deque[_Job]]:
+    """The duplicates to settle, and after them everything else by key."""
+    settles = [_Job(change.key, change) for change in plan.changes if change.action == "settle"]
+    changes = {c.key: c for c in plan.changes if c.action not in ("blocked", "settle")}
     bookkeeping: dict[str, list[Bookkeeping]] = defaultdict(list)
     for entry in plan.bookkeeping:
         bookkeeping[entry.key].append(entry)
-    jobs = []
+    jobs = deque[_Job]()
     for key in sorted({*changes, *bookkeeping}):
         job = _Job(key, changes.get(key), bookkeeping[key], manifest.meters.get(key), journal.meters.get(key))
         if job.base is None and job.was:
             job.base = journal.meters.get(job.was)
         jobs.append(job)
-    return jobs
+    return settles, jobs
+
+
+@dataclass
+class _InOrder:
+    """Events in the order of their jobs: each is given out as soon as all before it are there."""
+
+    numbers: Mapping[int, int]
+    """The place of each job, by its identity."""
+    events: dict[int, Event | None] = field(default_factory=dict)
+    given: int = 0
+
+    def add(self, job: _Job, event: Event | None) -> Iterator[Event]:
+        """Take an event in; None where a later step of the run decides about the job."""
+        self.events[self.numbers[id(job)]] = event
+        while self.given in self.events:
+            ready = self.events.pop(self.given)
+            self.given += 1
+            if ready is not None:
+                yield ready
+
+    def rest(self) -> Iterator[Event]:
+        """Whatever is there, when the run ends in the middle."""
+        yield from (event for _, event in sorted(self.events.items()) if event is not None)
 
 
 @dataclass
@@ -157,158 +174,261 @@ class _Run:
 
     plan: Plan
     manifest: Manifest
+    live: Sequence[LiveMeter]
     client: PolarClient
     journal: Journal
     at_start: Mapping[str, Record]
     stop: Stop
-    patience: float
+    limits: Limits
     clock: Clock
-    elsewhere: Mapping[str, str]
-    """Under which key each id was recorded when the run began."""
-    hopeless: str | None = None
-    belongs: bool = False
-    """Whether a meter that this run made or found has told that the token is the pinned organisation's."""
+    organization_confirmed: bool = False
+    """Whether a meter that this run made or found has shown that the token is the pinned organization's."""
+    abort_reason: str | None = None
     failures_in_a_row: int = 0
-    posts: int = 0
-    witnesses: list[_Witness] = field(default_factory=list)
-    unheard: list[_Job] = field(default_factory=list)
-    """Creates that may have been done: the sweep at the end decides what is told of them."""
+    creates: dict[str, Create] = field(default_factory=dict)
+    intents: list[tuple[str, Intent]] = field(default_factory=list)
+    """The creates that this run sent, by key."""
+    created: set[str] = field(default_factory=set)
+    """Ids of the 201s of this run."""
+    archived: set[str] = field(default_factory=set)
+    """Ids of the duplicates that this run settled."""
+    unconfirmed: list[_Job] = field(default_factory=list)
+    """Creates that may have been done: the sweep at the end decides what is said of them."""
+
+    def __post_init__(self) -> None:
+        self.by_id = {meter.id: meter for meter in self.live}
+        self.lost = LostCreates(
+            lambda markers: find(markers, self.client), owners(self.journal.meters), self.clock
+        )
 
     @property
     def stopped(self) -> str | None:
         """Why nothing more is begun."""
-        return self.stop.reason or self.hopeless
+        return self.stop.reason or self.abort_reason
 
     def all(self, jobs: deque[_Job], parallelism: int) -> Iterator[Event]:
-        """Run the jobs, so many at a time; what a stop leaves over is told as left."""
-        running: dict[Future[LiveMeter | None], _Job] = {}
-        with ThreadPoolExecutor(parallelism, thread_name_prefix="polar") as pool:
-            while running or (jobs and self.stopped is None):
-                while jobs and len(running) < parallelism and self.stopped is None:
-                    job = jobs.popleft()
-                    running[self._start(job, pool)] = job
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    job = running.pop(future)
-                    match self._settle(job, future):
-                        case "again":
-                            jobs.appendleft(job)
-                        case "unheard":
-                            self.unheard.append(job)
-                        case event:
-                            yield event
-        for job in jobs:
-            if job.posts:
-                self.unheard.append(job)
+        """Run the jobs, `parallelism` at a time, while lost creates are looked for; a stop skips the rest."""
+        order = _InOrder({id(job): number for number, job in enumerate(jobs)})
+        by_key = {job.key: job for job in jobs}
+        running: dict[Future[_Result], _Job] = {}
+        looking: Future[Look] | None = None
+        try:
+            with ThreadPoolExecutor(parallelism + 1, thread_name_prefix="polar") as pool:
+                while running or looking or ((jobs or self.lost) and self.stopped is None):
+                    while jobs and len(running) < parallelism and self.stopped is None:
+                        job = jobs.popleft()
+                        future = self._start(job, pool)
+                        if isinstance(future, Future):
+                            running[future] = job
+                        elif future is not None:
+                            yield from order.add(job, future)
+                    if self.lost and looking is None and self._may_look():
+                        looking = pool.submit(self.lost.look, self.lost.markers)
+                    for done in self._wait(running, looking):
+                        if done is looking:
+                            for key, event in self._judge(looking.result(), jobs, by_key):
+                                yield from order.add(by_key[key], event)
+                            looking = None
+                        else:
+                            job = running.pop(done)
+                            event = self._finish(job, done)
+                            if event is not None or job in self.unconfirmed:
+                                yield from order.add(job, event)
+            for job in [*jobs, *(by_key[key] for key in self.lost.creates if key in by_key)]:
+                yield from order.add(job, self._skip(job))
+        except Exception:
+            yield from order.rest()  # what is done is said, whatever ends the run
+            raise
+
+    def _may_look(self) -> bool:
+        return self.stopped is None and self.clock.now() >= self.lost.next_look
+
+    def _wait(self, running: Mapping[Future[_Result], _Job], looking: Future[Look] | None) -> Sequence[Any]:
+        """Wait for an answer, or until the lost creates are to be looked for again."""
+        pause = max(0.0, self.lost.next_look - self.clock.now()) if self.lost and looking is None else None
+        futures: list[Future[Any]] = [*running, *([looking] if looking else [])]
+        if futures:
+            return list(wait(futures, timeout=pause, return_when=FIRST_COMPLETED).done)
+        if pause:
+            with suppress(StoppedError):  # `stopped` says why
+                self.clock.sleep(pause)
+        return ()
+
+    def _start(self, job: _Job, pool: ThreadPoolExecutor) -> Future[_Result] | Event | None:
+        """Begin a job: a request that is under way, or an event where none is needed; None for a create that
+        an earlier run may have sent, which is looked for first."""
+        if job.change is None:
+            return self.record(job, job.id)
+        if job.action == "settle":
+            return pool.submit(self._settle, job.change)
+        if job.action == "create" and job.desired:
+            create = self.creates.get(job.key)
+            earlier = self.journal.unresolved.get(job.key, ())
+            if create is None:
+                create = self.creates[job.key] = Create(job.key, self._marker(job.key), earlier=len(earlier))
+                if earlier:
+                    self.lost.add(create, time_left(earlier, self.client.now(), self._patience))
+                    return None
+            return self._send(job, job.desired.spec, create, pool)
+        return pool.submit(self._change, job, job.change)
+
+    @property
+    def _patience(self) -> float:
+        """Seconds after which a create that is not found was not made."""
+        return max(self.limits.resend_after, self.limits.lookup_timeout)
+
+    def _send(self, job: _Job, spec: MeterSpec, create: Create, pool: ThreadPoolExecutor) -> Future[_Result]:
+        self.journal.intend(job.key, create.marker, spec, self.client.now())
+        self.intents.append((job.key, self.journal.intents(job.key)[-1]))
+        create.sends += 1
+        return pool.submit(self.client.create_meter, spec.create_body(create.marker))
+
+    def _judge(
+        self, look: Look, jobs: deque[_Job], by_key: Mapping[str, _Job]
+    ) -> Iterator[tuple[str, Event | None]]:
+        """What a lookup decides: creates that are found, sent again, or given up as unconfirmed."""
+        for create, meter in self.lost.judge(look):
+            job = by_key[create.key]
+            if meter is not None:
+                yield create.key, self._found(job, meter)
+            elif create.may_be_sent:
+                jobs.appendleft(job)
             else:
-                yield Left(job.key, job.action, self.stopped or "")
+                self.unconfirmed.append(job)
+                yield create.key, None
+
+    def _skip(self, job: _Job) -> Event | None:
+        """A job that a stop leaves over. A create that was sent is not skipped: the sweep decides."""
+        create = self.creates.get(job.key)
+        if job.action == "create" and create and (create.sends or create.earlier):
+            self.lost.creates.pop(job.key, None)
+            self.unconfirmed.append(job)
+            return None
+        return Left(job.key, job.action, self.stopped or "")
+
+    def _finish(self, job: _Job, future: Future[_Result]) -> Event | None:
+        """Record what came of a request; None where it is a create that is lost."""
+        try:
+            result = future.result()
+        except (ApiError, StoppedError) as error:
+            return self._not_created(job, error) if job.action == "create" else self._not_changed(job, error)
+        self.failures_in_a_row = 0
+        if isinstance(result, Done | Failed | Left):
+            if isinstance(result, Done):
+                self.archived.add(result.id)
+            return result
+        if job.action == "create":
+            self.created.add(result.id)
+            self._check_organization(job, result, created=True)
+            return self.record(job, result.id, answer="created")
+        return self.record(job, result.id)
+
+    def _not_created(self, job: _Job, error: ApiError | StoppedError) -> Event | None:
+        """Tell creates that were lost, and may still land, from those that made nothing."""
+        create = self.creates[job.key]
+        fate = error.fate if isinstance(error, TransientError) else "not-sent"
+        if fate == "not-sent":
+            self.journal.give_up(job.key)
+            create.sends -= 1
+            refused = not isinstance(error, TransientError | StoppedError)
+            if refused or not (create.sends or create.earlier):
+                return self._not_changed(job, error)
+            self.unconfirmed.append(job)  # an earlier one may land yet
+            return None
+        create.trouble = str(error)
+        if create.sends == 1:
+            self._count_failure("create")
+        # Polar's own 500 ends the request: only a replica may still hide what it made.
+        self.lost.add(create, self.limits.lookup_timeout if fate == "over" else self._patience)
+        return None
+
+    def _not_changed(self, job: _Job, error: ApiError | StoppedError) -> Event:
+        if isinstance(error, StoppedError):
+            return Left(job.key, job.action, str(error))
+        if isinstance(error, TransientError):
+            self._count_failure(job.action)
+            return Failed(job.key, job.action, str(error))
+        if error.status in _ABORTING:
+            self.abort_reason = f"skipped: {error}"
+        return self._refused(job, error)
+
+    def _count_failure(self, action: str) -> None:
+        """A change came to no usable answer; after enough of them in a row no other is tried."""
+        self.failures_in_a_row += 1
+        if self.failures_in_a_row >= _FAILURES_IN_A_ROW:
+            what = "creates" if action == "create" else "changes"
+            self.abort_reason = f"skipped: {self.failures_in_a_row} {what} in a row failed"
 
     def sweep(self) -> Iterator[Event]:
         """One last look at everything, where this run has created something: for what landed late, and for
-        markers that appeared twice. A run that was stopped leaves that to the next one."""
-        if self.posts and self.stop.reason is None:
-            try:
-                live = list_with(self.journal.created, self.client, lambda _: None, self.patience, self.clock)
-            except (ApiError, StoppedError) as error:
-                yield Unsure(f"whether another run created the same meters is not known: {error}")
-            else:
-                yield from self._swept(live)
-        for job in self.unheard:
-            sent = "once" if job.posts == 1 else f"{job.posts} times"
-            told = f"Polar was sent this {sent} and never answered, and no meter bears the marker yet"
-            yield Failed(job.key, job.action, f"{told}: apply again, which looks for it first")
+        duplicates. A run that was stopped leaves that to the next one."""
+        if self.stop.reason is None:
+            if self.intents or self.unconfirmed:
+                try:
+                    live = list_with(
+                        self.journal.created,
+                        self.client,
+                        lambda _: None,
+                        self.limits.lookup_timeout,
+                        self.clock,
+                    )
+                except (ApiError, StoppedError) as error:
+                    yield Unsure(f"whether another run created the same meters is not known: {error}")
+                else:
+                    yield from self._swept(live)
+            elif self.journal.created:
+                self._close(self.live)
+        for job in self.unconfirmed:
+            yield Unconfirmed(job.key, job.action, self.creates[job.key].unconfirmed)
 
     def _swept(self, live: Sequence[LiveMeter]) -> Iterator[Event]:
         by_marker = active_by_marker(live, owners(self.journal.meters))
-        for job in list(self.unheard):
+        for job in list(self.unconfirmed):
             if found := by_marker.get(self._marker(job.key)):
-                self.unheard.remove(job)
-                self._check_organization(job, found[0], created=False)
+                self.unconfirmed.remove(job)
                 yield self._found(job, found[0])
-        yield from settle_twins(
-            live,
+        # A create that was answered made the meter of its answer, and no other.
+        lost = [intent for key, intent in self.intents if intent in self.journal.intents(key)]
+        landed = {m.id for m in live if any(intent.may_have_made(m) for intent in lost)}
+        targets = self.plan.targets
+        events = settle_duplicates(
+            [m for m in live if not targets or (m.marker or "").partition("/")[2] in targets],
+            self.created | landed,
             self.plan.project,
             self.at_start,
             self.manifest.specs,
             self.client,
             self.journal,
         )
+        yield from events
+        self.archived |= {event.id for event in events if isinstance(event, Done)}
+        self._close(live)
 
-    def _start(self, job: _Job, pool: ThreadPoolExecutor) -> Future[LiveMeter | None]:
-        if job.action != "create" or job.desired is None:
-            return pool.submit(self._change, job)
-        marker = self._marker(job.key)
-        if job.step == "look up":
-            return pool.submit(self._look_up, job, marker)
-        self.journal.intend(job.key, marker, job.desired.spec)
-        job.posts += 1
-        self.posts += 1
-        job.number = self.posts
-        return pool.submit(self.client.create_meter, job.desired.spec.create_body(marker))
-
-    def _settle(self, job: _Job, future: Future[LiveMeter | None]) -> Event | Literal["again", "unheard"]:
-        """Record what came of a step, and say what comes next."""
-        sent = job.action == "create" and job.step == "send"
-        try:
-            meter = future.result()
-        except StoppedError as error:
-            job.posts -= sent  # it was waiting, and never sent
-            if job.posts:
-                return "unheard"  # an earlier one may land yet
-            if sent:
-                self.journal.give_up(job.key)
-            return Left(job.key, job.action, str(error))
-        except TransientError as error:
-            if sent:
-                job.step = "look up"
-                # A gateway's error says nothing of the request behind it; Polar's own 500 ends it.
-                job.over, job.lost_at = error.status == 500, self.posts
-                return "again"
-            self._fail(str(error))
-            return "unheard" if job.action == "create" else Failed(job.key, job.action, str(error))
-        except ApiError as error:
-            if sent and job.posts == 1:
-                self.journal.give_up(job.key)
-            if error.status in _HOPELESS:
-                self.hopeless = f"not tried: {error}"
-            return self._refused(job, error)
-        if meter is None:
-            job.step = "send"
-            if job.posts < _POSTS:
-                return "again"
-            self._fail("Polar takes no creates")
-            return "unheard"
-        self.failures_in_a_row = 0
-        if job.action == "create":
-            self._check_organization(job, meter, created=sent)
-            if not sent:
-                return self._found(job, meter)
-            self.witnesses.append(_Witness(job.number, self._marker(job.key), meter.id))
-        return self.record(job, meter.id, created=sent)
+    def _close(self, live: Sequence[LiveMeter]) -> None:
+        """Once nothing that this machine created can be a duplicate any more, no later run has to look."""
+        if self.journal.created and no_duplicates(live, self.journal, self.archived):
+            self.journal.swept()
 
     def _found(self, job: _Job, meter: LiveMeter) -> Event:
         """A lookup found what a create may have made: this run's or another's. `record` is for the first."""
+        self._check_organization(job, meter, created=False)
+        self.failures_in_a_row = 0
         declared = job.desired.spec if job.desired else None
+        answer = answered_by(meter, self.journal.intents(job.key))
         if declared == meter.spec:
-            return self.record(job, meter.id)
-        self.journal.record(job.key, found_as(meter, declared), was=job.was)
-        told = f"another run created {meter.id} under the same marker, declared otherwise: plan again"
-        return Left(job.key, job.action, told)
+            return self.record(job, meter.id, answer=answer)
+        self.journal.record(job.key, found_as(meter, declared), was=job.was, answer=answer)
+        reason = f"another run created {meter.id} under the same marker, declared otherwise: plan again"
+        return Left(job.key, job.action, reason)
 
-    def _fail(self, told: str) -> None:
-        """A change came to no usable answer; after enough of them in a row no other is tried."""
-        self.failures_in_a_row += 1
-        if self.failures_in_a_row >= _FAILURES_IN_A_ROW:
-            self.hopeless = f"not tried: {told}, {self.failures_in_a_row} times in a row"
-
-    def record(self, job: _Job, meter_id: str, *, created: bool = False) -> Done:
-        """Write down what a key is now; a key that left the manifest is forgotten. `created`: a 201 that
-        this run holds told of the meter."""
+    def record(self, job: _Job, meter_id: str, *, answer: Answer | None = None) -> Done:
+        """Write down what a key is now; a key that left the manifest is forgotten."""
         if job.desired is None:
-            self.journal.forget(job.key)
+            self.journal.forget(job.key, meter_id)
         else:
             spec, ignored = job.desired.spec, job.desired.ignore_changes
             record = record_of(meter_id, spec, ignored, job.base, created=job.action == "create")
-            self.journal.record(job.key, record, was=job.was, created=created)
+            self.journal.record(job.key, record, was=job.was, answer=answer)
         return Done(job.key, job.action, meter_id)
 
     def _refused(self, job: _Job, error: ApiError) -> Failed:
@@ -332,7 +452,7 @@ class _Run:
         return Failed(job.key, job.action, str(error), diagnostics)
 
     def _check_organization(self, job: _Job, meter: LiveMeter, *, created: bool) -> None:
-        """The first answer in an empty organisation tells whose the token is. `created`: a 201 told of the
+        """The first answer in an empty organization shows whose the token is. `created`: a 201 named the
         meter, so that it is this run's to archive."""
         pinned = self.journal.organization_id or self.plan.organization_id
         if pinned is None:
@@ -340,13 +460,13 @@ class _Run:
         elif meter.organization_id != pinned:
             self.journal.give_up(job.key)
             raise PolarIacError(
-                f"the token belongs to organisation {meter.organization_id}, not to {pinned}, which is "
+                f"the token belongs to organization {meter.organization_id}, not to {pinned}, which is "
                 f"pinned for {self.plan.environment}. {self._withdraw(meter, created)}; nothing else was done"
             )
-        self.belongs = True
+        self.organization_confirmed = True
 
     def _withdraw(self, meter: LiveMeter, created: bool) -> str:
-        """Archive a meter that was created in an organisation that was not meant; what to say of it."""
+        """Archive a meter that was created in an organization that was not meant; what to say of it."""
         if not created:
             return f"{meter.id} bears the marker {meter.marker} there: archive it there, if nobody uses it"
         try:
@@ -360,54 +480,48 @@ class _Run:
 
     # What follows runs in the pool.
 
-    def _look_up(self, job: _Job, marker: str) -> LiveMeter | None:
-        """The oldest active meter that bears the marker, looked for patiently.
+    def _settle(self, change: Change) -> Done | Failed | Left:
+        """Archive a duplicate that the plan shows."""
+        loser, winner = self.by_id[change.id or ""], self.by_id[change.duplicate_of or ""]
+        return archive_duplicate(change.key, loser, winner, self.client)
 
-        Where Polar itself answered with an error the request is over, and a meter that this run created
-        later is a witness: a replica that shows the witness would show the meter too. A request that was
-        given up without such an answer may still land, so nothing but patience helps.
-        """
-        found: list[LiveMeter] = []
-
-        def look() -> bool:
-            later = (w for w in self.witnesses if job.over and w.number > job.lost_at)
-            witness = next(later, None)
-            meters = self.client.find_by_markers(marker, *([witness.marker] if witness else []))
-            found.extend(active_by_marker(meters, self.elsewhere).get(marker, ()))
-            return bool(found) or any(witness and m.id == witness.id for m in meters)
-
-        look_repeatedly(look, self.patience, self.clock)
-        return found[0] if found else None
-
-    def _change(self, job: _Job) -> LiveMeter:
-        """Update, archive, unarchive or mark again, in one PATCH that carries only what changed."""
-        change, desired, body = job.change, job.desired, dict[str, Any]()
-        fields = change.fields if change else ()
-        for name in (f.path for f in fields if not f.path.startswith("metadata.")):
+    def _change(self, job: _Job, change: Change) -> LiveMeter:
+        """Update, archive, unarchive or mark, in one PATCH that carries only what changed."""
+        desired, body = job.desired, dict[str, Any]()
+        for name in (f.path for f in change.fields if not f.path.startswith("metadata.")):
             body[name] = desired.spec.wire(name) if desired else None
         if job.action in ("archive", "unarchive"):
             body["is_archived"] = job.action == "archive"
-        if job.rewrites_marker or any(f.path.startswith("metadata.") for f in fields):
+        if change.marker or any(f.path.startswith("metadata.") for f in change.fields):
             # A PATCH replaces the whole object: read just before, so that nobody's key is lost.
             live = self.client.get_meter(job.id)
-            metadata = self._metadata(job, live)
-            if canonical_json(metadata) != canonical_json({**live.spec.metadata, MARKER: live.marker}):
+            metadata = self._metadata(job, change, live)
+            if live.spec and canonical_json(metadata) != canonical_json(
+                _whole(live.spec.metadata, live.marker)
+            ):
                 body["metadata"] = metadata
             if not body:
                 return live
         return self.client.update_meter(job.id, body)
 
-    def _metadata(self, job: _Job, live: LiveMeter) -> dict[str, Any]:
+    def _metadata(self, job: _Job, change: Change, live: LiveMeter) -> dict[str, Any]:
         """The whole metadata object to send: ours merged into what is there now, and the marker."""
-        known = {None, self._marker(job.key), self._marker(job.was or job.key)}
-        if live.marker not in known and not (live.marker or "").startswith(f"{self.plan.project}/"):
-            raise ApiError(f"{live.id} has meanwhile been marked as {live.marker}: plan again")
+        marker = self._marker(job.key)
+        planned = change.marker.before if change.marker else live.marker and marker
+        if live.spec is None or live.marker not in (planned, marker):
+            now = f"has been marked as {live.marker}" if live.spec else "has changed"
+            raise ApiError(f"{live.id} {now} since it was planned: plan again")
         metadata = dict(live.spec.metadata)
         if job.desired and not job.desired.spec.archived:
-            base = job.base.applied_metadata if job.base else {}
+            base = job.base.applied_metadata if job.base and job.base.id == live.id else {}
             ignored = job.desired.ignore_changes
             metadata = merge_metadata(job.desired.spec.metadata, base, metadata, ignored)
-        metadata[MARKER] = self._marker(job.key)
+        metadata = _whole(metadata, marker if change.marker or live.marker else None)
         if len(metadata) > MAX_METADATA_KEYS:
             raise ApiError(f"{live.id} would have {len(metadata)} metadata keys, Polar takes 50: plan again")
         return metadata
+
+
+def _whole(metadata: Mapping[str, Any], marker: str | None) -> dict[str, Any]:
+    """Metadata as Polar holds it, the marker among it."""
+    return {**metadata, **({MARKER: marker} if marker else {})}

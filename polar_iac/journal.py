@@ -8,41 +8,79 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeVar
 
 from polar_iac import lockfile
 from polar_iac.errors import PolarIacError
 from polar_iac.lockfile import Lockfile
-from polar_iac.meter import MeterSpec, Record
+from polar_iac.meter import LiveMeter, Made, MeterSpec, Record, instant
+
+T = TypeVar("T")
+RETENTION = timedelta(hours=24)
+"""How long an unanswered create is remembered, so that a meter that appears late is known as ours. No gateway
+keeps a request for nearly as long."""
 
 
 @dataclass(frozen=True)
 class Intent:
-    """A POST that may have been sent: the marker to look for, and the spec that was declared."""
+    """A POST that may have been sent: the marker to look for, and the spec that was declared.
+
+    `at` is when it was about to be sent, by Polar's clock and no later than that, in the form of
+    `LiveMeter.created_at`; empty in journals of earlier versions.
+    """
 
     marker: str
     spec: MeterSpec
+    at: str = ""
+
+    def may_have_made(self, meter: LiveMeter) -> bool:
+        """Tell whether a meter looks like what this POST would have made."""
+        same = meter.marker == self.marker and meter.spec is not None
+        return bool(self.at) and same and meter.created_at >= self.at and self._is_declared(meter)
+
+    def _is_declared(self, meter: LiveMeter) -> bool:
+        # A meter that was archived since is still the one that was made.
+        return meter.spec is not None and replace(meter.spec, archived=self.spec.archived) == self.spec
+
+
+Answer = Literal["created"] | Intent
+"""What answers a POST: its 201, or a lookup that found what this one made."""
 
 
 @dataclass
 class Story:
     """The state as the journal tells it, from the lockfile on.
 
-    `unresolved` holds per key the create that was sent, or about to be, and never answered; `created` the
-    ids of 201s since the last sweep, which may yet turn out to be second meters of their markers.
+    `intents` holds per key the creates that were sent, or about to be, and never answered, oldest first;
+    `created` the ids of 201s since the last sweep, which may yet turn out to be duplicates.
     """
 
     organization_id: str | None = None
     meters: dict[str, Record] = field(default_factory=dict)
-    unresolved: dict[str, Intent] = field(default_factory=dict)
+    intents: dict[str, list[Intent]] = field(default_factory=dict)
     created: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def unresolved(self) -> dict[str, Sequence[Intent]]:
+        """The unanswered creates of keys for which no meter is known."""
+        return {key: intents for key, intents in self.intents.items() if key not in self.meters}
+
+    def made(self, live: Iterable[LiveMeter], answered: Collection[Intent] = ()) -> Made:
+        """Which of the live meters runs of this machine made, as far as the journal knows.
+
+        What the `answered` creates made is known, so that they stand for no other meter.
+        """
+        intents = [i for found in self.intents.values() for i in found if i not in answered]
+        landed = {m.id for m in live if any(intent.may_have_made(m) for intent in intents)}
+        return Made(frozenset(self.created), frozenset(landed))
+
     def tell(self, entry: Mapping[str, Any]) -> None:
-        """Take one entry in. Raises ValueError, KeyError, TypeError or AttributeError when it is none."""
+        """Take one entry in. Raises ValueError, KeyError, TypeError or AttributeError when it is not one."""
         effect, key = entry["effect"], str(entry["key"])
         match effect:
             case "begin":
@@ -50,15 +88,17 @@ class Story:
             case "organization":
                 self.organization_id = str(entry["id"])
             case "create":
-                self.unresolved[key] = Intent(str(entry["marker"]), MeterSpec.from_json(entry["spec"]))
+                at = _typed(entry.get("at", ""), str)
+                intent = Intent(str(entry["marker"]), MeterSpec.from_json(entry["spec"]), at)
+                self.intents.setdefault(key, []).append(intent)
             case "gave-up":
-                self.unresolved.pop(key, None)
+                self._answered(key)
             case "made":
                 self.created[str(entry["id"])] = key
             case "swept":
                 self.created.clear()
             case "forget":
-                self.meters.pop(key, None)
+                self._forget(key, entry.get("id"))
             case "record":
                 self._record(key, entry)
             case _:
@@ -69,12 +109,34 @@ class Story:
         spec = None if entry["spec"] is None else MeterSpec.from_json(entry["spec"])
         extra = known.extra if known and known.id == entry["id"] else {}
         ignored = frozenset(map(str, entry.get("ignored", ())))
-        self.meters[key] = Record(str(entry["id"]), spec, bool(entry["frozen"]), ignored, extra)
+        frozen = _typed(entry["frozen"], bool)
+        self.meters[key] = Record(str(entry["id"]), spec, frozen, ignored, extra)
         if was := entry.get("was"):
-            self.meters.pop(was, None)
-        self.unresolved.pop(key, None)
+            self._forget(was, entry["id"])
         if entry.get("created"):
             self.created[str(entry["id"])] = key
+        if entry.get("created"):
+            self._answered(key)
+        elif found := entry.get("found"):
+            self._answered(key, found if isinstance(found, str) else "")
+
+    def _forget(self, key: str, meter_id: str | None) -> None:
+        """Drop a record, unless it is another meter's by now."""
+        known = self.meters.get(key)
+        if known and meter_id in (None, known.id):
+            del self.meters[key]
+
+    def _answered(self, key: str, at: str = "") -> None:
+        """The create of a key that was sent `at` this time, else the last, is known to have made a meter, or
+        none.
+
+        Others without an answer stay: their meters may still appear, as duplicates.
+        """
+        intents = self.intents.get(key, [])
+        last = next((n for n in reversed(range(len(intents))) if at in ("", intents[n].at)), len(intents) - 1)
+        del intents[last : last + 1]
+        if not intents:
+            self.intents.pop(key, None)
 
     def on(self, newer: Lockfile) -> Story:
         """The story on a lockfile that was written since: pulled from git, say, after other runs.
@@ -90,18 +152,26 @@ class Story:
                 meters[key] = record
             elif known is not None and known.id == record.id and record.frozen:
                 meters[key] = replace(known, frozen=True)
-        unresolved = {key: intent for key, intent in self.unresolved.items() if key not in meters}
-        return Story(newer.organization_id or self.organization_id, meters, unresolved, self.created)
+        return Story(newer.organization_id or self.organization_id, meters, self.intents, self.created)
+
+    def without_expired(self, now: datetime) -> Story:
+        """The story without creates that can make nothing any more."""
+        oldest = instant(now - RETENTION)
+        intents = {
+            key: [i for i in found if (i.at >= oldest if i.at else key not in self.meters)]
+            for key, found in self.intents.items()
+        }
+        return replace(self, intents={key: found for key, found in intents.items() if found})
 
     def entries(self, state: Lockfile) -> list[Mapping[str, Any]]:
         """What a journal begun from the lockfile `state` has to tell, for this story to come of it."""
-        told: list[Mapping[str, Any]] = []
+        entries: list[Mapping[str, Any]] = []
         if self.organization_id and self.organization_id != state.organization_id:
-            told.append({"effect": "organization", "key": "", "id": self.organization_id})
-        told += [_record(k, r) for k, r in self.meters.items() if r != state.meters.get(k)]
-        told += [_intent(key, intent) for key, intent in self.unresolved.items()]
-        told += [{"effect": "made", "key": key, "id": meter_id} for meter_id, key in self.created.items()]
-        return [_begin(state), *told] if told else []
+            entries.append({"effect": "organization", "key": "", "id": self.organization_id})
+        entries += [_record(k, r) for k, r in self.meters.items() if r != state.meters.get(k)]
+        entries += [_intent(key, intent) for key, found in self.intents.items() for intent in found]
+        entries += [{"effect": "made", "key": key, "id": meter_id} for meter_id, key in self.created.items()]
+        return [_begin(state), *entries] if entries else []
 
 
 def path_for(lockfile_path: Path) -> Path:
@@ -193,13 +263,22 @@ class Journal:
         return self._story.organization_id
 
     @property
-    def unresolved(self) -> Mapping[str, Intent]:
+    def unresolved(self) -> Mapping[str, Sequence[Intent]]:
+        """The unanswered creates of keys for which no meter is known, oldest first."""
         return self._story.unresolved
+
+    def intents(self, key: str) -> Sequence[Intent]:
+        """The unanswered creates of a key, oldest first."""
+        return tuple(self._story.intents.get(key, ()))
 
     @property
     def created(self) -> Mapping[str, str]:
-        """The key of each meter that a 201 told this run, or the one whose journal it goes on with, of."""
+        """Meter id to key, for every create (201) of this run or of the interrupted run it resumes."""
         return self._story.created
+
+    def made(self, live: Iterable[LiveMeter], answered: Collection[Intent] = ()) -> Made:
+        """Which of the live meters runs of this machine made."""
+        return self._story.made(live, answered)
 
     @property
     def state(self) -> Lockfile:
@@ -210,35 +289,53 @@ class Journal:
     def learn_organization(self, organization_id: str) -> None:
         self._append({"effect": "organization", "key": "", "id": organization_id})
 
-    def intend(self, key: str, marker: str, spec: MeterSpec) -> None:
-        """A POST for `key` is about to be sent."""
-        self._append(_intent(key, Intent(marker, spec)))
+    def intend(self, key: str, marker: str, spec: MeterSpec, now: datetime) -> None:
+        """A POST for `key` is about to be sent. `now` is by Polar's clock, and no later than the present."""
+        self._append(_intent(key, Intent(marker, spec, instant(now))))
 
     def give_up(self, key: str) -> None:
-        """The POST for `key` is known to have created nothing."""
+        """The last POST for `key` is known to have created nothing."""
         self._append({"effect": "gave-up", "key": key})
 
-    def record(self, key: str, record: Record, *, was: str | None = None, created: bool = False) -> None:
-        """`key` is this meter now. `was` is the key that it replaces; `created`: a 201 told of it."""
-        more = {**({"was": was} if was else {}), **({"created": True} if created else {})}
+    def record(
+        self,
+        key: str,
+        record: Record,
+        *,
+        was: str | None = None,
+        answer: Answer | None = None,
+    ) -> None:
+        """`key` is this meter now. `was` is the key that it replaces, `answer` what answered a POST."""
+        more: dict[str, Any] = {"was": was} if was else {}
+        if isinstance(answer, Intent):
+            more["found"] = answer.at or True
+        elif answer:
+            more["created"] = True
         self._append({**_record(key, record), **more})
 
-    def forget(self, key: str) -> None:
-        self._append({"effect": "forget", "key": key})
+    def forget(self, key: str, meter_id: str) -> None:
+        """`key` is not this meter any more; a record of another meter stays."""
+        self._append({"effect": "forget", "key": key, "id": meter_id})
 
     def swept(self) -> None:
-        """No meter that this run created is a second one of its marker any more."""
+        """No meter that this run created is a duplicate any more."""
         self._append({"effect": "swept", "key": ""})
 
-    def finish(self, lockfile_path: Path) -> None:
+    def finish(self, lockfile_path: Path, now: datetime) -> None:
         """Fold everything into the lockfile; what a later run must know still stays in the journal.
 
-        A run that learned nothing leaves the lockfile as it is.
+        A run that learned nothing leaves the lockfile as it is. One that was replaced since the run began (a
+        `git pull`, say) is merged. Raises PolarIacError when it cannot be read: the journal then keeps all.
         """
-        state = self.state
-        if lockfile.digest(state) != lockfile.digest(self._lockfile) or not lockfile_path.exists():
+        state, begun = self.state, self._lockfile
+        if lockfile_path.exists():
+            there = lockfile.read(lockfile_path, begun.environment, begun.project)
+            if lockfile.digest(there) != lockfile.digest(begun):
+                state, begun = merge(begun, state, there), there
+        if lockfile.digest(state) != lockfile.digest(begun) or not lockfile_path.exists():
             lockfile.save(lockfile_path, state)
-        if unsettled := self._story.entries(state):
+        story = replace(self._story, meters=dict(state.meters)).without_expired(now)
+        if unsettled := story.entries(state):
             lockfile.write_atomically(self._path, "".join(map(_line, unsettled)))
         else:
             with suppress(FileNotFoundError):
@@ -255,6 +352,34 @@ class Journal:
         except OSError as error:
             raise PolarIacError(f"cannot write the journal {self._path}: {error.strerror}") from error
         self._story.tell(entry)
+
+
+def merge(base: Lockfile, ours: Lockfile, theirs: Lockfile) -> Lockfile:
+    """Merge what a run did since `base` into a lockfile that was replaced meanwhile, key by key.
+
+    Where both changed a key and mean one meter, the run's record holds, since it is the later one; where they
+    mean two, the new lockfile's does, as for a journal that is older than its lockfile. An id has one key.
+    """
+    meters = dict(theirs.meters)
+    for key in sorted({*base.meters, *ours.meters}):
+        was, done, there = (state.meters.get(key) for state in (base, ours, theirs))
+        if done == was:
+            continue
+        same = done is not None and there is not None and done.id == there.id
+        if there != was and not same:
+            continue
+        if done is None:
+            meters.pop(key, None)
+        elif all(key == other or done.id != record.id for other, record in meters.items()):
+            frozen = done.frozen or (same and there is not None and there.frozen)
+            meters[key] = replace(done, frozen=frozen)
+    return replace(theirs, meters=meters, organization_id=theirs.organization_id or ours.organization_id)
+
+
+def _typed(value: Any, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"got {type(value).__name__}")
+    return value
 
 
 def _begin(state: Lockfile) -> dict[str, Any]:
@@ -280,7 +405,8 @@ def _record(key: str, record: Record) -> dict[str, Any]:
 
 
 def _intent(key: str, intent: Intent) -> dict[str, Any]:
-    return {"effect": "create", "key": key, "marker": intent.marker, "spec": intent.spec.canonical}
+    at = {"at": intent.at} if intent.at else {}
+    return {"effect": "create", "key": key, "marker": intent.marker, "spec": intent.spec.canonical, **at}
 
 
 def _line(entry: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import stat
+import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -18,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError, SourceSpan
+from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError, RefusedError, SourceSpan
 from polar_iac.meter import UUID, MeterSpec, Record, canonical_json
 
 VERSION = 1
@@ -60,6 +61,28 @@ def state_directory(lockfile: Path) -> Path:
     except OSError as error:
         raise PolarIacError(f"cannot write to {directory}: {error.strerror}") from error
     return directory
+
+
+def refuse_tracked_state(lockfile: Path) -> None:
+    """Raise RefusedError when git tracks the directory beside the lockfile that is not to be committed.
+
+    A pull request could plant a journal in it, and so tell an apply which meters are ours.
+    """
+    directory = lockfile.parent / STATE_DIRECTORY
+    if not directory.is_dir():
+        return
+    # The workspace of a container may belong to another user, and no hook of the repository is to run.
+    options = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
+    command = ["git", *options, "ls-files", "-z", "--", STATE_DIRECTORY]
+    try:
+        listed = subprocess.run(command, cwd=lockfile.parent, capture_output=True, check=False)  # noqa: S603
+    except OSError:
+        return  # without git nothing was checked out by it here
+    if listed.returncode == 0 and listed.stdout:
+        raise RefusedError(
+            f"{directory} is tracked by git. It holds what only this machine knows, and a pull request could "
+            f"plant a journal in it: remove it from the repository (git rm -r --cached {directory})"
+        )
 
 
 def read(path: Path, environment: str, project: str) -> Lockfile:
@@ -176,8 +199,11 @@ def lock(path: Path, timeout: float, on_wait: Callable[[str], None]) -> Iterator
 def _holder(path: Path) -> str:
     """Who holds the lock, as that run wrote a moment after it had it."""
     for _ in range(20):
-        with suppress(OSError):
-            return "another run (" + path.read_text(encoding="utf-8", errors="replace")[:200].strip() + ")"
+        with (
+            suppress(OSError),
+            os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), encoding="utf-8", errors="replace") as file,
+        ):
+            return f"another run ({file.read(200).strip()})"
         time.sleep(0.01)
     return "another run"
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
@@ -110,9 +111,15 @@ class Filter:
         return {"conjunction": self.conjunction, "clauses": [c.wire() for c in self.clauses]}
 
     def canonical(self) -> dict[str, Any]:
-        """The filter with the clauses of each conjunction sorted: their order means nothing to Polar."""
-        clauses = [c.canonical() for c in self.clauses]
-        return {"conjunction": self.conjunction, "clauses": sorted(clauses, key=_clause_order)}
+        """The normal form: equal for filters that differ in form only, since both of Polar's engines read
+        them alike (observed).
+
+        A group of one is its member, a group inside one of the same conjunction is part of it, repeats count
+        once, and order means nothing. An empty group matches every event: it drops out of an `and`, and
+        turns an `or` into every event. The root is always a filter: `or[x]` is `and[x]`, and every event is
+        `and[]`.
+        """
+        return _as_root(_normal_form(self).data)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Filter:
@@ -129,11 +136,51 @@ class Filter:
         return cls(_text(data["conjunction"]), tuple(clauses))
 
 
-def _clause_order(part: Mapping[str, Any]) -> tuple[bool, str]:
-    """Any total order would do; this one reads well: clauses by their property, filters after them."""
-    if "clauses" in part:
-        return True, canonical_json(part)
-    return False, canonical_json([part["property"], part["operator"], part["value"]])
+@dataclass(frozen=True)
+class _Normal:
+    """A clause or a group in normal form. `text` is its canonical JSON: equal parts have equal texts."""
+
+    data: Mapping[str, Any]
+    text: str
+    members: tuple[_Normal, ...] | None = None
+    """Of a group; a clause has none. A group without members matches every event."""
+
+    @property
+    def order(self) -> tuple[bool, str]:
+        """Any total order would do; this one reads well: clauses by their property, groups after them."""
+        if self.members is not None:
+            return True, self.text
+        return False, canonical_json([self.data[name] for name in ("property", "operator", "value")])
+
+
+_EVERY_EVENT = _Normal({"conjunction": "and", "clauses": []}, '{"clauses":[],"conjunction":"and"}', ())
+
+
+def _normal_form(part: Clause | Filter) -> _Normal:
+    if isinstance(part, Clause):
+        data = part.canonical()
+        return _Normal(data, canonical_json(data))
+    members: dict[str, _Normal] = {}
+    for inner in map(_normal_form, part.clauses):
+        if inner.members == () and part.conjunction == "or":
+            return _EVERY_EVENT
+        # `and[a, and[b, c]]` is `and[a, b, c]`. An empty group is an `and` too, with nothing to add to it.
+        same = inner.members is not None and inner.data["conjunction"] == part.conjunction
+        for member in inner.members or () if same else (inner,):
+            members.setdefault(member.text, member)
+    if len(members) == 1:
+        return next(iter(members.values()))
+    ordered = tuple(sorted(members.values(), key=lambda member: member.order))
+    if not ordered:
+        return _EVERY_EVENT
+    data = {"conjunction": part.conjunction, "clauses": [member.data for member in ordered]}
+    # Put together from the members' texts: written anew at each level, a deep filter would take long.
+    texts = ",".join(member.text for member in ordered)
+    return _Normal(data, f'{{"clauses":[{texts}],"conjunction":{json.dumps(part.conjunction)}}}', ordered)
+
+
+def _as_root(data: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(data) if "clauses" in data else {"conjunction": "and", "clauses": [data]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,16 +294,67 @@ def _text(value: Any) -> str:
     return str(_typed(value, str))
 
 
+def is_known(filter_: Any, aggregation: Any) -> bool:
+    """Tell whether this version knows every part of a filter and an aggregation, as Polar answers them.
+
+    A part that a later Polar brought (an operator, a function, a field inside a clause) decides what is
+    billed. A meter with such a part cannot be compared, so it must never pass for equal.
+    """
+    unread = [filter_]
+    while unread:
+        part = unread.pop()
+        if not isinstance(part, Mapping):
+            return False
+        if "clauses" not in part:
+            if not _is_known_clause(part):
+                return False
+        elif part.keys() == {"conjunction", "clauses"} and isinstance(part["clauses"], list):
+            if part["conjunction"] not in CONJUNCTIONS:
+                return False
+            unread += part["clauses"]
+        else:
+            return False
+    return (
+        isinstance(aggregation, Mapping)
+        and aggregation.keys() <= {"func", "property"}
+        and aggregation.get("func") in FUNCS
+        and isinstance(aggregation.get("property"), str if aggregation["func"] != "count" else str | None)
+    )
+
+
+def _is_known_clause(clause: Mapping[str, Any]) -> bool:
+    return (
+        clause.keys() == {"property", "operator", "value"}
+        and isinstance(clause["property"], str)
+        and clause["operator"] in OPERATORS
+        and isinstance(canonical_value(clause["value"]), str | int)
+    )
+
+
+def instant(moment: datetime) -> str:
+    """A time as text that compares as times do: RFC 3339 in UTC, to the microsecond."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 @dataclass(frozen=True)
 class LiveMeter:
-    """A meter as Polar holds it now. Times are RFC 3339 texts in UTC of one length, comparable as texts."""
+    """A meter as Polar holds it now. Times are RFC 3339 texts in UTC of one length, comparable as texts.
+
+    `spec` is None where this version cannot read it, or does not know all parts of its filter and
+    aggregation: such a meter is never compared and never written to. `label` is its name then.
+    """
 
     id: str
     organization_id: str
     created_at: str
     archived_at: str | None
     marker: str | None
-    spec: MeterSpec
+    spec: MeterSpec | None
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.spec.name if self.spec else self.label
 
     @property
     def archived(self) -> bool:
@@ -293,6 +391,24 @@ class Record:
     def applied_metadata(self) -> Mapping[str, Any]:
         """The base of a merge."""
         return {path.partition(".")[2]: v for path, v in self.applied.items() if path.startswith("metadata.")}
+
+
+@dataclass(frozen=True)
+class Made:
+    """Ids of meters that this machine's runs made, as its journal knows.
+
+    `created` are those of 201s that no run has held against the other meters yet; `landed` are meters that
+    look like what a create without an answer would have made.
+    """
+
+    created: frozenset[str] = frozenset()
+    landed: frozenset[str] = frozenset()
+
+    def __contains__(self, meter_id: str) -> bool:
+        return meter_id in self.created or meter_id in self.landed
+
+
+NOTHING_MADE = Made()
 
 
 def record_of(

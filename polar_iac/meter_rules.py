@@ -47,6 +47,7 @@ _METER_KEYS = (
 _INT32 = range(-(2**31), 2**31)
 _MAX_INT64 = 2**63 - 1
 _MAX_DEPTH = 127
+"""Levels that Polar can answer. A clause counts as one, so what stands in filter 127 is one too many."""
 _MAX_CLAUSES = 5_000
 _MAX_BODY = 10 * 1024 * 1024
 _LONG = 1_000
@@ -147,9 +148,6 @@ class MeterRules:
 
     def filter(self, node: source.Node, blamed: source.Node, depth: int) -> Filter:
         """A filter and all below it; `depth` 1 is the meter's own."""
-        if depth > _MAX_DEPTH:
-            self.shapes.fault(node, _TOO_DEEP)
-            return Filter("and")
         found = self.shapes.map(node, "a filter", "{conjunction: and, clauses: []}")
         if found is None:
             return Filter("and")
@@ -168,7 +166,9 @@ class MeterRules:
             return Filter(conjunction)  # Refused as a whole, and not read: it may be huge.
         clauses: list[Clause | Filter] = []
         for item in items:
-            if isinstance(item, source.Map) and _is_filter(item.entries):
+            if depth == _MAX_DEPTH:
+                self.shapes.fault(item, _TOO_DEEP)
+            elif isinstance(item, source.Map) and _is_filter(item.entries):
                 clauses.append(self.filter(item, item, depth + 1))
             else:
                 clauses.append(self.clause(item))
@@ -321,7 +321,10 @@ class MeterRules:
 
 _CLAUSE_KEYS = frozenset(CLAUSE_KEYS)
 _FILTER_KEYS = frozenset(FILTER_KEYS)
-_TOO_DEEP = f"filters may be nested {_MAX_DEPTH} levels deep: Polar would store more and then break on it"
+_TOO_DEEP = (
+    f"a filter may be {_MAX_DEPTH} levels deep, and a clause counts as one: Polar stores a deeper one, and"
+    " then fails to list the meters. Move this into a filter further out"
+)
 _TOO_WIDE = f"a filter may have {_MAX_CLAUSES:,} clauses: Polar takes many seconds for more, or fails"
 
 

@@ -39,6 +39,8 @@ class Options:
     quiet: bool
     verbose: bool
     debug: bool
+    file_given: bool = False
+    """Whether the command line names the manifest."""
 
     def say(self, text: str) -> None:
         """A word on the way, on stderr; nothing with --quiet."""
@@ -61,7 +63,8 @@ def command(function: Callable[..., int]) -> click.Command:
 
             logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
         try:
-            code = function(Options(file, quiet, verbose, debug), **rest)
+            given = context.get_parameter_source("file") is not click.core.ParameterSource.DEFAULT
+            code = function(Options(file, quiet, verbose, debug, given), **rest)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except KeyboardInterrupt:
@@ -156,6 +159,22 @@ allow_archive = click.option(
 )
 
 
+deadline = click.option(
+    "--deadline",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Stop starting new requests after this many seconds.",
+)
+resend_after = click.option(
+    "--resend-after",
+    type=click.FloatRange(min=0),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="Seconds to look for a create without an answer before it is sent again.",
+)
+
+
 def format_(function: Callable[..., int]) -> Callable[..., int]:
     """How plans are shown, and where they are written besides."""
     formats = ["text", "json", "markdown"]
@@ -216,7 +235,7 @@ def connection(function: Callable[..., int]) -> Callable[..., int]:
             type=click.FloatRange(min=0),
             default=10,
             show_default=True,
-            help="Seconds to look for what Polar may not show yet.",
+            help="Seconds to keep looking for meters that Polar's read replicas do not show yet.",
         ),
         click.option(
             "--timeout",

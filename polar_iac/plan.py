@@ -5,24 +5,30 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, get_args
 
 from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.meter import Impact, MeterSpec, canonical_json
 
-Action = Literal["create", "update", "archive", "unarchive", "blocked"]
-Housekeeping = Literal["adopt", "forget", "moved", "marker", "refresh"]
+Action = Literal["create", "update", "archive", "unarchive", "mark", "settle", "blocked"]
+MarkReason = Literal["adopted", "moved", "restored"]
+Housekeeping = Literal["adopt", "forget", "moved", "refresh", "marker"]
+"""What only the lockfile records; `marker` occurs in saved plans of format version 1 only."""
 Origin = Literal["manifest", "outside", "both"]
 Freeze = Literal["unknown", "open", "frozen"]
-Cause = Literal["twins", "unknown-id", "foreign", "frozen", "unlisted", "metadata-limit"]
+Cause = Literal[
+    "mismatch", "duplicates", "unknown-id", "unknown-parts", "frozen", "unlisted", "metadata-limit"
+]
 
 UNKNOWN_HERE = (
-    "likely the wrong organisation, environment or token: Polar deletes no meters, so an id in the lockfile "
-    "always exists in its own organisation"
+    "likely the wrong organization, environment or token: Polar deletes no meters, so an id in the lockfile "
+    "always exists in its own organization"
 )
 
-ACTIONS: tuple[Action, ...] = ("create", "update", "archive", "unarchive", "blocked")
+ACTIONS: tuple[Action, ...] = ("create", "update", "archive", "unarchive", "mark", "settle", "blocked")
+CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 
 @dataclass(frozen=True)
@@ -43,20 +49,48 @@ class FieldChange:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A fact about a change that a reviewer should know, and where it comes from (`as_of`: RFC 3339)."""
+    """A fact that a reviewer should know, and where it comes from (`as_of`: RFC 3339).
+
+    `data` holds what `text` mentions, for scripts: ids above all. `key` is that of the meter for a note that
+    stands beside the changes; the note of a change has none.
+    """
 
     kind: str
     severity: Literal["info", "warning"]
     text: str
     source: str
     as_of: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class MarkerChange:
+    """An ownership marker that is written, as `<project>/<key>`: None stands for no marker."""
+
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True)
+class MeterReference:
+    """A live meter that the prose of a change names."""
+
+    id: str
+    name: str
+    marker: str | None
+    created_at: str
+    archived_at: str | None
 
 
 @dataclass(frozen=True)
 class Change:
     """What would happen to one meter. `before` is the live spec, `after` the whole spec afterwards.
 
-    `cause` and `reason` say why a blocked change is blocked and what to do.
+    `marker` is set where the ownership marker is written. `reason` says why a marker alone is written
+    (`MarkReason`), or in prose why a blocked change is blocked and what to do; `cause` names the latter for
+    scripts, and `meters` are the ones that it mentions. A `settle` archives the duplicate `id`, and
+    `duplicate_of` is the meter that stays.
     """
 
     key: str
@@ -72,11 +106,24 @@ class Change:
     cause: Cause | None = None
     freeze: Freeze = "unknown"
     evidence: tuple[Evidence, ...] = ()
+    marker: MarkerChange | None = None
+    meters: tuple[MeterReference, ...] = ()
+    duplicate_of: str | None = None
+
+    @property
+    def order(self) -> tuple[str, bool, str]:
+        """By key; what settles a key's duplicates comes before the key's own change."""
+        return self.key, self.action != "settle", self.id or ""
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """What the change is about: a key has one change of its own, and one for each duplicate to settle."""
+        return self.key, (self.id or "") if self.action == "settle" else ""
 
 
 @dataclass(frozen=True)
 class Bookkeeping:
-    """What only the lockfile or the ownership marker is told. `was` is the former key of a moved meter."""
+    """What only the lockfile records. `was` is the former key of a moved meter."""
 
     key: str
     action: Housekeeping
@@ -94,11 +141,13 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Plan:
-    """Changes and bookkeeping, each in the order of their keys.
+    """Changes in `Change.order`, notes and bookkeeping in the order of their keys.
 
-    `refreshed` is False for a plan against the lockfile alone. `refusal` says why an apply of this plan
-    would be refused as a whole before any effect. `targets` (empty: every key) and `allow_archive` are what
-    it was asked with, so that an apply of it can ask the same.
+    `refreshed` is False for a plan against the lockfile alone. `notes` are about meters that no change is
+    about. `refusal` says why an apply of this plan would be refused as a whole before any effect. `targets`
+    (empty: every key), `allow_archive`, `manifest` and `lockfile` (paths as they were given) are what it was
+    asked with, so that an apply of it can ask the same. `outdated` is set for a saved plan of an earlier
+    format: it can be shown, and never applied.
     """
 
     environment: str
@@ -111,6 +160,11 @@ class Plan:
     refusal: Refusal | None = None
     targets: tuple[str, ...] = ()
     allow_archive: bool = False
+    notes: tuple[Evidence, ...] = ()
+    manifest: str | None = None
+    lockfile: str | None = None
+    outdated: str | None = None
+    """The digest that it had in the earlier format."""
 
     @property
     def summary(self) -> Mapping[str, int]:
@@ -118,9 +172,31 @@ class Plan:
         return {**{action: counts[action] for action in ACTIONS}, "unchanged": self.unchanged}
 
     @property
+    def wanted(self) -> int:
+        """How many changes an apply would carry out."""
+        return sum(change.action != "blocked" for change in self.changes)
+
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 of the compact JSON list of the changes' digests, sorted; bookkeeping is in no digest."""
-        return _sha256([*sorted(change.digest for change in self.changes)])
+        """SHA-256 of whose meters the plan is about and of its changes' digests, sorted.
+
+        Notes and bookkeeping are in no digest.
+        """
+        if self.outdated:
+            return self.outdated
+        return sha256(
+            {
+                "environment": self.environment,
+                "organization_id": self.organization_id,
+                "project": self.project,
+                "changes": sorted(change.digest for change in self.changes),
+            }
+        )
+
+
+SHORT_DIGEST = 32
+"""Hexadecimal digits that are printed and demanded. With 12, whoever writes the manifest can find two plans
+with one digest in minutes."""
 
 
 def renames(changes: Sequence[Change]) -> Mapping[str, str]:
@@ -142,9 +218,10 @@ def change_digest(
     meter_id: str | None,
     before: MeterSpec | None,
     after: MeterSpec | None,
+    marker: MarkerChange | None,
 ) -> str:
     """SHA-256 of what a change does, and of nothing else: no positions, no prose, no versions."""
-    return _sha256(
+    return sha256(
         {
             "environment": environment,
             "organization_id": organization_id,
@@ -153,11 +230,13 @@ def change_digest(
             "id": meter_id,
             "before": before and before.canonical,
             "after": after and after.canonical,
+            "marker": marker and {"before": marker.before, "after": marker.after},
         }
     )
 
 
-def _sha256(value: Any) -> str:
+def sha256(value: Any) -> str:
+    """SHA-256 of canonical JSON."""
     # A name may hold a lone surrogate if Polar ever lets one through: a digest must not fail on it.
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -182,6 +261,15 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Unconfirmed:
+    """A create was sent, no answer came, and the meter cannot be found: it may still appear."""
+
+    key: str
+    action: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Left:
     """The meter was not touched: its change is blocked, or the run stopped before it."""
 
@@ -197,7 +285,7 @@ class Unsure:
     message: str
 
 
-Event = Done | Failed | Left | Unsure
+Event = Done | Failed | Unconfirmed | Left | Unsure
 
 
 @dataclass(frozen=True)
@@ -211,10 +299,9 @@ class Difference:
 
 def differences(reviewed: Plan, fresh: Plan) -> tuple[Difference, ...]:
     """What makes a reviewed plan stale, by key; empty when the two do the same."""
-    then = {change.key: change for change in reviewed.changes}
-    now = {change.key: change for change in fresh.changes}
+    then, now = ({change.place: change for change in plan.changes} for plan in (reviewed, fresh))
     return tuple(
-        Difference(key, then.get(key), now.get(key))
-        for key in sorted({*then, *now})
-        if key not in then or key not in now or then[key].digest != now[key].digest
+        Difference(place[0], then.get(place), now.get(place))
+        for place in sorted({*then, *now})
+        if place not in then or place not in now or then[place].digest != now[place].digest
     )

@@ -1,45 +1,37 @@
 """What would change: the decision table, as a pure function of desired, recorded and live state.
 
-`_identify` and `_decide` transcribe the two tables of the design, row by row; `tests/test_planner.py` names
+`identify` and `_decide` transcribe the two halves of the table, row by row; `tests/test_planner.py` names
 each row. Nothing here does IO, knows a clock or reads the environment.
 """
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
 
 from polar_iac import evidence
-from polar_iac.manifest import DesiredMeter, Manifest, Move
+from polar_iac.diff import changed_fields, created_fields, merged
+from polar_iac.identify import Blocked, Identity, State, identify, observe, reference
+from polar_iac.manifest import DesiredMeter, Manifest
 from polar_iac.meter import (
     FROZEN_FIELDS,
-    IMPACT,
-    MARKER,
     MAX_METADATA_KEYS,
-    UNIT_FIELDS,
+    NOTHING_MADE,
     LiveMeter,
+    Made,
     MeterSpec,
     Record,
-    canonical_json,
-    is_ignored,
-    merge_metadata,
-    reading_order,
     record_of,
 )
 from polar_iac.plan import (
-    UNKNOWN_HERE,
     Action,
     Bookkeeping,
-    Cause,
     Change,
     Evidence,
     FieldChange,
     Housekeeping,
-    Origin,
+    MarkerChange,
+    MarkReason,
     Plan,
     Refusal,
     change_digest,
@@ -47,42 +39,22 @@ from polar_iac.plan import (
 
 
 @dataclass(frozen=True)
-class _State:
-    """Recorded and live state after `moved` has renamed keys in both, indexed for the decisions."""
-
-    recorded: Mapping[str, Record]
-    by_id: Mapping[str, LiveMeter]
-    by_key: Mapping[str, Sequence[LiveMeter]]
-    """Per key the meters that bear its marker, and are not recorded under another key."""
-    unclaimed: Mapping[str, Sequence[LiveMeter]]
-    """Active meters that are none of ours, by what they bill (their filter and aggregation)."""
-    record_was: Mapping[str, str]
-    """Keys that `moved` renamed in the lockfile, with the former key."""
-    marker_was: Mapping[str, str]
-    """Ids of meters whose marker `moved` renamed, with the former key."""
-    project: str
-    refreshed: bool
-
-    @cached_property
-    def any_record_live(self) -> bool:
-        return any(record.id in self.by_id for record in self.recorded.values())
-
-
-@dataclass(frozen=True)
-class _Blocked:
-    cause: Cause
-    reason: str
-    after: MeterSpec | None = None
-    fields: tuple[FieldChange, ...] = ()
-    evidence: tuple[Evidence, ...] = ()
-
-
-@dataclass(frozen=True)
 class _Effect:
     action: Action
-    after: MeterSpec
+    after: MeterSpec | None
+    """None for a meter with unknown parts, which can be archived and nothing else."""
     fields: tuple[FieldChange, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    marker: MarkerChange | None = None
+    reason: MarkReason | None = None
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """Whose meters a plan is about, which every digest says."""
+
+    environment: str
+    organization_id: str | None
 
 
 def make_plan(
@@ -92,213 +64,208 @@ def make_plan(
     *,
     environment: str,
     organization_id: str | None,
+    made: Made = NOTHING_MADE,
     targets: Collection[str] = (),
     allow_archive: bool = False,
+    lockfile: str | None = None,
 ) -> Plan:
     """Decide what an apply would do.
 
-    `live` is every meter of the organisation, archived ones too; None plans against the lockfile alone.
-    `targets` leaves all other keys alone altogether. `allow_archive` turns a removal that the manifest does
-    not list (`archived: true`) from blocked into archive.
+    `live` is every meter of the organization, archived ones too; None plans against the lockfile alone.
+    `made` says which of them this machine's runs made: only those are settled as duplicates. `targets` leaves
+    all other keys alone altogether. `allow_archive` turns a removal that the manifest does not list
+    (`archived: true`) from blocked into archive. `lockfile` is its path as it was given.
     """
-    state = _observe(manifest, recorded, live)
-    keys = {*state.recorded, *state.by_key, *manifest.meters}
+    state = observe(manifest, recorded, live, made)
+    scope = _Scope(environment, organization_id)
+    keys = {*state.recorded, *state.bearers, *manifest.meters}
     changes: list[Change] = []
     bookkeeping: list[Bookkeeping] = []
+    notes: list[Evidence] = []
     unchanged = 0
     for key in sorted(keys.intersection(targets) if targets else keys):
-        desired, record = manifest.meters.get(key), state.recorded.get(key)
-        meter, problem = _identify(key, desired is not None, state)
-        outcome = problem or _decide(key, desired, record, meter, manifest, state, allow_archive)
-        if not isinstance(outcome, _Blocked):
-            bookkeeping += _bookkeeping(key, desired, record, meter, outcome, state)
+        desired, identity = manifest.meters.get(key), identify(key, key in manifest.meters, state)
+        outcome = identity.blocked or _decide(key, desired, identity, manifest, state, allow_archive)
+        changes += (_settled(key, loser, identity, desired, state, scope) for loser in identity.losers)
+        if not isinstance(outcome, Blocked):
+            bookkeeping += _bookkeeping(key, desired, identity, outcome, state)
+            notes += _notes(key, desired, identity, outcome, state)
         if outcome is None:
             unchanged += desired is not None
             continue
-        before, after = meter.spec if meter else None, outcome.after
-        named = after or before or (desired and desired.spec)
-        action = "blocked" if isinstance(outcome, _Blocked) else outcome.action
-        meter_id = meter.id if meter else record.id if record else None
-        changes.append(
-            Change(
-                key=key,
-                action=action,
-                id=meter_id,
-                name=named.name if named else key,
-                before=before,
-                after=after,
-                digest=change_digest(environment, organization_id, key, action, meter_id, before, after),
-                fields=outcome.fields,
-                source=desired.span if desired else None,
-                reason=outcome.reason if isinstance(outcome, _Blocked) else None,
-                cause=outcome.cause if isinstance(outcome, _Blocked) else None,
-                freeze="frozen" if record and record.frozen else "unknown",
-                evidence=outcome.evidence,
-            )
-        )
-    changes = evidence.with_renames(changes)
+        changes.append(_change(key, desired, identity, outcome, state, scope))
     return Plan(
         environment=environment,
         organization_id=organization_id,
         project=manifest.project,
         refreshed=live is not None,
-        changes=tuple(changes),
+        changes=tuple(evidence.with_renames(changes)),
         bookkeeping=tuple(bookkeeping),
         unchanged=unchanged,
         refusal=_refusal(changes, state),
         targets=tuple(sorted(set(targets))),
         allow_archive=allow_archive,
+        notes=tuple(notes),
+        manifest=manifest.file,
+        lockfile=lockfile,
     )
 
 
-def _observe(manifest: Manifest, recorded: Mapping[str, Record], live: Sequence[LiveMeter] | None) -> _State:
-    """Follow `moved` through the lockfile and the markers, and index what is there."""
-    project = manifest.project
-    # A move to a key that is gone itself is merely old: what is left has the name that it was left with.
-    new_key = {old: new for old, new in _destinations(manifest.moved).items() if new in manifest.meters}
-    records, record_was = dict(recorded), {}
-    # The name that a meter bore last comes first in `new_key`, so it wins when two names were recorded.
-    for old, new in new_key.items():
-        if old in records and new not in records:
-            records[new] = records.pop(old)
-            record_was[new] = old
-    if live is None:
-        live = [
-            LiveMeter(r.id, "", "", "" if r.spec.archived else None, f"{project}/{key}", r.spec)
-            for key, r in records.items()
-            if r.spec
-        ]
-        refreshed = False
-    else:
-        refreshed = True
-
-    owner = {record.id: key for key, record in records.items()}
-    by_key: dict[str, list[LiveMeter]] = defaultdict(list)
-    unclaimed: dict[str, list[LiveMeter]] = defaultdict(list)
-    by_id, marker_was = {}, {}
-    for meter in live:
-        key = _key_in(project, meter)
-        if key in new_key:
-            marker_was[meter.id], key = key, new_key[key]
-            meter = meter.marked(f"{project}/{key}")
-        by_id[meter.id] = meter
-        # An id in the lockfile outweighs a marker: a meter recorded under one key is no other key's.
-        if key is not None and owner.get(meter.id, key) == key:
-            by_key[key].append(meter)
-        elif meter.id not in owner and not meter.archived:
-            unclaimed[meter.spec.billing].append(meter)
-    return _State(records, by_id, by_key, unclaimed, record_was, marker_was, project, refreshed)
-
-
-def _destinations(moves: Sequence[Move]) -> dict[str, str]:
-    """Per former key the key of today, chains followed; keys nearest to their destination first."""
-    step = {move.source: move.target for move in moves}
-    paths = {}
-    for source in step:
-        path = [source]
-        while path[-1] in step:
-            path.append(step[path[-1]])
-        paths[source] = path
-    return {source: paths[source][-1] for source in sorted(paths, key=lambda s: (len(paths[s]), s))}
-
-
-def _key_in(project: str, meter: LiveMeter) -> str | None:
-    """The key of this project that the meter's marker names."""
-    owner, slash, key = (meter.marker or "").partition("/")
-    return key if slash and owner == project else None
-
-
-def _identify(key: str, declared: bool, state: _State) -> tuple[LiveMeter | None, _Blocked | None]:
-    """The design's first table: which live meter a key means, or why that cannot be told."""
-    record = state.recorded.get(key)
-    meter = state.by_id.get(record.id) if record else None
-    marked = state.by_key.get(key, ())
-    active = [meter for meter in marked if not meter.archived]
-    if record:
-        if meter is None and not state.refreshed:
-            return None, None  # Nothing was ever applied to it: what it holds is not known offline.
-        if meter is None and (declared or not state.any_record_live):
-            return None, _Blocked("unknown-id", f"Polar does not know its id {record.id}: {UNKNOWN_HERE}.")
-    if record and meter:
-        others = [m for m in active if m.id != meter.id]
-        if others:
-            return meter, _twins(key, [meter, *others], state)
-        if meter.marker is not None and _key_in(state.project, meter) is None:
-            return meter, _Blocked(
-                "foreign",
-                f"the lockfile records {meter.id}, but its marker says that it belongs to {meter.marker}: "
-                f"remove `{key}` from the lockfile, or the marker (metadata `polar_iac`) from the meter.",
-            )
-        return meter, None
-    if len(active) > 1:
-        return None, _twins(key, active, state)
-    if active:
-        return active[0], None
-    # A key that nobody declares has no business with archived meters that bear its marker.
-    return max(marked, key=lambda m: (m.archived_at or "", m.id), default=None), None
-
-
-def _twins(key: str, meters: Sequence[LiveMeter], state: _State) -> _Blocked:
-    ordered = sorted(meters, key=lambda m: (m.created_at, m.id))
-    named = "; ".join(
-        f"{m.id} {_quoted(m.spec.name)}" + (" (archived)" if m.archived else "") + f", created {m.created_at}"
-        for m in ordered
-    )
-    return _Blocked(
-        "twins",
-        f"{len(ordered)} meters bear the marker {state.project}/{key}, and more than one may be billing: "
-        f"{named}. Keep the one that your prices point at; archive each other one in Polar's dashboard, or "
-        "take its metadata `polar_iac` off.",
+def _change(
+    key: str,
+    desired: DesiredMeter | None,
+    identity: Identity,
+    outcome: _Effect | Blocked,
+    state: State,
+    scope: _Scope,
+) -> Change:
+    meter, record = identity.meter, state.recorded.get(key)
+    before, after = meter.spec if meter else None, outcome.after
+    spec = after or before or (desired and desired.spec)
+    meter_id = meter.id if meter else record.id if record else None
+    blocked = outcome if isinstance(outcome, Blocked) else None
+    action: Action = "blocked" if blocked else outcome.action  # type: ignore[union-attr]
+    marker = None if isinstance(outcome, Blocked) else outcome.marker
+    return Change(
+        key=key,
+        action=action,
+        id=meter_id,
+        name=spec.name if spec else meter.name if meter else key,
+        before=before,
+        after=after,
+        digest=change_digest(
+            scope.environment, scope.organization_id, key, action, meter_id, before, after, marker
+        ),
+        fields=outcome.fields,
+        source=desired.span if desired else None,
+        reason=outcome.reason,
+        cause=blocked.cause if blocked else None,
+        freeze="frozen" if record and record.frozen else "unknown",
+        evidence=outcome.evidence,
+        marker=marker,
+        meters=tuple(reference(named, state) for named in blocked.meters) if blocked else (),
     )
 
 
-def _quoted(name: str) -> str:
-    """A name in quotes that it cannot close."""
-    return json.dumps(name, ensure_ascii=False)
+def _settled(
+    key: str,
+    loser: LiveMeter,
+    identity: Identity,
+    desired: DesiredMeter | None,
+    state: State,
+    scope: _Scope,
+) -> Change:
+    """Archive a duplicate that a run of this machine made, and take its marker off."""
+    before = loser.spec
+    after = before and replace(before, archived=True)
+    marker = MarkerChange(state.marker(key), None)
+    return Change(
+        key=key,
+        action="settle",
+        id=loser.id,
+        name=loser.name,
+        before=before,
+        after=after,
+        digest=change_digest(
+            scope.environment, scope.organization_id, key, "settle", loser.id, before, after, marker
+        ),
+        source=desired.span if desired else None,
+        marker=marker,
+        duplicate_of=identity.meter.id if identity.meter else None,
+    )
 
 
 def _decide(
     key: str,
     desired: DesiredMeter | None,
-    record: Record | None,
-    meter: LiveMeter | None,
+    identity: Identity,
     manifest: Manifest,
-    state: _State,
+    state: State,
     allow_archive: bool,
-) -> _Effect | _Blocked | None:
-    """The design's second table: what happens to the meter, by what the manifest says of its key."""
+) -> _Effect | Blocked | None:
+    """The decision table's second half: what happens to the meter, by what the manifest says of its key."""
+    meter, record = identity.meter, state.recorded.get(key)
     if desired is None:
-        if meter is None and record and not state.refreshed and record.spec is None:
-            return _unlisted(key, record.id, manifest)
-        if meter is None or meter.archived:
-            return None
-        archived = replace(meter.spec, archived=True)
-        if allow_archive:
-            return _Effect("archive", archived, evidence=evidence.of_archiving())
-        return _unlisted(key, meter.id, manifest, archived)
-    if desired.spec.archived:
-        if meter is None or meter.archived:
-            return None
-        facts = (*evidence.of_others_archiving(record, meter), *evidence.of_archiving())
-        return _Effect("archive", replace(meter.spec, archived=True), evidence=facts)
+        return _absent(key, identity, record, manifest, state, allow_archive)
     if meter is None:
+        if desired.spec.archived:
+            return None
         if record and not state.refreshed:
             return _offline_unknown(desired, record)
-        fields = tuple(_create_fields(desired, manifest))
-        facts = (*_same_billing(desired, state), *evidence.of_meaning(desired.spec, FROZEN_FIELDS))
-        return _Effect("create", desired.spec, fields, facts)
+        return _create(desired, manifest, state)
+    marker = _marker_change(key, meter, state)
+    if desired.spec.archived and meter.archived:
+        return _mark(meter, marker)
+    if desired.spec.archived:
+        facts = (*evidence.of_others_archiving(record, meter), *evidence.of_archiving())
+        marker = marker if meter.spec else None  # its other metadata may not be known
+        return _Effect("archive", _archived(meter), evidence=facts, marker=marker)
+    if meter.spec is None:
+        return _unknown_parts(meter)
+    # A record of another meter (the loser of two duplicates) says nothing of this one.
+    known = record if record and record.id == meter.id else None
+    return _compared(desired, known, meter, meter.spec, marker, manifest)
 
-    marks = state.refreshed and meter.marker is None
-    if desired.spec == meter.spec and not (marks and _is_full(meter)):  # the common case, and the cheap one
+
+def _absent(
+    key: str,
+    identity: Identity,
+    record: Record | None,
+    manifest: Manifest,
+    state: State,
+    allow_archive: bool,
+) -> _Effect | Blocked | None:
+    """The rows of a key that the manifest does not have."""
+    meter = identity.meter
+    if meter is None:
+        if record and not state.refreshed and record.spec is None:
+            return _unlisted(key, record.id, manifest)
         return None
-    after = _merged(desired, record, meter.spec)
-    fields = tuple(_changed_fields(desired, record, meter.spec, after, manifest))
+    if meter.archived or not identity.ours:
+        return None
+    if allow_archive:
+        return _Effect("archive", _archived(meter), evidence=evidence.of_archiving())
+    return _unlisted(key, meter.id, manifest, _archived(meter))
+
+
+def _archived(meter: LiveMeter) -> MeterSpec | None:
+    return replace(meter.spec, archived=True) if meter.spec else None
+
+
+def _create(desired: DesiredMeter, manifest: Manifest, state: State) -> _Effect:
+    fields = tuple(created_fields(desired, manifest))
+    others = sorted(state.unowned, key=lambda m: m.id)
+    same = [m for m in others if m.spec and m.spec.billing == desired.spec.billing]
+    named = [m for m in others if m.name == desired.spec.name and m not in same]
+    facts = (
+        *evidence.of_same_billing(same),
+        *evidence.of_same_name(named),
+        *evidence.of_meaning(desired.spec, FROZEN_FIELDS),
+    )
+    marker = MarkerChange(None, state.marker(desired.key))
+    return _Effect("create", desired.spec, fields, facts, marker)
+
+
+def _compared(
+    desired: DesiredMeter,
+    record: Record | None,
+    meter: LiveMeter,
+    live: MeterSpec,
+    marker: MarkerChange | None,
+    manifest: Manifest,
+) -> _Effect | Blocked | None:
+    """The rows of an active declaration and a live meter: equal, different, archived, frozen."""
+    if desired.spec == live:  # the common case, and the cheap one
+        return _mark(meter, marker)
+    after = merged(desired, record, live)
+    fields = tuple(changed_fields(desired, record, live, after, manifest))
     touches_frozen = [f.path for f in fields if f.path in FROZEN_FIELDS]
-    if (fields or marks) and len(after.metadata) + 1 > MAX_METADATA_KEYS:
-        return _Blocked(
+    marked = 1 if marker or meter.marker else 0
+    if (fields or marker) and len(after.metadata) + marked > MAX_METADATA_KEYS:
+        return Blocked(
             "metadata-limit",
-            f"the meter would have {len(after.metadata) + 1} metadata keys, the marker included; Polar takes "
-            f"{MAX_METADATA_KEYS}. Others have added keys: remove some of theirs or of yours.",
+            f"the meter would have {len(after.metadata) + marked} metadata keys, the marker included; Polar "
+            f"takes {MAX_METADATA_KEYS}. Others have added keys: remove some of theirs or of yours.",
             after,
             fields,
         )
@@ -306,18 +273,52 @@ def _decide(
     if meter.archived:
         theirs = evidence.of_others_archiving(record, meter)
         facts = (*theirs, *evidence.of_unarchiving(touches_frozen, record), *remarks)
-        return _Effect("unarchive", after, fields, facts)
+        return _Effect("unarchive", after, fields, facts, marker)
     if not fields:
-        return None
+        return _mark(meter, marker)
     if touches_frozen and record and record.frozen:
-        return _Blocked("frozen", _frozen_reason(touches_frozen), after, fields)
-    return _Effect("update", after, fields, (*evidence.of_rematching(touches_frozen), *remarks))
+        return Blocked("frozen", _frozen_reason(touches_frozen), after, fields)
+    return _Effect("update", after, fields, (*evidence.of_rematching(touches_frozen), *remarks), marker)
 
 
-def _unlisted(key: str, meter_id: str, manifest: Manifest, after: MeterSpec | None = None) -> _Blocked:
+def _marker_change(key: str, meter: LiveMeter, state: State) -> MarkerChange | None:
+    """The ownership marker that is to be written, where it is not as it should be.
+
+    A meter that others' metadata leave no room keeps none.
+    """
+    wanted, found = state.marker(key), state.marker_was.get(meter.id, meter.marker)
+    if found == wanted or _is_full(meter):
+        return None
+    return MarkerChange(found, wanted)
+
+
+def _is_full(meter: LiveMeter) -> bool:
+    """Tell whether a meter without our marker has no room for it."""
+    return meter.marker is None and meter.spec is not None and len(meter.spec.metadata) >= MAX_METADATA_KEYS
+
+
+def _mark(meter: LiveMeter, marker: MarkerChange | None) -> _Effect | Blocked | None:
+    """Write the marker alone, where it must be written."""
+    if marker is None:
+        return None
+    if meter.spec is None:
+        return _unknown_parts(meter)
+    return _Effect("mark", meter.spec, marker=marker, reason="moved" if marker.before else "restored")
+
+
+def _unknown_parts(meter: LiveMeter) -> Blocked:
+    return Blocked(
+        "unknown-parts",
+        f"Polar has parts here that this version does not know: {meter.id} cannot be compared with the "
+        "manifest, and nothing of it is changed. Update polar-iac, or change the meter in Polar's dashboard.",
+        meters=(meter,),
+    )
+
+
+def _unlisted(key: str, meter_id: str, manifest: Manifest, after: MeterSpec | None = None) -> Blocked:
     stale = any(move.source == key for move in manifest.moved)
     moved = f" and remove the move from `{key}`" if stale else ""
-    return _Blocked(
+    return Blocked(
         "unlisted",
         f"`{key}` is gone from the manifest, but {meter_id} still bills. Keep its block with "
         f"`archived: true` to archive it{moved}, or allow this once with --allow-archive.",
@@ -325,15 +326,10 @@ def _unlisted(key: str, meter_id: str, manifest: Manifest, after: MeterSpec | No
     )
 
 
-def _is_full(meter: LiveMeter) -> bool:
-    """Whether a meter without our marker has no room for it."""
-    return meter.marker is None and len(meter.spec.metadata) >= MAX_METADATA_KEYS
-
-
-def _offline_unknown(desired: DesiredMeter, record: Record) -> _Effect | _Blocked | None:
+def _offline_unknown(desired: DesiredMeter, record: Record) -> Blocked | None:
     """Only the id is recorded, nothing was ever applied: offline that is all there is to say."""
     if record.frozen:
-        return _Blocked("frozen", _frozen_reason(FROZEN_FIELDS), desired.spec)
+        return Blocked("frozen", _frozen_reason(FROZEN_FIELDS), desired.spec)
     return None
 
 
@@ -346,116 +342,48 @@ def _frozen_reason(fields: Sequence[str]) -> str:
     )
 
 
-def _same_billing(desired: DesiredMeter, state: _State) -> tuple[Evidence, ...]:
-    def told(meter: LiveMeter) -> str:
-        same = f"{meter.id} {_quoted(meter.spec.name)} has the same filter and aggregation"
-        if meter.marker:
-            return f"{same} and belongs to {meter.marker}: both would count the same events"
-        mark = f"{MARKER}: {_quoted(f'{state.project}/{desired.key}')}"
-        return (
-            f"{same} and no owner: both would count the same events. To go on with that one instead, give it "
-            f"the metadata `{mark}` in Polar's dashboard"
-        )
-
-    found = sorted(state.unclaimed.get(desired.spec.billing, ()), key=lambda m: m.id)
-    return tuple(Evidence("same-billing", "warning", told(meter), "polar") for meter in found)
-
-
-def _merged(desired: DesiredMeter, record: Record | None, live: MeterSpec) -> MeterSpec:
-    """The spec that the meter would have: the manifest's, but for what it ignores and others' metadata."""
-    ignored = desired.ignore_changes
-    kept: dict[str, Any] = {"name": live.name} if "name" in ignored else {}
-    if "unit" in ignored:
-        kept |= {name: getattr(live, name) for name in UNIT_FIELDS}
-    base = record.applied_metadata if record else {}
-    metadata = merge_metadata(desired.spec.metadata, base, live.metadata, ignored)
-    return replace(desired.spec, **kept, metadata=metadata)
-
-
-def _changed_fields(
-    desired: DesiredMeter, record: Record | None, live: MeterSpec, after: MeterSpec, manifest: Manifest
-) -> Iterator[FieldChange]:
-    """What differs between live and after, field by field in reading order. Equality decided before."""
-    if replace(live, archived=False) == after:
-        return
-    was, then = live.by_path, after.by_path
-    for path in sorted(_explain(was, then), key=reading_order):
-        before, wanted = was.get(path), then.get(path)
-        yield FieldChange(
-            path,
-            before,
-            wanted,
-            IMPACT[path.partition(".")[0]],
-            _origin(path, before, wanted, record),
-            manifest.span(desired.key, path.split(".", 1)),
-        )
-
-
-def _explain(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
-    """The paths whose values differ."""
-    from deepdiff import DeepDiff  # slow to import, and only a plan with changes needs it
-
-    # Two specs that share few paths are still compared path by path, and not as one changed whole.
-    tree = DeepDiff(before, after, view="tree", threshold_to_diff_deeper=0)
-    return {level.path(output_format="list")[0] for levels in tree.values() for level in levels}
-
-
-def _origin(path: str, live: Any, wanted: Any, record: Record | None) -> Origin:
-    """Who moved the two apart since the last apply. What that did not send, the manifest sends now."""
-    if record is None or record.spec is None or is_ignored(path, record.ignored):
-        return "manifest"
-    recorded = record.applied.get(path)
-    if canonical_json(recorded) == canonical_json(live):
-        return "manifest"
-    return "outside" if canonical_json(recorded) == canonical_json(wanted) else "both"
-
-
-def _create_fields(desired: DesiredMeter, manifest: Manifest) -> Iterator[FieldChange]:
-    """Every field that a create sends: the required ones and those that differ from Polar's defaults."""
-    canonical = desired.spec.canonical
-    for name, impact in IMPACT.items():
-        if name == "metadata":
-            for sub, value in sorted(canonical["metadata"].items()):
-                span = manifest.span(desired.key, ("metadata", sub))
-                yield FieldChange(f"metadata.{sub}", None, value, impact, "manifest", span)
-        elif canonical[name] is not None and canonical[name] != "scalar":
-            span = manifest.span(desired.key, (name,))
-            yield FieldChange(name, None, canonical[name], impact, "manifest", span)
-
-
 def _bookkeeping(
-    key: str,
-    desired: DesiredMeter | None,
-    record: Record | None,
-    meter: LiveMeter | None,
-    effect: _Effect | None,
-    state: _State,
+    key: str, desired: DesiredMeter | None, identity: Identity, effect: _Effect | None, state: State
 ) -> Iterator[Bookkeeping]:
-    """What the lockfile and the marker would be told besides."""
+    """What only the lockfile records."""
 
     def entry(action: Housekeeping, meter_id: str, was: str | None = None) -> Bookkeeping:
         return Bookkeeping(key, action, meter_id, was)
 
+    record, meter = state.recorded.get(key), identity.meter
     if desired is None:
         if record and effect is None:
             yield entry("forget", record.id)
         return
     if meter is None:
         return
-    was = state.record_was.get(key) or state.marker_was.get(meter.id)
-    if was:
+    if was := state.record_was.get(key):
         yield entry("moved", meter.id, was)
-    if record is None:
+    if record is None or record.id != meter.id:
         yield entry("adopt", meter.id)
-    # Archiving comes first: it is not to fail because others have left the marker no room.
-    if state.refreshed and meter.marker != f"{state.project}/{key}" and not _is_full(meter):
-        yield entry("marker", meter.id)
     # A record of what is equal already is brought up to date; one of a change is written with the change.
-    if record and not effect and record != record_of(meter.id, desired.spec, desired.ignore_changes, record):
+    elif not effect and record != record_of(meter.id, desired.spec, desired.ignore_changes, record):
         yield entry("refresh", meter.id)
 
 
-def _refusal(changes: Sequence[Change], state: _State) -> Refusal | None:
+def _notes(
+    key: str, desired: DesiredMeter | None, identity: Identity, effect: _Effect | None, state: State
+) -> Iterator[Evidence]:
+    """What a reviewer should know of meters that no change is about."""
+    meter = identity.meter
+    if desired is not None:
+        managed = meter and state.refreshed and not meter.archived and (effect is None or not effect.marker)
+        if meter and managed and _is_full(meter):
+            yield evidence.of_no_room(key, state.marker(key), meter)
+        return
+    if not identity.ours and meter and not meter.archived:
+        yield evidence.of_foreign_record(key, meter)
+    unknown = [m for m in state.bearers.get(key, ()) if not m.archived and m.id not in state.owner]
+    if unknown and meter is None and state.refreshed:
+        yield evidence.of_unknown_meters(key, unknown)
+
+
+def _refusal(changes: Sequence[Change], state: State) -> Refusal | None:
     """Why an apply would be refused as a whole, if it would."""
     unknown = tuple(change.key for change in changes if change.cause == "unknown-id")
     if unknown and not state.any_record_live:

@@ -1,105 +1,97 @@
-"""What earlier or other runs left: unfinished creates are found, and two meters under one marker made one."""
+"""What earlier or other runs left: lost creates are found, and duplicates under one marker made one."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
 
 from polar_iac.api import ApiError, NotFoundError, OnPage, PolarClient
-from polar_iac.journal import Journal
-from polar_iac.meter import MARKER, LiveMeter, MeterSpec, Record
-from polar_iac.plan import Done, Event, Failed, Left
+from polar_iac.journal import Answer, Intent, Journal
+from polar_iac.meter import LiveMeter, Made, MeterSpec, Record
+from polar_iac.plan import Done, Failed, Left
 from polar_iac.waiting import Clock, StoppedError, look_repeatedly
 
 LOOKUP_TIMEOUT = 10.0
 """Seconds for which a lookup is repeated: Polar may read from a replica that lags (read)."""
 
+RESEND_AFTER = 60.0
+"""Seconds after which a lost create cannot land any more: longer than a gateway keeps a request alive."""
+
 _MANY = 20
 """Markers from which the whole list is cheaper to ask for, and its address shorter."""
 
 
-def finish_story(
-    client: PolarClient,
-    journal: Journal,
-    confirm: Callable[[Sequence[LiveMeter]], object],
-    patience: float,
-    clock: Clock,
-) -> None:
-    """Look for what the last run meant to create and never heard of, and record what is found.
+def find(markers: Sequence[str], client: PolarClient) -> list[LiveMeter]:
+    """The meters that bear one of the markers, among others."""
+    return client.find_by_markers(*markers) if len(markers) < _MANY else client.list_meters()
 
-    Nothing is created here: the planner decides that, since the key may have left the manifest. `confirm`
-    raises when what is found belongs to another organisation.
+
+class Judging(Protocol):
+    """What a lockfile and its journal say of meters, and of which runs of this machine made."""
+
+    @property
+    def meters(self) -> Mapping[str, Record]: ...
+    def made(self, live: Iterable[LiveMeter]) -> Made: ...
+
+
+class Pending(Protocol):
+    """What a lockfile and its journal say of creates without an answer."""
+
+    @property
+    def meters(self) -> Mapping[str, Record]: ...
+    @property
+    def unresolved(self) -> Mapping[str, Sequence[Intent]]: ...
+
+
+def found_creates(live: Sequence[LiveMeter], state: Pending) -> dict[str, tuple[Record, Answer | None]]:
+    """What earlier creates without an answer turn out to have made, by key: the oldest active bearers of
+    their markers.
+
+    Nothing is created here: the planner decides that, since the key may have left the manifest. What is not
+    found stays unresolved.
     """
-    missing = dict(journal.unresolved)
-
-    def look() -> bool:
-        markers = [intent.marker for intent in missing.values()]
-        found = client.find_by_markers(*markers) if len(markers) < _MANY else client.list_meters()
-        confirm(found)
-        bearers = active_by_marker(found, owners(journal.meters))
-        oldest = {meters[0].marker: meters[0] for meters in bearers.values()}
-        for key, intent in list(missing.items()):
-            if intent.marker in oldest:
-                journal.record(key, found_as(oldest[intent.marker], intent.spec))
-                del missing[key]
-        return not missing
-
-    if missing:
-        look_repeatedly(look, patience, clock)
-    for key in missing:
-        journal.give_up(key)
+    bearers = active_by_marker(live, owners(state.meters))
+    found = {}
+    for key, intents in state.unresolved.items():
+        if meters := bearers.get(intents[-1].marker):
+            record = found_as(meters[0], intents[-1].spec)
+            found[key] = record, answered_by(meters[0], intents)
+    return found
 
 
-def observe(
-    project: str,
-    at_start: Mapping[str, Record],
-    declared: Mapping[str, MeterSpec],
-    client: PolarClient,
-    journal: Journal,
-    confirm: Callable[[Sequence[LiveMeter]], object],
-    patience: float,
-    clock: Clock,
-) -> tuple[list[LiveMeter], list[Event]]:
-    """Finish the story that an earlier run left, and see what is live now, for the planner.
+def may_still_show(state: Pending, now: datetime, seconds: float) -> set[str]:
+    """The keys whose creates were sent so lately that a meter may yet show; others show at once, or never."""
+    return {key for key, intents in state.unresolved.items() if time_left(intents, now, seconds)}
 
-    `at_start` is what the lockfile held when the run began. `confirm` raises when what is live belongs to
-    another organisation: before anything that is found there is recorded.
-    """
-    if journal.unresolved:
-        confirm(client.list_meters())
-        finish_story(client, journal, confirm, patience, clock)
-    awaited = {record.id for record in journal.meters.values()} | set(journal.created)
 
-    def settled(live: Sequence[LiveMeter]) -> bool:
-        """Whether no other run may be about to archive a second meter, or has, and it does not show yet."""
-        bearers = active_by_marker(live, owners(journal.meters))
-        return not any(
-            len(twins) > 1
-            and marker.startswith(f"{project}/")
-            and not any(m.id in journal.created for m in twins)
-            for marker, twins in bearers.items()
-        )
+def answered_by(meter: LiveMeter, intents: Sequence[Intent]) -> Answer | None:
+    """The one of these creates that made a meter which a lookup found, if any: the last that may have."""
+    may_have = (intent for intent in reversed(intents) if intent.may_have_made(meter) or not intent.at)
+    return next(may_have, None)
 
-    live = list_with(awaited, client, confirm, patience, clock, settled=settled)
-    if not journal.created:
-        return live, []
-    events = settle_twins(live, project, at_start, declared, client, journal)
-    retired = {event.id for event in events if isinstance(event, Done)}
-    return [meter for meter in live if meter.id not in retired], [*events]
+
+def time_left(intents: Sequence[Intent], now: datetime, seconds: float) -> float:
+    """Seconds until none of these creates can land any more, of the `seconds` after each was sent."""
+    if any(not intent.at for intent in intents):
+        return seconds
+    ages = [(now - datetime.fromisoformat(intent.at)).total_seconds() for intent in intents]
+    return min(max(seconds - min(ages, default=seconds), 0.0), seconds)
 
 
 def list_with(
     awaited: Iterable[str],
     client: PolarClient,
     confirm: Callable[[Sequence[LiveMeter]], object],
-    patience: float,
+    lookup_timeout: float,
     clock: Clock,
     on_page: OnPage = lambda _done, _of: None,
     settled: Callable[[Sequence[LiveMeter]], bool] = lambda _: True,
 ) -> list[LiveMeter]:
-    """Every meter; asked for again, for `patience` seconds, while meters with the `awaited` ids do not show,
-    or what shows is not `settled`. `confirm` raises when they never will, since what is live belongs to
-    another organisation."""
+    """Every meter; asked for again, for `lookup_timeout` seconds, while meters with the `awaited` ids do not
+    show, or what shows is not `settled`. `confirm` raises when they never will, since what is live belongs to
+    another organization."""
     ids, live = set(awaited), list[LiveMeter]()
 
     def look() -> bool:
@@ -107,7 +99,7 @@ def list_with(
         confirm(live)
         return ids <= {meter.id for meter in live} and settled(live)
 
-    look_repeatedly(look, patience, clock)
+    look_repeatedly(look, lookup_timeout, clock)
     return live
 
 
@@ -137,68 +129,99 @@ def found_as(meter: LiveMeter, declared: MeterSpec | None) -> Record:
     return Record(meter.id, declared if declared == meter.spec else None)
 
 
-def settle_twins(
+def others_may_settle(live: Sequence[LiveMeter], project: str, state: Judging) -> bool:
+    """Tell whether another run may be about to archive a duplicate, or has, and it does not show yet."""
+    made = state.made(live)
+    bearers = active_by_marker(live, owners(state.meters))
+    return any(
+        len(meters) > 1 and marker.startswith(f"{project}/") and not any(m.id in made for m in meters)
+        for marker, meters in bearers.items()
+    )
+
+
+def settle_duplicates(
     live: Sequence[LiveMeter],
+    own: Collection[str],
     project: str,
     at_start: Mapping[str, Record],
     declared: Mapping[str, MeterSpec],
     client: PolarClient,
     journal: Journal,
 ) -> list[Done | Failed | Left]:
-    """Where two or more active meters bear one marker, archive those that this run made and that lose.
+    """Where two or more active meters bear one marker, archive those that this very run made and that lose.
 
-    What this run made are the ids of 201s that it holds, or that the journal it finishes held. The winner is
-    the id that the lockfile held when the run began, else the oldest: every run agrees on it. A loser's
-    marker is taken off in the same request. What this run did not create it leaves alone: the run that made
-    it settles it, or the next plan names it. Once nothing that it made can be a second one, the journal is
-    told; else the next run looks again.
+    `own` are the ids that this run made. The winner is the id that the lockfile held when the run began, else
+    the oldest: every run agrees on it. A loser's marker is taken off in the same request. What this run did
+    not make it leaves alone: the run that made it settles it, or the next plan names it.
+
+        run A   list (nothing) ... POST a2 ........... list: a1, a2 -> a2 is younger and A's: archived
+        run B   list (nothing) ... POST a1 .. list: a1 (a2 is not there yet) ................ done
+
     """
     events: list[Done | Failed | Left] = []
-    created = journal.created
-    for marker, twins in active_by_marker(live, owners(journal.meters)).items():
+    for marker, meters in active_by_marker(live, owners(journal.meters)).items():
         owner, _, key = marker.partition("/")
-        ours = {meter.id for meter in twins if meter.id in created}
-        if len(twins) < 2 or not ours or owner != project:
+        if len(meters) < 2 or owner != project or not any(m.id in own for m in meters):
             continue
-        # An id that this run made, and that no sweep has judged yet, is in the lockfile by a run that was
-        # stopped: no other run knows it from there.
-        recorded = at_start.get(key)
-        known_first = (m for m in twins if recorded and m.id == recorded.id and m.id not in created)
-        winner = next(known_first, twins[0])
+        winner = _winner(meters, at_start.get(key), journal.created)
         known = journal.meters.get(key)
         if known is None or known.id != winner.id:
             journal.record(key, found_as(winner, declared.get(key)))
-        for loser in twins:
-            if loser.id in ours - {winner.id}:
-                events.append(_retire(key, loser, winner, client))
-            elif loser.id != winner.id:
-                told = f"another run created {loser.id} under the same marker, later: plan again"
-                events.append(Left(key, "create", told))
-    settled = all(isinstance(event, Done) or event.action != "retire" for event in events)
-    if created and settled and set(created) <= {meter.id for meter in live}:
-        journal.swept()
+        for loser in meters:
+            if loser.id == winner.id:
+                continue
+            if loser.id in own:
+                events.append(archive_duplicate(key, loser, winner, client))
+            else:
+                reason = f"{loser.id} bears the same marker, and this run did not create it: plan again"
+                events.append(Left(key, "create", reason))
     return events
 
 
+def no_duplicates(live: Sequence[LiveMeter], journal: Journal, archived: Collection[str] = ()) -> bool:
+    """Tell whether all meters that runs of this machine created show, and none is a duplicate.
+
+    `archived` are ids that were archived since `live` was read.
+    """
+    active = (meter for meter in live if meter.id not in archived)
+    bearers = active_by_marker(active, owners(journal.meters)).values()
+    doubled = {meter.id for meters in bearers if len(meters) > 1 for meter in meters}
+    return set(journal.created) <= {meter.id for meter in live} - doubled
+
+
+def _winner(meters: Sequence[LiveMeter], recorded: Record | None, created: Collection[str]) -> LiveMeter:
+    """The meter that stays.
+
+    An id that this machine made, and that no sweep has judged yet, is in the lockfile by a run that was
+    stopped: no other run knows it from there.
+    """
+    known = (m for m in meters if recorded and m.id == recorded.id and m.id not in created)
+    return next(known, meters[0])
+
+
+def archive_duplicate(
+    key: str, loser: LiveMeter, winner: LiveMeter, client: PolarClient
+) -> Done | Failed | Left:
+    """Archive the loser of two duplicates and take its marker off, in one request."""
+    try:
+        if not _still_bears(winner, client):
+            return Left(key, "settle", f"{winner.id}, which bore the same marker, is gone: plan again")
+        # A PATCH replaces the whole object: what others added since is sent back.
+        now = client.get_meter(loser.id)
+        if now.spec is None or now.marker not in (None, loser.marker):
+            return Left(key, "settle", f"{loser.id} has changed since it was planned: plan again")
+        client.update_meter(loser.id, {"is_archived": True, "metadata": dict(now.spec.metadata)})
+    except (ApiError, StoppedError) as error:
+        reason = f"{loser.id} bears the same marker as {winner.id} and should be archived: {error}"
+        return Failed(key, "settle", reason)
+    return Done(key, "settle", loser.id)
+
+
 def _still_bears(winner: LiveMeter, client: PolarClient) -> bool:
-    """Whether the winner is active under its marker now: the list may be old, and where both gave way to the
-    other there would be neither."""
+    """Tell whether the winner is active under its marker now: the list may be old, and where both gave way to
+    the other there would be neither."""
     try:
         now = client.get_meter(winner.id)
     except NotFoundError:  # from a replica that lags behind the list
         return True
     return not now.archived and now.marker == winner.marker
-
-
-def _retire(key: str, loser: LiveMeter, winner: LiveMeter, client: PolarClient) -> Done | Failed | Left:
-    try:
-        if not _still_bears(winner, client):
-            told = f"{winner.id}, which bore the same marker, is gone meanwhile: plan again"
-            return Left(key, "retire", told)
-        # A PATCH replaces the whole object: what others added meanwhile is sent back.
-        metadata = {k: v for k, v in client.get_meter(loser.id).spec.metadata.items() if k != MARKER}
-        client.update_meter(loser.id, {"is_archived": True, "metadata": metadata})
-    except (ApiError, StoppedError) as error:
-        told = f"{loser.id} bears the same marker as {winner.id} and should be archived: {error}"
-        return Failed(key, "retire", told)
-    return Done(key, "retire", loser.id)

@@ -76,18 +76,26 @@ def write(path: Path, text: str) -> None:
 
 
 def read_plan(path: Path) -> Plan:
-    """A plan that `plan --out` wrote. Raises PolarIacError when the file holds none."""
+    """A plan that `plan --out` wrote. Raises PolarIacError when the file does not hold one."""
+    plans = read_plans(path)
+    if len(plans) != 1:
+        raise PolarIacError(f"{path}: error: this file holds {len(plans)} plans: save one with `plan --out`")
+    return plans[0]
+
+
+def read_plans(path: Path) -> list[Plan]:
+    """The plans that `plan` wrote as JSON. Raises PolarIacError when the file holds none."""
     import json
 
-    from polar_iac.render.document import plan_from_document
+    from polar_iac.render.document import plans_from_document
 
     try:
         data = json.loads(path.read_bytes())
     except OSError as error:
         raise PolarIacError(f"{path}: error: cannot read the plan: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise PolarIacError(f"{path}: error: this is no saved plan: make one with `plan --out`") from error
+        raise PolarIacError(f"{path}: error: not a saved plan: make one with `plan --out`") from error
     try:
-        return plan_from_document(data)
+        return plans_from_document(data)
     except PolarIacError as error:
         raise PolarIacError(f"{path}: error: {error}") from error

@@ -1,114 +1,162 @@
-"""One run against an organisation: see what is there, plan, carry the plan out, record each effect.
+"""One run against an organization: see what is there, plan, carry the plan out, record each effect.
 
-The commands put words to it; the laws are tested on it.
+The commands put words to it; the invariants are tested on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from polar_iac.api import OnPage, PolarClient
-from polar_iac.environment import confirm_organization, pinned_organization
-from polar_iac.executor import execute
-from polar_iac.journal import Journal
+from polar_iac.environment import confirm_by_listing, confirm_organization, pinned_organization
+from polar_iac.executor import Limits, execute
+from polar_iac.journal import Intent, Journal
 from polar_iac.lockfile import Lockfile
 from polar_iac.manifest import Manifest
-from polar_iac.meter import LiveMeter, Record
+from polar_iac.meter import NOTHING_MADE, LiveMeter, Made, Record
 from polar_iac.plan import Event, Plan
 from polar_iac.planner import make_plan
-from polar_iac.recovery import list_with, observe
+from polar_iac.recovery import found_creates, list_with, may_still_show, others_may_settle
 from polar_iac.waiting import Clock, Stop
 
-Confirm = Callable[[Sequence[LiveMeter]], str | None]
+
+class State(Protocol):
+    """What a lockfile and its journal say: a `Story` that is only read, or an open `Journal`."""
+
+    @property
+    def meters(self) -> Mapping[str, Record]: ...
+    @property
+    def unresolved(self) -> Mapping[str, Sequence[Intent]]: ...
+    @property
+    def created(self) -> Mapping[str, str]: ...
+    def made(self, live: Iterable[LiveMeter], answered: Collection[Intent] = ()) -> Made: ...
 
 
-def look(
+@dataclass(frozen=True)
+class Observed:
+    """What Polar has. `confirmed`: the token is known to be the pinned organization's."""
+
+    live: Sequence[LiveMeter]
+    organization_id: str | None
+    confirmed: bool
+
+
+def read_live(
     manifest: Manifest,
     recorded: Lockfile,
-    records: Mapping[str, Record],
+    state: State,
     client: PolarClient,
     *,
-    patience: float,
+    limits: Limits,
     clock: Clock,
-    on_page: OnPage,
-) -> tuple[list[LiveMeter], str | None]:
-    """What Polar has, and whose it is; only read.
+    on_page: OnPage = lambda _done, _of: None,
+) -> Observed:
+    """Read every meter, and whose they are.
 
-    `records` is the lockfile with what a journal tells besides; `patience` are the seconds for which meters
-    that it records are waited for. Raises RefusedError when the token is another organisation's.
+    What a replica may not show yet is waited for, `lookup_timeout` seconds: meters that the state records,
+    creates that it lost lately, and duplicates that another run is about to settle. Raises RefusedError when
+    the token is another organization's.
     """
-    confirm = _confirm(manifest, recorded)
-    awaited = [record.id for record in records.values()]
-    live = list_with(awaited, client, confirm, patience, clock, on_page)
-    return live, confirm(live)
+    pinned = pinned_organization(manifest, recorded)
+    confirm = partial(confirm_organization, pinned, environment=recorded.environment)
+    awaited = {record.id for record in state.meters.values()} | set(state.created)
+
+    def settled(live: Sequence[LiveMeter]) -> bool:
+        lately = may_still_show(state, client.now(), limits.resend_after + limits.lookup_timeout)
+        return lately <= found_creates(live, state).keys() and not others_may_settle(
+            live, manifest.project, state
+        )
+
+    live = list_with(awaited, client, confirm, limits.lookup_timeout, clock, on_page, settled)
+    organization_id = confirm(live)
+    listed = not live and pinned is not None and confirm_by_listing(client, pinned, recorded.environment)
+    return Observed(live, organization_id, bool(live) or listed)
+
+
+def plan_for(
+    manifest: Manifest,
+    recorded: Lockfile,
+    state: State,
+    observed: Observed | None,
+    *,
+    lockfile: Path,
+    targets: Collection[str] = (),
+    allow_archive: bool = False,
+) -> Plan:
+    """Plan from what was observed; None plans against the lockfile alone."""
+    found = found_creates(observed.live, state) if observed else {}
+    answered = [answer for _, answer in found.values() if isinstance(answer, Intent)]
+    return make_plan(
+        manifest,
+        {**state.meters, **{key: record for key, (record, _) in found.items()}},
+        observed.live if observed else None,
+        environment=recorded.environment,
+        organization_id=observed.organization_id if observed else pinned_organization(manifest, recorded),
+        made=state.made(observed.live, answered) if observed else NOTHING_MADE,
+        targets=targets,
+        allow_archive=allow_archive,
+        lockfile=str(lockfile),
+    )
 
 
 @dataclass(frozen=True)
 class Run:
-    """An apply. `recorded` is the lockfile at `path` as it stood when the run began; `patience` are the
-    seconds for which it looks for what Polar may not show yet."""
+    """An apply. `recorded` is the lockfile at `path` as it was when the run began."""
 
     manifest: Manifest
     recorded: Lockfile
     path: Path
     client: PolarClient
     journal: Journal
-    patience: float
+    limits: Limits
     clock: Clock
 
-    def refresh(self) -> tuple[list[LiveMeter], list[Event]]:
-        """Finish the story that an earlier run left, and see what is live now, for `plan`.
+    def read_live(self) -> Observed:
+        """Read what is live, and record what turns out to be made by creates without an answer.
 
-        Raises RefusedError when the token is another organisation's.
+        Only read: the record is in the journal. Raises RefusedError when the token is another organization's.
         """
-        return observe(
-            self.manifest.project,
-            self.recorded.meters,
-            self.manifest.specs,
-            self.client,
-            self.journal,
-            _confirm(self.manifest, self.recorded),
-            self.patience,
-            self.clock,
-        )
-
-    def plan(
-        self, live: Sequence[LiveMeter], *, targets: Collection[str] = (), allow_archive: bool = False
-    ) -> Plan:
-        return make_plan(
+        observed = read_live(
             self.manifest,
-            self.journal.meters,
-            live,
-            environment=self.recorded.environment,
-            organization_id=_confirm(self.manifest, self.recorded)(live),
+            self.recorded,
+            self.journal,
+            self.client,
+            limits=self.limits,
+            clock=self.clock,
+        )
+        for key, (record, answer) in found_creates(observed.live, self.journal).items():
+            self.journal.record(key, record, answer=answer)
+        return observed
+
+    def plan(self, observed: Observed, *, targets: Collection[str] = (), allow_archive: bool = False) -> Plan:
+        return plan_for(
+            self.manifest,
+            self.recorded,
+            self.journal,
+            observed,
+            lockfile=self.path,
             targets=targets,
             allow_archive=allow_archive,
         )
 
-    def carry_out(
-        self, plan: Plan, live: Sequence[LiveMeter], *, stop: Stop, parallelism: int = 4
-    ) -> Iterator[Event]:
+    def carry_out(self, plan: Plan, observed: Observed, *, stop: Stop) -> Iterator[Event]:
         """Do what the plan says, and write the lockfile; yields and raises what `execute` does."""
         if plan.organization_id and self.journal.organization_id != plan.organization_id:
             self.journal.learn_organization(plan.organization_id)
         yield from execute(
             plan,
             self.manifest,
-            live,
+            observed.live,
             self.client,
             self.journal,
             at_start=self.recorded.meters,
             stop=stop,
-            parallelism=parallelism,
-            lookup_timeout=self.patience,
+            limits=self.limits,
             clock=self.clock,
+            organization_confirmed=observed.confirmed,
         )
-        self.journal.finish(self.path)
-
-
-def _confirm(manifest: Manifest, recorded: Lockfile) -> Confirm:
-    pinned = pinned_organization(manifest, recorded)
-    return partial(confirm_organization, pinned, environment=recorded.environment)
+        self.journal.finish(self.path, self.client.now())

@@ -6,6 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from polar_iac import manifest
@@ -15,6 +16,8 @@ from polar_iac.plan import Plan
 from polar_iac.planner import make_plan
 
 PROJECT = "acme"
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+"""After every meter that `live` makes."""
 ORGANIZATION = "1dbfc517-0bbf-4301-9ba8-555ca42b9737"
 
 
@@ -47,6 +50,12 @@ def manifest_text(meters: Mapping[str, Any], **top: Any) -> str:
 
 def spec(**fields: Any) -> MeterSpec:
     return MeterSpec.from_json(meter(**fields))
+
+
+def spec_of(live_meter: LiveMeter) -> MeterSpec:
+    """The spec of a meter that this version can read."""
+    assert live_meter.spec is not None
+    return live_meter.spec
 
 
 def record(number: int, *, frozen: bool = False, **fields: Any) -> Record:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import random
 import re
 import select
@@ -30,12 +31,10 @@ from wsgiref.util import setup_testing_defaults
 
 from polar_iac.local import LocalPolar
 from polar_iac.meter import MARKER
+from tests.command import HANG_SECONDS
 
 _LOOP = "/v1/loop/"
 """Where a redirect loop leads; every request there is answered by the same redirect."""
-
-_HANG_SECONDS = 30.0
-"""The longest that a request hangs when its client does not give up."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def at_random(seed: int, rates: Mapping[str, float], kinds: Sequence[str] | None
 
     What a request meets hangs on the seed and its subject alone, not on how threads were scheduled.
     """
-    kinds = kinds or sorted(set(FAULTS) - COSTLY - {REFUSED})
+    kinds = kinds or sorted(set(FAULTS) - COSTLY - FINAL)
 
     def choose(request: Request) -> str | None:
         rng = random.Random(f"{seed} {request.method} {request.subject} {request.again}")
@@ -152,7 +151,7 @@ class Exchange:
     def hang(self) -> None:
         """Wait until the client has given up."""
         self._handler.close_connection = True
-        select.select([self._handler.connection], [], [], _HANG_SECONDS)
+        select.select([self._handler.connection], [], [], HANG_SECONDS)
 
 
 Fault = Callable[[Exchange], None]
@@ -162,18 +161,19 @@ FAULTS: dict[str, Fault] = {}
 COSTLY = frozenset({"429-wait", "429-date"})
 """Faults that cost a second of real time each, left out of random choices."""
 
-REFUSED = "refused"
-"""An answer that is final, and so no fault that an apply could get over; by rule only."""
+REFUSED, ELSEWHERE = "refused", "elsewhere"
+FINAL = frozenset({REFUSED, ELSEWHERE})
+"""Answers that are final, and so not faults that an apply could get over; by rule only."""
 
 _HTML = b"<html><head><title>Bad gateway</title></head><body><h1>cloud says no</h1></body></html>\n"
 
 
-def _losses() -> Iterator[tuple[str, Fault, bool]]:
-    """Ways to lose an answer, and whether the request may be processed afterwards all the same: not when
-    Polar itself has answered."""
-    yield "reset", Exchange.reset, True
-    yield "close", Exchange.close, True
-    yield "hang", Exchange.hang, True
+def _losses() -> Iterator[tuple[str, Fault, Fault | None]]:
+    """Ways to lose an answer, and how it is lost where the request is processed afterwards all the same:
+    never when Polar itself has answered."""
+    yield "reset", Exchange.reset, Exchange.reset
+    yield "close", Exchange.close, Exchange.close
+    yield "hang", Exchange.hang, Exchange.hang
     oops = b'{"error":"Oops","detail":"?"}'
     for name, error in {
         "500": answer(500, b"Internal Server Error", content_type="text/plain; charset=utf-8"),
@@ -182,9 +182,12 @@ def _losses() -> Iterator[tuple[str, Fault, bool]]:
         "503": answer(503, b"upstream connect error", content_type="text/plain"),
         "504": answer(504, _HTML, content_type="text/html; charset=utf-8"),
     }.items():
-        yield name, partial(Exchange.send, data=error), error.status != 500
-    yield "redirect", partial(Exchange.send, data=answer(307, location=_LOOP)), False
-    yield "see-other", partial(Exchange.send, data=answer(303, location=_LOOP)), False
+        # The connection is closed then: a client that is not told would lose its next request, too.
+        last = Answer(error.status, (*error.headers, ("connection", "close")), error.body)
+        late = None if error.status == 500 else partial(Exchange.send, data=last)
+        yield name, partial(Exchange.send, data=error), late
+    yield "redirect", partial(Exchange.send, data=answer(307, location=_LOOP)), None
+    yield "see-other", partial(Exchange.send, data=answer(303, location=_LOOP)), None
 
 
 def _register_losses() -> None:
@@ -205,11 +208,11 @@ def _register_losses() -> None:
 
         return fault
 
-    for name, lose, may_be_late in _losses():
+    for name, lose, lose_late in _losses():
         FAULTS[f"{name}-before"] = lose
         FAULTS[f"{name}-after"] = after(lose)
-        if may_be_late:
-            FAULTS[f"{name}-late"] = late(lose)
+        if lose_late is not None:
+            FAULTS[f"{name}-late"] = late(lose_late)
 
 
 def _fault(name: str) -> Callable[[Fault], Fault]:
@@ -221,6 +224,7 @@ def _fault(name: str) -> Callable[[Fault], Fault]:
 
 
 _register_losses()
+FAULTS[ELSEWHERE] = lambda x: x.send(answer(307, location="javascript:x"))
 FAULTS[REFUSED] = lambda x: x.send(answer(418, b"no", content_type="text/plain"))
 FAULTS["429"] = lambda x: x.send(answer(429, retry_after="0"))
 FAULTS["429-typed"] = lambda x: x.send(answer(429, retry_after="0", content_type="text/html"))
@@ -347,6 +351,13 @@ class _Replica:
                 self._polar._store._db.deserialize(self._shown)
             return ask(self._polar), len(self._states) > 1
 
+    def catch_up(self) -> None:
+        """Forget all states but the one that the primary is in."""
+        self.note()
+        with self._lock:
+            while len(self._states) > 1:
+                self._states.popleft()
+
     def close(self) -> None:
         self._polar.close()
 
@@ -369,6 +380,7 @@ class Faulty:
         were answered from an older state than the newest."""
         self.requests: Counter[str] = Counter()
         self._replica = _Replica(polar)
+        self._held = 0
         self._about: Counter[tuple[str, str]] = Counter()
         self._numbers: dict[str, str] = {}
         self._counting = threading.Lock()
@@ -386,20 +398,37 @@ class Faulty:
         if request.method == "GET" and self.lag > 0:
             whole, behind = self._replica.answer(self.lag, ask)
             self._count("GET lag" if behind else None)
+            self._let_go()
             return whole
         whole = ask(self.polar)
         self._replica.note()
         return whole
+
+    def hold(self, reads: int) -> None:
+        """Answer the next so many reads from the state of now, however long they take to come."""
+        self._replica.catch_up()
+        self.lag, self._held = math.inf, reads
+
+    def _let_go(self) -> None:
+        with self._counting:
+            if self._held:
+                self._held -= 1
+                self.lag = self.lag if self._held else 0.0
 
     def behave(self) -> None:
         """No faults and no lag from now on, and nothing still under way that could change the state."""
         self.choose, self.lag = no_fault, 0.0
         self.settle()
 
-    def settle(self, seconds: float = 10.0) -> None:
+    def settle(self, seconds: float = HANG_SECONDS) -> None:
         """Wait until each request that came in is done with, late ones too."""
         with self._server.idle:
             assert self._server.idle.wait_for(lambda: not self._server.busy, seconds), "a request hangs"
+
+    def part(self, seconds: float = 10.0) -> None:
+        """Wait until each client that has ended is gone, with whatever it sent before."""
+        with self._server.idle:
+            assert self._server.idle.wait_for(lambda: not self._server.is_open, seconds), "a client stays"
 
     def kind(self, request: Request) -> str | None:
         """The fault that is to be served, counted."""
@@ -519,6 +548,10 @@ class _Server(socketserver.ThreadingTCPServer):
         self._acceptor = threading.Thread(
             target=self.serve_forever, kwargs={"poll_interval": 0.02}, name="faulty-polar", daemon=True
         )
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._open)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:

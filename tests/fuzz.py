@@ -22,7 +22,7 @@ from polar_iac.meter import Record
 from polar_iac.planner import make_plan
 from polar_iac.render.document import plan_json
 from polar_iac.render.text import diagnostics_text, plan_text
-from tests.build import ORGANIZATION, PROJECT, desired, identifier, meter, spec
+from tests.build import NOW, ORGANIZATION, PROJECT, desired, identifier, meter, spec
 
 SECONDS = 5
 """The longest that one input may take."""
@@ -64,12 +64,12 @@ def _journal() -> bytes:
         path = Path(name) / "journal"
         with Journal(path, Lockfile("sandbox", None, PROJECT)) as written:
             written.learn_organization(ORGANIZATION)
-            written.intend("a", f"{PROJECT}/a", spec())
-            written.record("a", Record(identifier(1), spec()), created=True)
-            written.intend("b", f"{PROJECT}/b", spec())
+            written.intend("a", f"{PROJECT}/a", spec(), NOW)
+            written.record("a", Record(identifier(1), spec()), answer="created")
+            written.intend("b", f"{PROJECT}/b", spec(), NOW)
             written.record("c", Record(identifier(2), None, frozen=True), was="a")
             written.give_up("b")
-            written.forget("c")
+            written.forget("c", identifier(2))
             written.swept()
             return path.read_bytes()
 
@@ -134,7 +134,7 @@ def read_journal(data: bytes) -> None:
             return
         with Journal(path, Lockfile("sandbox", None, PROJECT)) as again:
             assert again.meters == story.meters
-            again.forget("x")
+            again.forget("x", identifier(9))
         lockfile.dumps(Lockfile("sandbox", story.organization_id, PROJECT, story.meters))
 
 

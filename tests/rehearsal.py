@@ -22,7 +22,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tests.command import clean_environment, measured
+from tests.command import HANG_SECONDS, clean_environment, measured
 
 ROOT = Path(__file__).parent.parent
 REPOSITORY = "acme/billing"
@@ -404,7 +404,7 @@ class Runner:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        text, _ = self.process.communicate(timeout=120)
+        text, _ = self.process.communicate(timeout=HANG_SECONDS)
         return self.process.returncode, text
 
 

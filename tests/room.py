@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
-from polar_iac import lockfile
+import httpx
+
+from polar_iac import journal, lockfile
 from polar_iac.api import PolarClient
+from polar_iac.executor import Limits
 from polar_iac.journal import Journal, path_for
 from polar_iac.lockfile import Lockfile
 from polar_iac.manifest import Manifest
 from polar_iac.plan import Event, Plan
-from polar_iac.planner import make_plan
-from polar_iac.run import Run, look
+from polar_iac.run import Run, plan_for, read_live
 from polar_iac.waiting import Stop, SystemClock
 from tests.build import PROJECT
 
 PLANNING = threading.Lock()
 """Tests run several rooms in threads of one process, where Python 3.11 may fail to parse for deepdiff."""
+
+
+class _Wire(httpx.HTTPTransport):
+    """The way to Polar, which notes what goes over it."""
+
+    def __init__(self) -> None:
+        super().__init__(verify=False)  # Polar is on this machine, without TLS
+        self.methods: list[str] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.methods.append(request.method)
+        return super().handle_request(request)
 
 
 class Room:
@@ -31,12 +46,19 @@ class Room:
         timeout: float = 30.0,
         retry_wait: float = 0.001,
         patience: float = 0.0,
+        resend_after: float = 0.0,
     ) -> None:
         self.clock = SystemClock()
+        self.wire = _Wire()
         self.client = PolarClient(
-            url, "polar_oat_test", timeout=timeout, retry_wait=retry_wait, clock=self.clock
+            url,
+            "polar_oat_test",
+            transport=self.wire,
+            timeout=timeout,
+            retry_wait=retry_wait,
+            clock=self.clock,
         )
-        self.patience = patience
+        self.limits = Limits(lookup_timeout=patience, resend_after=resend_after)
         self.lockfile = directory / "meters.sandbox.lock.json"
         self.journal = path_for(self.lockfile)
         lockfile.state_directory(self.lockfile)
@@ -45,33 +67,29 @@ class Room:
         return lockfile.read(self.lockfile, "sandbox", PROJECT)
 
     def plan(self, manifest: Manifest) -> Plan:
-        """What `plan --allow-archive` shows."""
+        """What `plan --allow-archive` shows. It sends GETs only."""
+        sent_before = len(self.wire.methods)
         recorded = self.recorded()
-        live, organization = look(
+        story = journal.read(self.journal, recorded)
+        observed = read_live(
             manifest,
             recorded,
-            recorded.meters,
+            story,
             self.client,
-            patience=self.patience,
+            limits=self.limits,
             clock=self.clock,
-            on_page=lambda _done, _of: None,
         )
+        assert set(self.wire.methods[sent_before:]) == {"GET"}
         with PLANNING:
-            return make_plan(
-                manifest,
-                recorded.meters,
-                live,
-                environment="sandbox",
-                organization_id=organization,
-                allow_archive=True,
-            )
+            return plan_for(manifest, recorded, story, observed, lockfile=self.lockfile, allow_archive=True)
 
-    def apply(self, manifest: Manifest, parallelism: int = 4) -> list[Event]:
+    def apply(self, manifest: Manifest, parallelism: int = 4, *, stop: Stop | None = None) -> list[Event]:
         """Everything that `apply` does but for locking, asking and printing."""
         recorded = self.recorded()
-        with Journal(self.journal, recorded) as journal:
-            run = Run(manifest, recorded, self.lockfile, self.client, journal, self.patience, self.clock)
-            live, events = run.refresh()
+        limits = replace(self.limits, parallelism=parallelism)
+        with Journal(self.journal, recorded) as open_journal:
+            run = Run(manifest, recorded, self.lockfile, self.client, open_journal, limits, self.clock)
+            observed = run.read_live()
             with PLANNING:
-                plan = run.plan(live, allow_archive=True)
-            return [*events, *run.carry_out(plan, live, stop=Stop(), parallelism=parallelism)]
+                plan = run.plan(observed, allow_archive=True)
+            return list(run.carry_out(plan, observed, stop=stop or Stop()))

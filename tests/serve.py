@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -37,6 +38,10 @@ class Tape:
 
     def count(self, method: str) -> int:
         return sum(e.method == method for e in self.exchanges)
+
+    def writes(self, since: int = 0) -> list[str]:
+        """Whatever was no GET, from the exchange of this number on."""
+        return [f"{e.method} {e.path}" for e in self.exchanges[since:] if e.method != "GET"]
 
     def clear(self) -> None:
         self.exchanges.clear()
@@ -110,6 +115,7 @@ def scripted(answer: Callable[[str, str, bytes], Answer]) -> Iterator[tuple[str,
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
@@ -147,3 +153,54 @@ JSON = {"content-type": "application/json", "polar-version": "2026-04"}
 
 def answer_json(status: int, data: Any, **headers: str) -> Answer:
     return status, {**JSON, **headers}, json.dumps(data).encode()
+
+
+@contextmanager
+def connections(serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server of bare connections: `serve` has each to itself in a thread, and it is closed afterwards.
+
+    Yields the URL. `serve` reads requests with `read_request`, and may do what no HTTP server does.
+    """
+
+    def run(connection: socket.socket) -> None:
+        with connection, suppress(OSError):  # whoever asked had no patience
+            serve(connection)
+
+    def accept() -> None:
+        with suppress(OSError):  # the end
+            while True:
+                connection, _ = listening.accept()
+                threads.append(threading.Thread(target=run, args=[connection], daemon=True))
+                threads[-1].start()
+
+    threads = list[threading.Thread]()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        acceptor = threading.Thread(target=accept, daemon=True)
+        acceptor.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+        acceptor.join(10)
+    for thread in threads:
+        thread.join(10)
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """The head and body of the next request; empty when the client closed the connection."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        if not (more := connection.recv(65536)):
+            return b""
+        data += more
+    head, _, body = data.partition(b"\r\n\r\n")
+    lines = (line.lower().partition(b":") for line in head.split(b"\r\n"))
+    length = next((int(value) for name, _, value in lines if name == b"content-length"), 0)
+    while len(body) < length and (more := connection.recv(65536)):
+        body += more
+    return head + b"\r\n\r\n" + body
+
+
+def wire(status: int, body: bytes = b"", **headers: str) -> bytes:
+    """An answer as it is sent, of content type JSON where no other is given."""
+    fields = {"content_type": "application/json", "content_length": str(len(body)), **headers}
+    lines = [f"HTTP/1.1 {status} Any", *(f"{k.replace('_', '-')}: {v}" for k, v in fields.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body

@@ -17,8 +17,8 @@ import pytest
 import polar_iac.render
 from polar_iac.local import LocalPolar, RateLimit
 from tests import openapi
-from tests.build import ORGANIZATION, identifier, meter
-from tests.command import COMMAND, Workspace, clean_environment, measured, on_terminal
+from tests.build import ORGANIZATION, identifier, meter, spec_of
+from tests.command import COMMAND, HANG_SECONDS, Workspace, clean_environment, measured, on_terminal
 from tests.serve import Answer, Served, answer_json, scripted, served_polar
 
 SCHEMA = json.loads((Path(polar_iac.render.__file__).parent / "plan.schema.json").read_text())
@@ -97,7 +97,7 @@ class TestTheMainJob:
         with scripted(answer) as (url, tape):
             workspace = Workspace(tmp_path, {"POLAR_BASE_URL": url, "POLAR_ACCESS_TOKEN": "polar_oat_x"})
             workspace.write({"k": documented})
-            workspace.ok("apply", "-e", "sandbox", "-y", "--lookup-timeout", "0.1")
+            workspace.ok("apply", "-e", "sandbox", "-y", "--lookup-timeout", "0.1", "--resend-after", "0.1")
         assert tape.sent("POST") == [{**documented, "metadata": {"polar_iac": "acme/k"}}]
         assert workspace.lock()["meters"]["k"]["id"] == identifier(1)
         openapi.check([("POST", tape.sent("POST")[0])])
@@ -203,13 +203,14 @@ class TestJson:
             jsonschema.validate(document, SCHEMA, format_checker=jsonschema.FormatChecker())
         live, _ = documents
         assert {c["key"]: c["action"] for c in live["changes"]} == {
-            "a": "update", "b": "archive", "d": "blocked", "e": "blocked", "f": "create",
+            "a": "update", "b": "archive", "d": "blocked", "e": "blocked", "f": "create", "g": "mark",
         }  # fmt: skip
         assert live["bookkeeping"] == [
-            {"key": "g", "action": "moved", "id": workspace.lock()["meters"]["c"]["id"]}
+            {"key": "g", "action": "moved", "id": workspace.lock()["meters"]["c"]["id"], "was": "c"}
         ]
         assert live["summary"] == {
-            "create": 1, "update": 1, "archive": 1, "unarchive": 0, "blocked": 2, "unchanged": 1,
+            "create": 1, "update": 1, "archive": 1, "unarchive": 0, "mark": 1, "settle": 0, "blocked": 2,
+            "unchanged": 0,
         }  # fmt: skip
         assert live["refreshed"] is True
         update = live["changes"][0]
@@ -252,7 +253,7 @@ class TestRefusals:
         assert done.returncode == 1
         assert "1 updated" in done.stdout
 
-    def test_an_apply_that_only_adopts_writes_the_organisation(
+    def test_an_apply_that_only_adopts_writes_the_organization(
         self, workspace: Workspace, polar: Served
     ) -> None:
         workspace.write({"a": meter()})
@@ -261,7 +262,7 @@ class TestRefusals:
         assert "1 adopted" in workspace.ok("apply", "-e", "sandbox")
         assert workspace.lock()["organization_id"] == polar.polar.organization_id
 
-    def test_the_manifest_pins_another_organisation_than_the_lockfile(
+    def test_the_manifest_pins_another_organization_than_the_lockfile(
         self, workspace: Workspace, polar: Served
     ) -> None:
         workspace.write({"a": meter()})
@@ -271,10 +272,10 @@ class TestRefusals:
         for command in (["plan"], ["apply", "-y"]):
             done = workspace.run(*command, "-e", "sandbox")
             assert done.returncode == 5
-            assert f"the manifest pins organisation {ORGANIZATION}" in done.stderr
+            assert f"the manifest pins organization {ORGANIZATION}" in done.stderr
         assert polar.tape.exchanges == []
 
-    def test_a_token_that_sees_two_organisations_where_none_is_pinned(self, tmp_path: Path) -> None:
+    def test_a_token_that_sees_two_organizations_where_none_is_pinned(self, tmp_path: Path) -> None:
         def answer(_method: str, _path: str, _body: bytes) -> Answer:
             common: dict[str, Any] = {
                 "metadata": {},
@@ -287,16 +288,18 @@ class TestRefusals:
             return answer_json(200, {"items": items, "pagination": {"total_count": 2, "max_page": 1}})
 
         with scripted(answer) as (url, tape):
-            workspace = Workspace(tmp_path, {"POLAR_BASE_URL": url, "POLAR_ACCESS_TOKEN": "polar_oat_x"})
+            workspace = Workspace(
+                tmp_path, {"POLAR_BASE_URL": url, "POLAR_ACCESS_TOKEN": "polar_oat_x"}, tape=tape
+            )
             workspace.write({"a": meter()})
-            assert workspace.run("apply", "-e", "sandbox", "-y").returncode == 5
+            assert workspace.reads_only("apply", "-e", "sandbox", "-y").returncode == 5
         assert {e.method for e in tape.exchanges} == {"GET"}
 
-    def test_a_token_of_another_organisation(self, workspace: Workspace) -> None:
+    def test_a_token_of_another_organization(self, workspace: Workspace) -> None:
         workspace.write({"a": meter()})
         workspace.ok("apply", "-e", "sandbox", "-y")
         with served_polar() as other:
-            workspace.environ = other.environ()
+            workspace.environ, workspace.tape = other.environ(), other.tape
             with_meters = Workspace(workspace.path / "x", other.environ())
             with_meters.path.mkdir()
             with_meters.write({"theirs": meter()}, project="theirs")
@@ -308,7 +311,7 @@ class TestRefusals:
                 assert other.polar.organization_id in done.stderr
             assert {e.method for e in other.tape.exchanges} == {"GET"}
 
-    def test_an_empty_organisation_that_is_not_the_pinned_one(
+    def test_an_empty_organization_that_is_not_the_pinned_one(
         self, workspace: Workspace, polar: Served
     ) -> None:
         workspace.write(
@@ -324,10 +327,12 @@ class TestRefusals:
         workspace.write({"a": meter()})
         workspace.ok("apply", "-e", "sandbox", "-y")
         with served_polar(LocalPolar(organization_id=workspace.lock()["organization_id"])) as other:
-            workspace.environ = other.environ()
-            done = workspace.run("apply", "-e", "sandbox", "-y", "--lookup-timeout", "0.2")
+            workspace.environ, workspace.tape = other.environ(), other.tape
+            done = workspace.reads_only(
+                "apply", "-e", "sandbox", "-y", "--lookup-timeout", "0.2", "--resend-after", "0.2"
+            )
             assert done.returncode == 5
-            assert "wrong organisation, environment or token" in done.stderr
+            assert "wrong organization, environment or token" in done.stderr
             assert {e.method for e in other.tape.exchanges} == {"GET"}
 
     def test_without_a_terminal_y_is_required(self, workspace: Workspace, polar: Served) -> None:
@@ -423,7 +428,7 @@ class TestExitCodesAndWords:
         assert done.returncode == 1
         assert "cret" not in done.stderr
 
-    def test_a_personal_token_wants_the_organisation_named(self, workspace: Workspace, polar: Served) -> None:
+    def test_a_personal_token_wants_the_organization_named(self, workspace: Workspace, polar: Served) -> None:
         workspace.write({"a": meter()})
         done = workspace.run("plan", "-e", "sandbox", POLAR_ACCESS_TOKEN="polar_pat_x")
         assert done.returncode == 1
@@ -513,7 +518,7 @@ class TestWhatPolarAdds:
             other.update_meter(meter_id, {"metadata": metadata})
             workspace.write({"a": meter(metadata={"ours": 2})})
             workspace.ok("apply", "-e", "sandbox", "-y")
-            assert other.get_meter(meter_id).spec.metadata == {"ours": 2, "theirs": 1.0}
+            assert spec_of(other.get_meter(meter_id)).metadata == {"ours": 2, "theirs": 1.0}
         assert "No changes" in workspace.ok("plan", "-e", "sandbox")
 
 
@@ -536,12 +541,12 @@ def test_serve(workspace: Workspace) -> None:
         environ = {"POLAR_BASE_URL": url[0], "POLAR_ACCESS_TOKEN": "polar_oat_x"}
         listed = json.loads(workspace.ok("plan", "-e", "sandbox", "--format", "json", **environ))
         assert listed["bookkeeping"] == [
-            {"key": "a", "action": "adopt", "id": workspace.lock("local")["meters"]["a"]["id"]}
+            {"key": "a", "action": "adopt", "id": workspace.lock("local")["meters"]["a"]["id"], "was": None}
         ]
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            _, errors = process.communicate(timeout=10)
+            _, errors = process.communicate(timeout=HANG_SECONDS)
         finally:
             process.kill()
     assert process.returncode == 130

@@ -15,10 +15,21 @@ import pytest
 
 from polar_iac.local import LocalPolar, serving
 from tests.build import meter
-from tests.command import COMMAND, Workspace, clean_environment
+from tests.command import COMMAND, HANG_SECONDS, Workspace, clean_environment
 from tests.serve import Served
 
-APPLY = ("apply", "-e", "sandbox", "-y", "--lookup-timeout", "0.2", "--parallelism", "2")
+APPLY = (
+    "apply",
+    "-e",
+    "sandbox",
+    "-y",
+    "--lookup-timeout",
+    "0.2",
+    "--resend-after",
+    "0.2",
+    "--parallelism",
+    "2",
+)
 
 
 @pytest.mark.parametrize("size", [0, 1, 300, 1000, 2500, 4000])
@@ -95,7 +106,7 @@ def test_a_lockfile_deleted_in_mid_run(workspace: Workspace) -> None:
         if "created" in line:
             lock.unlink(missing_ok=True)
             break
-    output = process.communicate(timeout=30)[0]
+    output = process.communicate(timeout=HANG_SECONDS)[0]
     assert process.returncode == 0, output
     assert len(workspace.lock()["meters"]) == 20
     lock.unlink()

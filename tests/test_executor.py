@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from polar_iac import journal, lockfile
-from polar_iac.executor import execute
+from polar_iac.creates import MAX_SENDS
+from polar_iac.executor import Limits, execute
 from polar_iac.journal import Journal
 from polar_iac.lockfile import Lockfile
 from polar_iac.meter import MARKER
@@ -67,7 +68,7 @@ def test_failures_count_only_in_a_row(tmp_path: Path) -> None:
         events = room.apply(manifest, parallelism=1)
         assert len(undone(events)) == 14
         assert not any("not tried" in str(event) for event in events)
-        assert faulty.requests["POST"] == 14 * 5 + 1
+        assert faulty.requests["POST"] == 14 * MAX_SENDS + 1
 
 
 def test_metadata_that_others_add_between_plan_and_patch_is_counted(tmp_path: Path, polar: Served) -> None:
@@ -101,7 +102,12 @@ def test_a_create_that_lands_after_the_lookups_is_found_by_the_sweep(tmp_path: P
             if request.method == "POST":
                 posts += 1
                 return "503-before"
-            if posts == 5 and "metadata" not in request.query and request.lists and not landed.is_set():
+            if (
+                posts == MAX_SENDS
+                and "metadata" not in request.query
+                and request.lists
+                and not landed.is_set()
+            ):
                 landed.set()
                 body = {**meter(name="Meter 0"), "metadata": {MARKER: f"{PROJECT}/m00"}}
                 with truth(faulty) as there:
@@ -156,7 +162,7 @@ def test_after_a_stop_nothing_more_is_asked(tmp_path: Path, polar: Served) -> No
             open_journal,
             at_start={},
             stop=stop,
-            parallelism=1,
+            limits=Limits(1),
         ):
             events.append(event)
             stop.request("SIGINT")

@@ -9,20 +9,26 @@ from pathlib import Path
 import pytest
 
 from polar_iac.api import PolarClient
+from polar_iac.creates import MAX_SENDS
 from tests.build import ORGANIZATION, meter
-from tests.command import Workspace
-from tests.faults import FAULTS, REFUSED, by_rule, faulty_polar
+from tests.command import HANG_SECONDS, Workspace
+from tests.faults import FAULTS, FINAL, REFUSED, by_rule, faulty_polar
 from tests.soak import attempt
-from tests.soak.faults import LAG, PATIENCE, converge, small_scene
+from tests.soak.faults import LAG, PATIENCE, TIMEOUT, converge, small_scene
 
 SEEDS = range(25)
 PINNED = {"sandbox": {"organization_id": ORGANIZATION}}
 PAGED = ("repeated-items", "repeated-page")
-LONG = 3.0
+LONG = 120.0
 """Patience where every create is found in the end, however slow the day: looking ends with that."""
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FAULTS if kind not in (*PAGED, REFUSED)])
+def time_out(kind: str) -> float:
+    """How long a client waits for an answer: for ever, where only the machine could make it wait."""
+    return TIMEOUT if kind.startswith(("hang", "slow")) else HANG_SECONDS
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FAULTS if kind not in (*PAGED, *FINAL)])
 def test_one_fault_and_one_apply_is_enough(kind: str, tmp_path: Path) -> None:
     """The second request of a method meets the fault: of the creates it has company, of the reads it is one
     before a PATCH."""
@@ -30,7 +36,9 @@ def test_one_fault_and_one_apply_is_enough(kind: str, tmp_path: Path) -> None:
     def meet(method: str) -> None:
         patience = PATIENCE if kind.endswith("-before") else LONG
         choose = by_rule(kind, method, 2)
-        outcome = converge(small_scene(), tmp_path / method, choose, applies=1, patience=patience)
+        outcome = converge(
+            small_scene(), tmp_path / method, choose, applies=1, patience=patience, timeout=time_out(kind)
+        )
         assert outcome.served == {f"{method} {kind}": 1}
 
     # Most of it is waiting: the three methods at a time.
@@ -42,7 +50,13 @@ def test_one_fault_and_one_apply_is_enough(kind: str, tmp_path: Path) -> None:
 def test_what_a_proxy_gave_up_may_still_land_beside_later_creates(kind: str, tmp_path: Path) -> None:
     """A gateway's error says nothing of the request behind it, so no witness may shorten the look for it."""
     outcome = converge(
-        small_scene(creates=9), tmp_path, by_rule(kind, "POST", 1), applies=1, late=0.2, patience=LONG
+        small_scene(creates=9),
+        tmp_path,
+        by_rule(kind, "POST", 1),
+        applies=1,
+        late=0.2,
+        patience=LONG,
+        timeout=time_out(kind),
     )
     assert outcome.requests["POST"] == 9
 
@@ -62,7 +76,15 @@ def test_pages_that_repeat_hide_no_meter(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["reset-late", "500-after", "hang-late", "cut"])
 def test_a_lost_create_is_found_on_a_replica_that_lags(kind: str, tmp_path: Path) -> None:
     choose = by_rule(kind, "POST", 1, 3)
-    outcome = converge(small_scene(creates=6), tmp_path, choose, applies=1, lag=LAG, patience=LONG)
+    outcome = converge(
+        small_scene(creates=6),
+        tmp_path,
+        choose,
+        applies=1,
+        lag=LAG,
+        patience=LONG,
+        timeout=time_out(kind),
+    )
     assert outcome.requests["POST"] == 6
     assert outcome.served["GET lag"]
 
@@ -70,14 +92,22 @@ def test_a_lost_create_is_found_on_a_replica_that_lags(kind: str, tmp_path: Path
 @pytest.mark.parametrize("kind", ["reset-after", "500-after", "504-late", "hang-late"])
 def test_when_no_create_is_ever_answered_each_is_found_all_the_same(kind: str, tmp_path: Path) -> None:
     choose = by_rule(kind, "POST")
-    outcome = converge(small_scene(creates=6), tmp_path, choose, applies=1, lag=LAG, patience=LONG)
+    outcome = converge(
+        small_scene(creates=6),
+        tmp_path,
+        choose,
+        applies=1,
+        lag=LAG,
+        patience=LONG,
+        timeout=time_out(kind),
+    )
     assert outcome.requests["POST"] == 6
 
 
 @pytest.mark.parametrize("kind", ["reset-before", "503-before"])
 def test_when_polar_is_away_for_a_while_the_next_apply_goes_on(kind: str, tmp_path: Path) -> None:
-    """Away for the writes of the first apply: each create is sent five times, each PATCH six times."""
-    writes = by_rule(kind, "POST", *range(1, 11)), by_rule(kind, "PATCH", *range(1, 43))
+    """Away for the writes of the first apply: each create is sent twice, each PATCH six times."""
+    writes = by_rule(kind, "POST", *range(1, 5)), by_rule(kind, "PATCH", *range(1, 43))
     outcome = converge(small_scene(), tmp_path, lambda r: writes[0](r) or writes[1](r), applies=2)
     assert outcome.applies == 2
 
@@ -93,6 +123,7 @@ def test_a_slow_look_is_not_taken_for_a_late_one(tmp_path: Path) -> None:
     assert outcome.requests["POST"] == 2
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("seeds", [SEEDS[n::5] for n in range(5)], ids=str)
 def test_random_faults_end_in_what_was_declared(seeds: Sequence[int]) -> None:
     with ThreadPoolExecutor() as pool:
@@ -101,7 +132,7 @@ def test_random_faults_end_in_what_was_declared(seeds: Sequence[int]) -> None:
     assert not failed, failed
 
 
-class TestAnEmptyOrganisationThatIsNotThePinnedOne:
+class TestAnEmptyOrganizationThatIsNotThePinnedOne:
     """Until an answer tells whose the token is, nothing goes beside a create."""
 
     def test_the_first_creates_answer_is_lost(self, workspace: Workspace) -> None:
@@ -109,7 +140,7 @@ class TestAnEmptyOrganisationThatIsNotThePinnedOne:
         with faulty_polar(choose=by_rule("reset-after", "POST", 1)) as faulty:
             done = workspace.run("apply", "-e", "sandbox", "-y", POLAR_BASE_URL=faulty.url)
             assert done.returncode == 1
-            assert f"belongs to organisation {faulty.polar.organization_id}" in done.stderr
+            assert f"belongs to organization {faulty.polar.organization_id}" in done.stderr
             assert faulty.requests["POST"] == 1
             # No 201 told that it is this run's: it is named, not touched.
             assert faulty.requests["PATCH"] == 0
@@ -138,8 +169,16 @@ def test_when_no_create_is_ever_done_the_run_ends_soon(workspace: Workspace) -> 
     workspace.write({f"m{number:02}": meter() for number in range(30)})
     with faulty_polar(choose=by_rule("503-before", "POST")) as faulty:
         done = workspace.run(
-            "apply", "-e", "sandbox", "-y", "--lookup-timeout", "0", POLAR_BASE_URL=faulty.url
+            "apply",
+            "-e",
+            "sandbox",
+            "-y",
+            "--lookup-timeout",
+            "0",
+            "--resend-after",
+            "0",
+            POLAR_BASE_URL=faulty.url,
         )
         assert done.returncode == 1
-        assert "not tried: Polar takes no creates, 8 times in a row" in done.stdout
-        assert faulty.requests["POST"] <= 5 * (8 + 3)
+        assert "skipped: 8 creates in a row failed" in done.stdout
+        assert faulty.requests["POST"] <= MAX_SENDS * (8 + 3)

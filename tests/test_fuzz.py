@@ -7,6 +7,7 @@ import pytest
 from tests import fuzz
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("name", fuzz.TARGETS)
 def test_mutated_inputs(name: str) -> None:
     fuzz.fuzz(name, range(500))

@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 
 from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.meter import IMPACT, MeterSpec
-from polar_iac.plan import Action, Bookkeeping, Change, Evidence, FieldChange, Plan, change_digest
+from polar_iac.plan import (
+    Action,
+    Bookkeeping,
+    Change,
+    Evidence,
+    FieldChange,
+    MarkerChange,
+    MeterReference,
+    Plan,
+    change_digest,
+)
 from polar_iac.render.document import plan_document, plan_from_document, plan_json
 from polar_iac.render.github import diagnostic_commands, inert, outputs, plan_commands
 from polar_iac.render.markdown import headline, plan_markdown
@@ -27,6 +37,8 @@ from tests.build import ORGANIZATION, identifier, meter
 from tests.comments import read_commands, read_comment, read_outputs
 
 LINKS = Links("https://github.com", "acme/billing", "3f2a9c41d07be58c6a1f04d2e97bb8350c1d6e7a", run_id="1")
+
+pytestmark = pytest.mark.unmeasured  # hundreds of texts through the same lines, which others measure
 
 CORPUS = [
     # Code spans and fences
@@ -155,6 +167,7 @@ def change(key: str, action: Action, before: MeterSpec | None, after: MeterSpec 
     """A change such as the planner makes, with `text` wherever there is prose or a file's name."""
     source = SourceSpan(text or "meters.yaml", 7, 5, 9)
     named = after or before
+    marker = None if action == "blocked" else MarkerChange(f"{text}?", f"{text}!")
     return Change(
         key=key,
         action=action,
@@ -163,11 +176,22 @@ def change(key: str, action: Action, before: MeterSpec | None, after: MeterSpec 
         before=before,
         after=after,
         digest=change_digest(
-            "sandbox", ORGANIZATION, key, action, None if action == "create" else identifier(1), before, after
+            "sandbox",
+            ORGANIZATION,
+            key,
+            action,
+            None if action == "create" else identifier(1),
+            before,
+            after,
+            marker,
         ),
         fields=fields(before, after, source),
         source=source,
         reason=f'`{text}` is "{text}": {text}.' if action == "blocked" else None,
+        cause="mismatch" if action == "blocked" else None,
+        marker=marker,
+        meters=(MeterReference(identifier(2), text, text, text, None),) if action == "blocked" else (),
+        duplicate_of=identifier(2) if action == "settle" else None,
         evidence=(
             Evidence("x", "warning", f'{identifier(2)} "{text}" has the same filter as {text}', text, text),
             Evidence(text, "info", text, "polar"),
@@ -206,6 +230,8 @@ def hostile_plan(text: str, *, key: str | None = None, environment: str = "sandb
         change(f"{key}e", "blocked", before, after, text),
         change(f"{key}f", "blocked", None, None, text),
         change(f"{key}g", "archive", before, hostile_spec(text, archived=True), text),
+        change(f"{key}h", "mark", before, before, text),
+        change(f"{key}i", "settle", before, hostile_spec(text, archived=True), text),
     )
     return Plan(
         environment=environment,
@@ -213,8 +239,11 @@ def hostile_plan(text: str, *, key: str | None = None, environment: str = "sandb
         project=text,
         refreshed=True,
         changes=changes,
-        bookkeeping=(Bookkeeping(f"{key}z", "moved", identifier(3), "old"),),
+        bookkeeping=(Bookkeeping(f"{key}z", "moved", identifier(3), text),),
         unchanged=3,
+        notes=(Evidence(text, "warning", text, text, text, {"text": text}, f"{key}y"),),
+        manifest=text,
+        lockfile=text,
     )
 
 
@@ -244,7 +273,8 @@ def test_nothing_breaks_out_of_a_comment(text: str) -> None:
     shown = {line.replace("|", "\\u007c") for line in found.code}
     assert visible(value(f"{text}!")).replace("|", "\\u007c") in shown
     assert found.headings[0].startswith(
-        "Polar meters<br>sandbox: 1 to create, 3 to update, 1 to archive, 2 blocked<br>production: "
+        "Polar meters<br>sandbox: 1 to create, 3 to update, 1 to archive, 1 to mark, 1 to settle, 2 blocked"
+        "<br>production: "
     )
 
 
@@ -268,7 +298,7 @@ def bones(text: str) -> list[str]:
     changes = (
         replace(c, evidence=(), reason=None, source=None) for c in plan.changes if c.action != "create"
     )
-    quiet = replace(plan, changes=tuple(changes))
+    quiet = replace(plan, changes=tuple(changes), notes=())
     return read_comment(plan_markdown([quiet], manifest_file="meters.yaml")).skeleton
 
 
@@ -302,7 +332,7 @@ def test_our_prose_stays_prose() -> None:
 # Text
 
 
-HEAD = re.compile(r"(.*) → sandbox · organisation [0-9a-f]{8}")
+HEAD = re.compile(r"(.*) → sandbox · organization [0-9a-f]{8}")
 
 
 def read_text(text: str, plan: Plan) -> None:
@@ -310,11 +340,12 @@ def read_text(text: str, plan: Plan) -> None:
     head, empty, *body = click.unstyle(text).split("\n")
     assert HEAD.fullmatch(head)
     assert empty == body[-1] == ""
-    assert body[-3].startswith("Plan: 1 to create, 3 to update, 1 to archive, 2 blocked.")
-    assert body[-2] == f"Digest: {plan.digest[:12]}"
-    titles = [line for line in body[:-4] if line and not line.startswith("      ")]
-    signs = ["+", "~", "~", "~", "!", "!", "-"]
-    assert len(titles) == len(plan.changes) + len(plan.bookkeeping)
+    summary = "Plan: 1 to create, 3 to update, 1 to archive, 1 to mark, 1 to settle, 2 blocked."
+    assert body[-3].startswith(summary)
+    assert body[-2] == f"Digest: {plan.digest[:32]}"
+    titles = [line for line in body[:-4] if line and not line.startswith("    ")]
+    signs = ["+", "~", "~", "~", "!", "!", "-", "@", "x"]
+    assert len(titles) == len(plan.changes) + len(plan.notes) + len(plan.bookkeeping)
     for title, sign, change_ in zip(titles, signs, plan.changes, strict=False):
         assert title.startswith(f'  {sign} {change_.key} "')
     assert not any(char < " " or "\x7f" <= char <= "\x9f" for line in body for char in line)
@@ -374,8 +405,8 @@ def test_json_holds_what_it_was_given(text: str) -> None:
 def test_no_command_can_be_forged(text: str) -> None:
     told = plan_commands([hostile_plan(text)])
     commands = list(read_commands(told))
-    assert len(commands) == told.count("\n") == 7
-    assert [c.name for c in commands] == ["warning"] * 6 + ["notice"]
+    assert len(commands) == told.count("\n") == 9
+    assert [c.name for c in commands] == ["warning"] * 7 + ["notice"] * 2
     for command in commands:
         assert set(command.properties) <= {"file", "line", "col", "title"}
         assert command.properties["title"].startswith("Polar meters: ")
@@ -386,7 +417,7 @@ def test_no_command_can_be_forged(text: str) -> None:
 def test_no_output_can_be_forged(text: str) -> None:
     plan = hostile_plan(text)
     found = read_outputs(outputs([plan]))
-    assert found == {"changes": "7", "summary": headline([plan]), "digest": plan.digest}
+    assert found == {"changes": "9", "summary": headline([plan]), "digest": plan.digest}
 
 
 @pytest.mark.parametrize("text", CORPUS)

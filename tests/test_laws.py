@@ -21,7 +21,7 @@ from polar_iac.meter import MARKER, LiveMeter, MeterSpec, Record, is_ignored, sa
 from polar_iac.plan import Done, Event, Failed, Left
 from polar_iac.render.document import plan_document
 from tests import openapi, strategies
-from tests.build import PROJECT, desired, meter, plan
+from tests.build import PROJECT, desired, meter, plan, spec_of
 from tests.room import Room
 from tests.serve import Exchange, Served, served_polar
 from tests.strategies import TAGS, Outside, Step, World
@@ -132,12 +132,14 @@ def hold_law_7(before: Mapping[str, LiveMeter], sent: Sequence[Exchange]) -> Non
         if "metadata" in body:
             metadata = body.pop("metadata")
             marker = metadata.pop(MARKER)
-            same = MeterSpec(was.spec.name, was.spec.filter, was.spec.aggregation, metadata=metadata)
-            changed = same.canonical["metadata"] != was.spec.canonical["metadata"]
+            same = MeterSpec(
+                spec_of(was).name, spec_of(was).filter, spec_of(was).aggregation, metadata=metadata
+            )
+            changed = same.canonical["metadata"] != spec_of(was).canonical["metadata"]
             assert changed or marker != was.marker, "law 7"
         for field, value in body.items():
-            sent_spec = MeterSpec.from_json({**was.spec.canonical, field: value})
-            assert sent_spec.canonical[field] != was.spec.canonical[field], "law 7"
+            sent_spec = MeterSpec.from_json({**spec_of(was).canonical, field: value})
+            assert sent_spec.canonical[field] != spec_of(was).canonical[field], "law 7"
     assert len({e.path for e in patched}) == len(patched), "law 7"
 
 
@@ -148,16 +150,21 @@ def test_laws_1_2_5_and_7_of_one_apply(polar: Served, room: Room, world: World) 
     apply_by_the_laws(polar, room, furnish(polar, room, world))
 
 
-def shuffled(filter_: Any, rng: random.Random) -> Any:
-    if "clauses" not in filter_:
-        return filter_
-    clauses = [shuffled(part, rng) for part in filter_["clauses"]]
+def shuffled(part: Any, rng: random.Random) -> Any:
+    """Write a filter in another order and form: groups of one, repeats, and groups of nothing in an `and`."""
+    if "clauses" not in part:
+        return part if rng.random() < 0.7 else {"conjunction": rng.choice(["and", "or"]), "clauses": [part]}
+    clauses = [shuffled(inner, rng) for inner in part["clauses"]]
+    if clauses and rng.random() < 0.3:
+        clauses.append(rng.choice(clauses))
+    if part["conjunction"] == "and" and rng.random() < 0.3:
+        clauses.append({"conjunction": rng.choice(["and", "or"]), "clauses": []})
     rng.shuffle(clauses)
-    return {**filter_, "clauses": clauses}
+    return {**part, "clauses": clauses}
 
 
 @given(world=strategies.worlds(), rng=st.randoms(use_true_random=False))
-def test_law_3_order_never_changes_the_plan(world: World, rng: random.Random) -> None:
+def test_law_3_order_and_form_never_change_the_plan(world: World, rng: random.Random) -> None:
     items = [
         (key, {**block, "filter": shuffled(block["filter"], rng)}) for key, block in world.meters.items()
     ]
@@ -215,8 +222,8 @@ class Tags:
     ) -> None:
         """What an apply that said nothing of a failure made of a meter's metadata."""
         ours, unclear = self.ours.setdefault(after.id, {}), self.unclear.setdefault(after.id, set())
-        had = before.spec.metadata if before else {}
-        has = after.spec.metadata
+        had = spec_of(before).metadata if before else {}
+        has = spec_of(after).metadata
         for tag in TAGS:
             left = before is not None and is_ignored(f"metadata.{tag}", ignored)
             if left:
@@ -245,12 +252,12 @@ def act(room: Room, outside: Outside) -> None:
     if not meters:
         return
     it = meters[outside.nth % len(meters)]
-    metadata = {**it.spec.metadata, **({MARKER: it.marker} if it.marker else {})}
+    metadata = {**spec_of(it).metadata, **({MARKER: it.marker} if it.marker else {})}
     match outside.what:
         case "archive" | "unarchive":
             room.client.update_meter(it.id, {"is_archived": outside.what == "archive"})
         case "unmark":
-            room.client.update_meter(it.id, {"metadata": dict(it.spec.metadata)})
+            room.client.update_meter(it.id, {"metadata": dict(spec_of(it).metadata)})
         case "name":
             room.client.update_meter(it.id, {"name": outside.value})
         case "set":

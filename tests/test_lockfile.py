@@ -19,7 +19,7 @@ from polar_iac.journal import Journal
 from polar_iac.lockfile import Lockfile
 from polar_iac.meter import MeterSpec, Record
 from tests import strategies
-from tests.build import ORGANIZATION, identifier, record, spec
+from tests.build import NOW, ORGANIZATION, identifier, record, spec
 
 GOOD = Lockfile("sandbox", ORGANIZATION, "acme", {"b": record(2), "a": record(1, frozen=True)})
 
@@ -179,28 +179,28 @@ class TestJournal:
         record_, path = self.open(tmp_path)
         with record_:
             record_.learn_organization(identifier(9))
-            record_.intend("new", "acme/new", spec())
-            record_.record("new", Record(identifier(3), spec()), created=True)
-            record_.intend("lost", "acme/lost", spec(name="Lost"))
-            record_.intend("refused", "acme/refused", spec())
+            record_.intend("new", "acme/new", spec(), NOW)
+            record_.record("new", Record(identifier(3), spec()), answer="created")
+            record_.intend("lost", "acme/lost", spec(name="Lost"), NOW)
+            record_.intend("refused", "acme/refused", spec(), NOW)
             record_.give_up("refused")
             record_.record("renamed", record(2), was="b")
-            record_.forget("a")
+            record_.forget("a", identifier(1))
             story = journal.read(journal.path_for(path), GOOD)
             assert story.meters == record_.meters
             assert story.organization_id == identifier(9)
             assert journal.read(journal.path_for(path), record_.state).meters == record_.meters
             assert set(story.meters) == {"new", "renamed"}
             assert story.created == {identifier(3): "new"}
-            assert {key: (i.marker, i.spec.name) for key, i in story.unresolved.items()} == {
-                "lost": ("acme/lost", "Lost")
-            }
+            assert {
+                key: [(i.marker, i.spec.name) for i in intents] for key, intents in story.unresolved.items()
+            } == {"lost": [("acme/lost", "Lost")]}
 
     def test_a_last_line_cut_short_never_happened(self, tmp_path: Path) -> None:
         record_, path = self.open(tmp_path)
         with record_:
-            record_.forget("a")
-            record_.forget("b")
+            record_.forget("a", identifier(1))
+            record_.forget("b", identifier(2))
         file = journal.path_for(path)
         whole = file.read_bytes()
         second = whole.index(b"\n", whole.index(b"\n") + 1) + 1
@@ -211,12 +211,12 @@ class TestJournal:
     def test_a_run_that_goes_on_after_a_torn_line_cuts_it_off(self, tmp_path: Path) -> None:
         record_, path = self.open(tmp_path)
         with record_:
-            record_.forget("a")
+            record_.forget("a", identifier(1))
         with journal.path_for(path).open("ab") as file:
             file.write(b'{"effect":"forg')
         again, _ = self.open(tmp_path)
         with again:
-            again.intend("new", "acme/new", spec())
+            again.intend("new", "acme/new", spec(), NOW)
         story = journal.read(journal.path_for(path), GOOD)
         assert set(story.meters) == {"b"}
         assert set(story.unresolved) == {"new"}
@@ -224,15 +224,15 @@ class TestJournal:
     def test_what_no_sweep_has_judged_outlives_the_run(self, tmp_path: Path) -> None:
         record_, path = self.open(tmp_path)
         with record_:
-            record_.record("new", Record(identifier(3), spec()), created=True)
-            record_.finish(path)
+            record_.record("new", Record(identifier(3), spec()), answer="created")
+            record_.finish(path, NOW)
         state = lockfile.read(path, "sandbox", "acme")
         assert set(state.meters) == {"a", "b", "new"}
         again, _ = self.open(tmp_path, state)
         with again:
             assert again.created == {identifier(3): "new"}
             again.swept()
-            again.finish(path)
+            again.finish(path, NOW)
         assert not journal.path_for(path).exists()
 
     def test_fields_that_this_version_does_not_know_survive_a_record(self, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ class TestJournal:
         with record_:
             record_.record("a", record(1, name="Renamed"))
             record_.record("moved", record(1, name="Renamed"), was="a")
-            record_.finish(path)
+            record_.finish(path, NOW)
         (written,) = lockfile.read(path, "sandbox", "acme").meters.values()
         assert (written.extra, written.spec and written.spec.name) == ({"also": "y"}, "Renamed")
 
@@ -263,14 +263,14 @@ class TestJournal:
     def test_is_folded_and_removed_and_a_lockfile_without_news_is_left(self, tmp_path: Path) -> None:
         record_, path = self.open(tmp_path)
         with record_:
-            record_.forget("a")
-            record_.finish(path)
+            record_.forget("a", identifier(1))
+            record_.finish(path, NOW)
         assert set(lockfile.read(path, "sandbox", "acme").meters) == {"b"}
         assert not journal.path_for(path).exists()
         before = path.stat().st_mtime_ns, path.stat().st_ino
         record_, _ = self.open(tmp_path, lockfile.read(path, "sandbox", "acme"))
         with record_:
-            record_.finish(path)
+            record_.finish(path, NOW)
         assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
 
     def test_follows_no_link(self, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ class TestInThePlan:
     def test_as_many_as_a_reviewer_reads(self) -> None:
         told = self.told(live(1))
         assert len(told) == 5
-        assert told[-1] == "4 more clauses are as doubtful"
+        assert told[-1] == "4 more clauses with similar warnings"
 
     def test_only_of_what_changes(self) -> None:
         renamed = {**self.QUOTED, "name": "Before"}

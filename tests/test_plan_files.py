@@ -54,7 +54,7 @@ def test_exactly_what_was_reviewed_is_carried_out(planned: Workspace, polar: Ser
 
 
 def stale(workspace: Workspace, polar: Served, *told: str) -> None:
-    done = workspace.run("apply", "plan.json", "-y")
+    done = workspace.reads_only("apply", "plan.json", "-y")
     assert done.returncode == 4
     assert "stale" in done.stderr
     for words in told:
@@ -120,12 +120,12 @@ def test_a_comment_or_another_meters_record_is_not_stale(planned: Workspace, pol
 def test_digests(planned: Workspace, polar: Served) -> None:
     digest = json.loads((planned.path / "plan.json").read_text())["digest"]
     wrong = ("0" if digest[0] != "0" else "1") + digest[1:]
-    done = planned.run("apply", "-e", "sandbox", "-y", "--digest", wrong[:12])
+    done = planned.run("apply", "-e", "sandbox", "-y", "--digest", wrong[:32])
     assert done.returncode == 4
     assert digest in done.stderr
     assert polar.tape.count("POST") == 0
-    assert planned.run("apply", "-e", "sandbox", "-y", "--digest", digest[:4]).returncode == 1
-    planned.ok("apply", "-e", "sandbox", "-y", "--digest", digest[:12])
+    assert planned.run("apply", "-e", "sandbox", "-y", "--digest", digest[:31]).returncode == 1
+    planned.ok("apply", "-e", "sandbox", "-y", "--digest", digest[:32])
     assert polar.tape.count("POST") == 1
 
 
@@ -149,7 +149,7 @@ def test_what_a_plan_was_asked_with_goes_with_it(planned: Workspace, polar: Serv
 def test_the_targets_are_the_files_own(planned: Workspace, polar: Served) -> None:
     done = planned.run("apply", "plan.json", "-y", "--target", "a")
     assert done.returncode == 1
-    assert "leave --target out" in done.stderr
+    assert "remove --target" in done.stderr
     planned.ok("plan", "-e", "sandbox", "--out", "c.json", "--target", "c")
     planned.write({"a": meter(name="Renamed"), "b": meter()})
     done = planned.run("apply", "c.json", "-y", "--target", "c", "--allow-archive")
@@ -165,7 +165,7 @@ def test_a_device_is_written_to_and_not_replaced(planned: Workspace) -> None:
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(reader, encoding="utf-8") as read:
         planned.ok("plan", "-e", "sandbox", "--out", "pipe")
-        assert json.load(read)["format_version"] == 1
+        assert json.load(read)["format_version"] == 2
     assert fifo.is_fifo()
 
 
@@ -180,7 +180,13 @@ def test_show(planned: Workspace) -> None:
     assert "Plan: 1 to create, 1 to update" in planned.ok("show", "plan.json")
     assert "1 to create, 1 to update · sandbox" in planned.ok("show", "plan.json", "--format", "markdown")
     shown = planned.ok("show", "plan.json", "plan.json", "--format", "json")
-    assert json.loads(shown) == [json.loads((planned.path / "plan.json").read_text())] * 2
+    saved = json.loads((planned.path / "plan.json").read_text())
+    assert json.loads(shown) == {"format_version": 2, "plans": [saved, saved]}
+    (planned.path / "both.json").write_text(shown)
+    assert planned.ok("show", "both.json", "--format", "json") == shown
+    done = planned.run("apply", "both.json", "-y")
+    assert done.returncode == 1
+    assert "holds 2 plans" in done.stderr
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format_version": 2}', "[" * 100_000, "null"])
@@ -224,7 +230,8 @@ def test_several_environments(planned: Workspace) -> None:
     assert "→ sandbox" in text
     assert "→ local" in text
     documents = json.loads(planned.ok("plan", *environments, "--format", "json", "--out", "{env}.json"))
-    assert [document["environment"] for document in documents] == ["sandbox", "local"]
+    jsonschema.validate(documents, SCHEMA)
+    assert [document["environment"] for document in documents["plans"]] == ["sandbox", "local"]
     assert (planned.path / "local.json").exists()
     assert planned.run("plan", *environments, "--out", "plan.json").returncode == 1
     assert planned.run("plan", *environments, "--detailed-exitcode").returncode == 2

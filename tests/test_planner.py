@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polar_iac import manifest
-from polar_iac.meter import MeterSpec, Record, record_of
+from polar_iac.meter import Made, MeterSpec, Record, record_of
 from polar_iac.plan import Change, Plan
 from polar_iac.render.text import refusal_text
 from tests import strategies
@@ -33,45 +34,164 @@ def only(found: Plan) -> Change:
     return change
 
 
-class TestWhichMeterIsMeant:
-    """`yes`/`no`: whether the lockfile has K. Then: live by that id. Then: live by K's marker (others)."""
+def marked(change: Change) -> tuple[str | None, str | None] | None:
+    return (change.marker.before, change.marker.after) if change.marker else None
 
-    def test_yes_found_none(self) -> None:
+
+def mentioned(change: Change) -> set[str]:
+    """The ids of the meters that a change names, which its prose and its data must both do."""
+    ids = {reference.id for reference in change.meters}
+    assert all(meter_id in (change.reason or "") for meter_id in ids)
+    return ids
+
+
+class TestWhichMeterIsMeant:
+    """`yes`/`no`: whether the lockfile has K. Then: live by that id. Then: other bearers of K's marker."""
+
+    def test_yes_found_with_its_marker_none(self) -> None:
         found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1)])
         assert not found.changes
         assert not found.bookkeeping
+        assert not found.notes
         assert found.unchanged == 1
 
-    def test_yes_found_none_its_marker_is_restored_if_gone(self) -> None:
-        found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1, key=None)])
-        assert not found.changes
-        assert bookkeeping(found) == {("calls", "marker", identifier(1))}
-
-    def test_yes_found_only_archived_others(self) -> None:
+    def test_yes_found_with_its_marker_only_archived_others(self) -> None:
         others = [live(2, archived_at=ARCHIVED), live(3, archived_at=EARLIER)]
         found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1), *others])
         assert not found.changes
         assert not found.bookkeeping
 
-    def test_yes_found_another_active_one_is_twins_all_named(self) -> None:
-        found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1), live(2), live(3)])
+    def test_yes_found_with_its_marker_another_that_we_created_is_settled(self) -> None:
+        found = plan(
+            desired({"calls": meter(name="Calls")}),
+            {"calls": record(1)},
+            [live(1), live(2)],
+            made=Made(created=frozenset({identifier(2)})),
+        )
+        settle, update = found.changes
+        assert (settle.action, settle.id, settle.duplicate_of) == ("settle", identifier(2), identifier(1))
+        assert marked(settle) == ("acme/calls", None)
+        assert settle.before is not None
+        assert settle.after is not None
+        assert (settle.before.archived, settle.after.archived) == (False, True)
+        assert (update.action, update.id) == ("update", identifier(1))
+        assert found.summary["settle"] == 1
+        assert found.wanted == 2
+
+    def test_yes_found_with_its_marker_another_that_landed_late_is_settled(self) -> None:
+        """The recorded one stays although it looks like what the lost create would have made, too."""
+        found = plan(
+            desired({"calls": meter()}),
+            {"calls": record(2)},
+            [live(1), live(2)],
+            made=Made(landed=frozenset({identifier(1), identifier(2)})),
+        )
         change = only(found)
-        assert (change.action, change.cause) == ("blocked", "twins")
-        assert all(identifier(n) in (change.reason or "") for n in (1, 2, 3))
+        assert (change.action, change.id, change.duplicate_of) == ("settle", identifier(1), identifier(2))
+        assert not found.bookkeeping
+
+    def test_yes_found_as_created_by_a_stopped_run_gives_way_to_an_older_one(self) -> None:
+        """Its id was never held against the others: no other run knows it."""
+        found = plan(
+            desired({"calls": meter()}),
+            {"calls": record(2)},
+            [live(1), live(2)],
+            made=Made(created=frozenset({identifier(2)})),
+        )
+        change = only(found)
+        assert (change.action, change.id, change.duplicate_of) == ("settle", identifier(2), identifier(1))
+        assert bookkeeping(found) == {("calls", "adopt", identifier(1))}
+
+    @pytest.mark.parametrize("made", [(), (2,), (1, 2)], ids=str)
+    def test_yes_found_with_its_marker_others_not_all_ours_are_duplicates_all_named(self, made: Any) -> None:
+        found = plan(
+            desired({"calls": meter()}),
+            {"calls": record(1)},
+            [live(1), live(2), live(3)],
+            made=Made(landed=frozenset(map(identifier, made))),
+        )
+        change = only(found)
+        assert (change.action, change.cause) == ("blocked", "duplicates")
+        assert mentioned(change) == {identifier(n) for n in (1, 2, 3)}
         assert found.refusal is None
 
-    def test_yes_found_archived_but_another_active_one_is_twins(self) -> None:
+    def test_yes_found_archived_but_another_active_one_is_never_settled(self) -> None:
         found = plan(
-            desired({"calls": meter()}), {"calls": record(1)}, [live(1, archived_at=ARCHIVED), live(2)]
+            desired({"calls": meter()}),
+            {"calls": record(1)},
+            [live(1, archived_at=ARCHIVED), live(2)],
+            made=Made(created=frozenset({identifier(2)})),
         )
-        assert only(found).cause == "twins"
+        assert only(found).cause == "duplicates"
+
+    @pytest.mark.parametrize("others", [[], [live(3)]], ids=["alone", "with a bearer"])
+    @pytest.mark.parametrize("owner", [{"key": "other"}, {"project": "another"}], ids=["key", "project"])
+    def test_yes_found_with_another_marker_is_a_mismatch_both_named(self, owner: Any, others: Any) -> None:
+        found = plan(
+            desired({"calls": meter(name="Calls")}),
+            {"calls": record(1)},
+            [live(1, **owner), *others],
+            allow_archive=True,
+        )
+        change = only(found)
+        marker = f"{owner.get('project', 'acme')}/{owner.get('key', 'calls')}"
+        assert (change.action, change.cause) == ("blocked", "mismatch")
+        assert all(name in (change.reason or "") for name in ("`calls`", marker, identifier(1)))
+        assert identifier(1) in mentioned(change)
+        assert not found.bookkeeping
+
+    def test_yes_found_swapped_ids_block_both_keys(self) -> None:
+        """No filter is exchanged, and nothing passes for a change outside."""
+        meters = {"a": meter(name="Alpha"), "b": meter(name="Beta", filter=OTHER_FILTER)}
+        there = [live(1, "a", name="Alpha"), live(2, "b", name="Beta", filter=OTHER_FILTER)]
+        swapped = {"a": record(2, name="Alpha"), "b": record(1, name="Beta", filter=OTHER_FILTER)}
+        found = plan(desired(meters), swapped, there)
+        assert [(c.key, c.cause) for c in found.changes] == [("a", "mismatch"), ("b", "mismatch")]
+        assert all(not c.fields for c in found.changes)
+
+    def test_yes_found_without_a_marker_and_with_a_spec_none_is_marked_again(self) -> None:
+        found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1, key=None)])
+        change = only(found)
+        assert (change.action, change.reason, change.id) == ("mark", "restored", identifier(1))
+        assert marked(change) == (None, "acme/calls")
+        assert (change.before, change.fields) == (change.after, ())
+        assert not found.bookkeeping
+
+    def test_yes_found_without_a_marker_and_full_is_managed_unmarked_with_a_note(self) -> None:
+        full = {f"k{n}": n for n in range(50)}
+        block = meter(metadata={"k0": 0})
+        recorded = {"calls": record(1, metadata={"k0": 0})}
+        found = plan(desired({"calls": block}), recorded, [live(1, None, metadata=full)])
+        assert not found.changes
+        (note,) = found.notes
+        assert (note.key, note.kind, note.data["id"]) == ("calls", "unmarked", identifier(1))
+        update = plan(desired({"calls": block | {"name": "Calls"}}), recorded, [live(1, None, metadata=full)])
+        assert (only(update).action, only(update).marker) == ("update", None)
+        assert [note.kind for note in update.notes] == ["unmarked"]
+
+    def test_yes_found_without_a_marker_one_or_more_is_a_mismatch_and_never_settled(self) -> None:
+        found = plan(
+            desired({"calls": meter()}),
+            {"calls": record(1)},
+            [live(1, key=None), live(2)],
+            made=Made(created=frozenset({identifier(2)})),
+        )
+        change = only(found)
+        assert change.cause == "mismatch"
+        assert mentioned(change) == {identifier(1), identifier(2)}
+
+    def test_yes_found_without_a_marker_or_a_spec_is_a_mismatch(self) -> None:
+        recorded = {"calls": Record(identifier(1), None)}
+        found = plan(desired({"calls": meter()}), recorded, [live(1, key=None)])
+        assert only(found).cause == "mismatch"
+        assert "nothing shows that it is ours" in (only(found).reason or "")
 
     @pytest.mark.parametrize("marked", [[], [live(7)]])
     def test_yes_not_found_any_refuses_the_whole_apply(self, marked: list[Any]) -> None:
         found = plan(desired({"calls": meter(), "new": meter()}), {"calls": record(1)}, marked)
         assert found.refusal is not None
         assert identifier(1) in refusal_text(found)
-        assert all(word in refusal_text(found) for word in ("organisation", "environment", "token"))
+        assert all(word in refusal_text(found) for word in ("organization", "environment", "token"))
 
     def test_yes_not_found_blocks_alone_if_another_recorded_id_is_live(self) -> None:
         manifest = desired({"calls": meter(), "other": meter()})
@@ -79,15 +199,31 @@ class TestWhichMeterIsMeant:
         assert (only(found).key, only(found).cause) == ("calls", "unknown-id")
         assert found.refusal is None
 
-    def test_yes_not_found_is_forgotten_once_gone_from_the_manifest(self) -> None:
+    @pytest.mark.parametrize("bearers", [[], [live(3)]])
+    def test_yes_not_found_is_forgotten_once_gone_from_the_manifest(self, bearers: Any) -> None:
         found = plan(
-            desired({"other": meter()}), {"calls": record(1), "other": record(2)}, [live(2, "other")]
+            desired({"other": meter()}),
+            {"calls": record(1), "other": record(2)},
+            [live(2, "other"), *bearers],
         )
         assert not found.changes
         assert bookkeeping(found) == {("calls", "forget", identifier(1))}
+        assert [note.kind for note in found.notes] == ["unknown-here"] * len(bearers)
 
     def test_no_none(self) -> None:
         assert actions(plan(desired({"calls": meter()}))) == {"calls": "create"}
+
+    @pytest.mark.parametrize("archived_at", [None, ARCHIVED])
+    def test_no_one_recorded_under_another_key_blocks_both_and_creates_nothing(
+        self, archived_at: str | None
+    ) -> None:
+        """An id that was moved to another key in the lockfile: its meter is not archived, nor doubled."""
+        manifest = desired({"calls": meter(), "other": meter()})
+        found = plan(manifest, {"other": record(1)}, [live(1, "calls", archived_at=archived_at)])
+        assert [(c.key, c.cause) for c in found.changes] == [("calls", "mismatch"), ("other", "mismatch")]
+        assert all(identifier(1) in mentioned(change) for change in found.changes)
+        gone = plan(desired({"calls": meter()}), {"other": record(1)}, [live(1)], allow_archive=True)
+        assert [(c.key, c.cause) for c in gone.changes] == [("calls", "mismatch"), ("other", "mismatch")]
 
     def test_no_one_active_is_adopted_and_archived_ones_beside_it_do_not_count(self) -> None:
         found = plan(desired({"calls": meter()}), {}, [live(1, archived_at=ARCHIVED), live(2)])
@@ -100,11 +236,25 @@ class TestWhichMeterIsMeant:
         assert (only(found).action, only(found).id) == ("unarchive", identifier(1))
         assert bookkeeping(found) == {("calls", "adopt", identifier(1))}
 
-    def test_no_two_or_more_active_is_twins_all_named(self) -> None:
+    def test_no_two_or_more_active_are_settled_where_we_made_the_losers(self) -> None:
+        made = Made(created=frozenset({identifier(2)}), landed=frozenset({identifier(3)}))
+        found = plan(desired({"calls": meter()}), {}, [live(3), live(2), live(1)], made=made)
+        assert [(c.action, c.id, c.duplicate_of) for c in found.changes] == [
+            ("settle", identifier(2), identifier(1)),
+            ("settle", identifier(3), identifier(1)),
+        ]
+        assert bookkeeping(found) == {("calls", "adopt", identifier(1))}
+
+    def test_no_two_or_more_active_are_duplicates_all_named(self) -> None:
         change = only(plan(desired({"calls": meter()}), {}, [live(1), live(2)]))
-        assert (change.action, change.cause) == ("blocked", "twins")
-        assert identifier(1) in (change.reason or "")
-        assert identifier(2) in (change.reason or "")
+        assert (change.action, change.cause) == ("blocked", "duplicates")
+        assert mentioned(change) == {identifier(1), identifier(2)}
+
+    def test_duplicates_of_which_one_is_recorded_elsewhere_are_never_settled(self) -> None:
+        manifest = desired({"calls": meter(), "other": meter()})
+        made = Made(created=frozenset({identifier(2)}))
+        found = plan(manifest, {"other": record(2)}, [live(1), live(2)], made=made)
+        assert [(c.key, c.cause) for c in found.changes] == [("calls", "duplicates"), ("other", "mismatch")]
 
 
 class TestWhatHappens:
@@ -114,6 +264,7 @@ class TestWhatHappens:
         found = plan(desired({"calls": meter()}))
         change = only(found)
         assert (change.action, change.id, change.before) == ("create", None, None)
+        assert marked(change) == (None, "acme/calls")
         assert change.after is not None
         assert change.after.name == "API calls"
         assert not change.evidence
@@ -124,10 +275,18 @@ class TestWhatHappens:
     def test_active_none_create_says_if_an_unmarked_or_foreign_meter_is_the_same(self, other: Any) -> None:
         change = only(plan(desired({"calls": meter()}), {}, [other]))
         assert change.action == "create"
-        assert identifier(9) in change.evidence[0].text
+        (fact,) = change.evidence
+        assert (fact.kind, fact.severity) == ("same-billing", "warning")
+        assert identifier(9) in fact.text
+        assert [named["id"] for named in fact.data["meters"]] == [identifier(9)]
 
-    def test_active_none_create_says_nothing_of_another_filter(self) -> None:
+    def test_active_none_create_says_if_only_the_name_is_the_same(self) -> None:
         other = live(9, key=None, filter=OTHER_FILTER)
+        (fact,) = only(plan(desired({"calls": meter()}), {}, [other])).evidence
+        assert (fact.kind, fact.severity) == ("same-name", "info")
+
+    def test_active_none_create_says_nothing_of_another_filter_and_name(self) -> None:
+        other = live(9, key=None, filter=OTHER_FILTER, name="Others")
         assert not only(plan(desired({"calls": meter()}), {}, [other])).evidence
 
     def test_active_active_equal_unchanged_whatever_was_recorded_and_the_record_is_refreshed(self) -> None:
@@ -140,6 +299,11 @@ class TestWhatHappens:
         change = only(found)
         assert change.action == "update"
         assert [field.path for field in change.fields] == ["name"]
+
+    def test_active_active_different_and_unmarked_is_one_change_with_its_marker(self) -> None:
+        found = plan(desired({"calls": meter(name="Calls")}), {"calls": record(1)}, [live(1, None)])
+        change = only(found)
+        assert (change.action, marked(change)) == ("update", (None, "acme/calls"))
 
     def test_active_archived_unarchive_with_the_update_in_the_same_patch(self) -> None:
         found = plan(
@@ -164,6 +328,23 @@ class TestWhatHappens:
         found = plan(desired({"calls": meter(name="Calls")}), {"calls": record(1, frozen=True)}, [live(1)])
         assert only(found).action == "update"
 
+    @pytest.mark.parametrize("recorded", [{"calls": record(1)}, {}], ids=["by lockfile", "by marker"])
+    def test_active_with_parts_that_are_unknown_blocked_and_nobody_else_is(self, recorded: Any) -> None:
+        manifest = desired({"calls": meter(), "new": meter(name="New one")})
+        found = plan(manifest, recorded, [replace(live(1), spec=None, label="Of tomorrow")])
+        assert [(c.key, c.action, c.cause) for c in found.changes] == [
+            ("calls", "blocked", "unknown-parts"),
+            ("new", "create", None),
+        ]
+        assert mentioned(found.changes[0]) == {identifier(1)}
+        assert "Polar has parts here that this version does not know" in (found.changes[0].reason or "")
+        assert found.refusal is None
+
+    def test_a_foreign_meter_with_unknown_parts_concerns_nobody(self) -> None:
+        foreign = [replace(live(n, owner), spec=None) for n, owner in ((1, None), (2, "unrelated"))]
+        found = plan(desired({"calls": meter()}), {"calls": record(3)}, [live(3), *foreign])
+        assert not found.changes
+
     def test_archived_none_nothing(self) -> None:
         found = plan(desired({"calls": meter(archived=True)}))
         assert not found.changes
@@ -182,20 +363,43 @@ class TestWhatHappens:
         assert not found.changes
         assert not found.bookkeeping
 
-    @pytest.mark.parametrize("recorded", [{"calls": record(1)}, {}], ids=["by lockfile", "by marker"])
-    def test_absent_active_blocked_still_live(self, recorded: Any) -> None:
-        found = plan(desired({}), recorded, [live(1)])
+    def test_absent_active_recorded_blocked_still_live(self) -> None:
+        found = plan(desired({}), {"calls": record(1)}, [live(1)])
         change = only(found)
         assert (change.action, change.cause) == ("blocked", "unlisted")
         assert "archived: true" in (change.reason or "")
         assert found.refusal is not None
         assert "--allow-archive" in refusal_text(found)
 
-    @pytest.mark.parametrize("recorded", [{"calls": record(1)}, {}], ids=["by lockfile", "by marker"])
-    def test_absent_active_allow_archive_turns_it_into_archive(self, recorded: Any) -> None:
-        found = plan(desired({}), recorded, [live(1)], allow_archive=True)
+    def test_absent_active_recorded_allow_archive_turns_it_into_archive(self) -> None:
+        found = plan(desired({}), {"calls": record(1)}, [live(1)], allow_archive=True)
         assert only(found).action == "archive"
         assert found.refusal is None
+
+    @pytest.mark.parametrize("owner", [{"key": None}, {"project": "other"}], ids=["no marker", "project"])
+    def test_absent_active_recorded_and_not_ours_is_forgotten_with_a_note(self, owner: Any) -> None:
+        found = plan(desired({}), {"calls": record(1)}, [live(1, **owner)], allow_archive=True)
+        assert not found.changes
+        assert bookkeeping(found) == {("calls", "forget", identifier(1))}
+        (note,) = found.notes
+        assert (note.key, note.kind) == ("calls", "not-ours")
+        assert identifier(1) in note.text
+
+    @pytest.mark.parametrize("allow_archive", [False, True])
+    def test_absent_active_and_not_recorded_is_another_branchs_and_only_noted(
+        self, allow_archive: bool
+    ) -> None:
+        there = [live(1, "zeta-a"), live(2, "zeta-a")]
+        found = plan(desired({}), {}, there, allow_archive=allow_archive)
+        assert not found.changes
+        assert not found.bookkeeping
+        assert found.refusal is None
+        (note,) = found.notes
+        assert note.text == (
+            "`zeta-a` of this project is live at Polar; neither this manifest nor this lockfile knows it: "
+            "applied from another branch or manifest, or the lockfile was lost"
+        )
+        assert [named["id"] for named in note.data["meters"]] == [identifier(1), identifier(2)]
 
     def test_absent_archived_forget(self) -> None:
         found = plan(desired({}), {"calls": record(1)}, [live(1, archived_at=ARCHIVED)])
@@ -206,20 +410,26 @@ class TestWhatHappens:
         found = plan(desired({}), {}, [live(1, archived_at=ARCHIVED)])
         assert not found.changes
         assert not found.bookkeeping
+        assert not found.notes
 
 
 class TestTheFirstRowDecides:
-    """Twins, unknown id, archived, frozen."""
+    """Mismatch, duplicates, unknown id, archived, frozen."""
 
-    def test_twins_before_frozen(self) -> None:
+    def test_mismatch_before_duplicates(self) -> None:
+        found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1, "b"), live(2), live(3)])
+        assert only(found).cause == "mismatch"
+
+    def test_duplicates_before_frozen(self) -> None:
         recorded = {"calls": record(1, frozen=True)}
         found = plan(desired({"calls": meter(filter=OTHER_FILTER)}), recorded, [live(1), live(2)])
-        assert only(found).cause == "twins"
+        assert only(found).cause == "duplicates"
 
-    def test_twins_before_archived_and_before_removal(self) -> None:
-        assert only(plan(desired({"calls": meter(archived=True)}), {}, [live(1), live(2)])).cause == "twins"
+    def test_duplicates_before_archived_and_before_removal(self) -> None:
+        archived = desired({"calls": meter(archived=True)})
+        assert only(plan(archived, {}, [live(1), live(2)])).cause == "duplicates"
         found = plan(desired({}), {"calls": record(1)}, [live(1), live(2)], allow_archive=True)
-        assert only(found).cause == "twins"
+        assert only(found).cause == "duplicates"
 
     def test_unknown_id_before_archived(self) -> None:
         manifest = desired({"calls": meter(archived=True), "other": meter()})
@@ -242,20 +452,43 @@ class TestForeignMeters:
         found = plan(desired({}), {}, [live(1, project="other"), live(2, key=None)], allow_archive=True)
         assert not found.changes
         assert not found.bookkeeping
+        assert not found.notes
 
-    @pytest.mark.parametrize("meters", [{"calls": meter()}, {"calls": meter(archived=True)}, {}])
-    def test_recorded_with_another_projects_marker_is_blocked(self, meters: Any) -> None:
-        found = plan(desired(meters), {"calls": record(1)}, [live(1, project="other")], allow_archive=True)
-        assert (only(found).action, only(found).cause) == ("blocked", "foreign")
-        assert "other/calls" in (only(found).reason or "")
+
+class TestFiltersOfOneMeaning:
+    """Item: filters that mean the same are equal."""
+
+    CLAUSE: ClassVar[dict[str, Any]] = {"property": "name", "operator": "eq", "value": "call"}
+    DASHBOARD: ClassVar[dict[str, Any]] = {
+        "conjunction": "and",
+        "clauses": [{"conjunction": "or", "clauses": [CLAUSE]}],
+    }
+
+    @pytest.mark.parametrize("frozen", [False, True])
+    def test_the_dashboards_form_is_no_change(self, frozen: bool) -> None:
+        recorded = {"calls": record(1, frozen=frozen)}
+        found = plan(desired({"calls": meter()}), recorded, [live(1, filter=self.DASHBOARD)])
+        assert not found.changes
         assert not found.bookkeeping
 
-    def test_a_recorded_id_outweighs_the_marker_of_another_key(self) -> None:
-        """A meter recorded under one key is no other key's, whatever its marker says."""
-        manifest = desired({"calls": meter(), "other": meter()})
-        found = plan(manifest, {"calls": record(1)}, [live(1, "other")])
-        assert actions(found) == {"other": "create"}
-        assert bookkeeping(found) == {("calls", "marker", identifier(1))}
+    def test_the_dashboards_form_is_not_sent_beside_another_change(self) -> None:
+        found = plan(
+            desired({"calls": meter(name="Calls")}),
+            {"calls": record(1)},
+            [live(1, filter=self.DASHBOARD)],
+        )
+        assert [field.path for field in only(found).fields] == ["name"]
+
+    def test_a_new_meter_is_sent_as_it_is_written(self) -> None:
+        block = meter(filter=self.DASHBOARD)
+        change = only(plan(desired({"calls": block})))
+        assert change.after is not None
+        assert change.after.create_body("acme/calls")["filter"] == self.DASHBOARD
+        assert change.digest == only(plan(desired({"calls": meter()}))).digest
+
+    def test_a_meter_that_bills_the_same_in_another_form_is_named(self) -> None:
+        change = only(plan(desired({"calls": meter()}), {}, [live(9, None, filter=self.DASHBOARD)]))
+        assert [fact.kind for fact in change.evidence] == ["same-billing"]
 
 
 class TestMoved:
@@ -263,19 +496,37 @@ class TestMoved:
 
     def test_renames_in_the_lockfile_and_rewrites_the_marker(self) -> None:
         found = plan(desired({"calls": meter()}, moved=self.MOVED), {"old": record(1)}, [live(1, "old")])
-        assert not found.changes
+        change = only(found)
+        assert (change.action, change.reason, marked(change)) == ("mark", "moved", ("acme/old", "acme/calls"))
         assert bookkeeping(found) == {("calls", "moved", identifier(1))}
         assert found.bookkeeping[0].was == "old"
 
     def test_by_the_marker_alone(self) -> None:
         found = plan(desired({"calls": meter()}, moved=self.MOVED), {}, [live(1, "old")])
-        assert not found.changes
-        assert bookkeeping(found) == {("calls", "moved", identifier(1)), ("calls", "adopt", identifier(1))}
+        assert (only(found).action, only(found).reason) == ("mark", "moved")
+        assert bookkeeping(found) == {("calls", "adopt", identifier(1))}
+
+    def test_beside_another_change_of_the_key(self) -> None:
+        manifest = desired({"calls": meter(name="Calls")}, moved=self.MOVED)
+        change = only(plan(manifest, {"old": record(1)}, [live(1, "old")]))
+        assert (change.action, marked(change)) == ("update", ("acme/old", "acme/calls"))
+
+    def test_a_lockfile_that_moved_before_the_marker(self) -> None:
+        """The run that renamed it was stopped between the two."""
+        found = plan(desired({"calls": meter()}, moved=self.MOVED), {"calls": record(1)}, [live(1, "old")])
+        assert (only(found).action, only(found).reason) == ("mark", "moved")
+        gone = plan(desired({}, moved=self.MOVED), {"calls": record(1)}, [live(1, "old")], allow_archive=True)
+        assert (only(gone).action, only(gone).key) == ("archive", "calls")
+
+    def test_without_a_move_the_same_is_a_mismatch(self) -> None:
+        found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1, "old")])
+        assert only(found).cause == "mismatch"
 
     def test_chains_are_followed(self) -> None:
         chain = [{"from": "older", "to": "old"}, *self.MOVED]
         for key in ("older", "old"):
             found = plan(desired({"calls": meter()}, moved=chain), {key: record(1)}, [live(1, key)])
+            assert only(found).action == "mark"
             assert bookkeeping(found) == {("calls", "moved", identifier(1))}
 
     def test_an_old_entry_is_harmless(self) -> None:
@@ -283,10 +534,10 @@ class TestMoved:
         assert not found.changes
         assert not found.bookkeeping
 
-    def test_two_meters_under_one_key_after_a_move_are_twins(self) -> None:
+    def test_two_meters_under_one_key_after_a_move_are_duplicates(self) -> None:
         manifest = desired({"calls": meter()}, moved=self.MOVED)
         found = plan(manifest, {}, [live(1, "old"), live(2, "calls")])
-        assert only(found).cause == "twins"
+        assert only(found).cause == "duplicates"
 
     def test_offline_too(self) -> None:
         found = plan(desired({"calls": meter()}, moved=self.MOVED), {"old": record(1)}, None)
@@ -433,6 +684,24 @@ class TestDigests:
         ):
             assert only(other).digest != only(base).digest
 
+    def test_of_an_empty_plan_too_says_whose_meters_it_is_about(self) -> None:
+        digests = {
+            plan(desired({}, project=project), {}, [], environment=environment).digest
+            for project, environment in (
+                ("acme", "sandbox"),
+                ("acme", "production"),
+                ("other", "sandbox"),
+            )
+        }
+        assert len(digests) == 3
+
+    def test_a_marker_is_in_it(self) -> None:
+        marked, bare = (
+            plan(desired({"calls": meter(name="Calls")}), {"calls": record(1)}, [live(1, key)])
+            for key in ("calls", None)
+        )
+        assert only(marked).digest != only(bare).digest
+
     def test_as_documented(self) -> None:
         import hashlib
         import json
@@ -447,6 +716,7 @@ class TestDigests:
                 "action": "create",
                 "id": None,
                 "before": None,
+                "marker": {"before": None, "after": f"acme/{change.key}"},
                 "after": {
                     "name": "API calls",
                     "unit": "scalar",
@@ -461,7 +731,13 @@ class TestDigests:
             text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
             digests.append(hashlib.sha256(text.encode()).hexdigest())
         assert [change.digest for change in found.changes] == digests
-        whole = json.dumps(sorted(digests), separators=(",", ":"))
+        plan_document = {
+            "environment": "sandbox",
+            "organization_id": ORGANIZATION,
+            "project": "acme",
+            "changes": sorted(digests),
+        }
+        whole = json.dumps(plan_document, sort_keys=True, separators=(",", ":"))
         assert found.digest == hashlib.sha256(whole.encode()).hexdigest()
 
 
@@ -589,19 +865,19 @@ class TestArchivedOutside:
 class TestNoRoomForTheMarker:
     FULL: ClassVar[dict[str, Any]] = {f"k{n}": n for n in range(50)}
 
-    def test_an_equal_meter_that_lost_its_marker_is_blocked(self) -> None:
-        block = meter(metadata={"k0": 0})
-        found = plan(desired({"calls": block}), {"calls": record(1)}, [live(1, None, metadata=self.FULL)])
-        assert (only(found).action, only(found).cause) == ("blocked", "metadata-limit")
-
     def test_archiving_does_not_wait_for_it(self) -> None:
         found = plan(
             desired({"calls": meter(archived=True)}),
             {"calls": record(1)},
             [live(1, None, metadata=self.FULL)],
         )
-        assert only(found).action == "archive"
+        assert (only(found).action, only(found).marker) == ("archive", None)
         assert not found.bookkeeping
+
+    def test_metadata_of_ours_that_does_not_fit_is_blocked(self) -> None:
+        block = meter(metadata={"ours": 1})
+        found = plan(desired({"calls": block}), {"calls": record(1)}, [live(1, None, metadata=self.FULL)])
+        assert (only(found).action, only(found).cause) == ("blocked", "metadata-limit")
 
 
 class TestMovesToNowhere:
@@ -612,20 +888,9 @@ class TestMovesToNowhere:
 
 
 class TestGoneAndUnknown:
-    def test_forgotten_only_where_no_active_meter_bears_the_marker(self) -> None:
-        recorded = {"calls": record(1), "other": record(2)}
-        found = plan(desired({"other": meter()}), recorded, [live(2, "other"), live(3)])
-        assert (only(found).key, only(found).cause, only(found).id) == ("calls", "unlisted", identifier(3))
-
     def test_offline_a_meter_of_which_only_the_id_is_known_may_still_bill(self) -> None:
         found = plan(desired({}), {"calls": Record(identifier(1), None)}, None)
         assert (only(found).action, only(found).cause) == ("blocked", "unlisted")
-
-
-def test_a_meter_without_an_owner_can_be_taken_over() -> None:
-    found = plan(desired({"calls": meter()}), {}, [live(1, None)])
-    (fact,) = only(found).evidence
-    assert 'polar_iac: "acme/calls"' in fact.text
 
 
 @given(block=strategies.specs(), archived=st.booleans())

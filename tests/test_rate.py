@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from polar_iac.api import PolarClient
-from polar_iac.executor import execute
+from polar_iac.executor import Limits, execute
 from polar_iac.journal import Journal, path_for
 from polar_iac.local import LocalPolar, RateLimit
 from polar_iac.lockfile import Lockfile, state_directory
 from polar_iac.plan import Done
-from polar_iac.waiting import Stop
-from tests.build import PROJECT, desired, meter, plan
+from polar_iac.waiting import Stop, StoppedError, SystemClock
+from tests.build import PROJECT, desired, identifier, meter, plan
+from tests.serve import scripted
 
 
 class VirtualClock:
@@ -103,7 +105,7 @@ def test_a_thousand_creates_at_a_hundred_a_minute(tmp_path: Path, parallelism: i
                     journal,
                     at_start={},
                     stop=Stop(),
-                    parallelism=parallelism,
+                    limits=Limits(parallelism),
                     clock=clock,
                 )
             )
@@ -114,3 +116,41 @@ def test_a_thousand_creates_at_a_hundred_a_minute(tmp_path: Path, parallelism: i
     assert clock.now() <= 10 * 60 * 1.15
     assert waits
     assert all(0 <= wait <= 62 for wait in waits)
+
+
+ASKED: dict[str, Callable[[PolarClient], Any]] = {
+    "GET": lambda client: client.list_meters(),
+    "POST": lambda client: client.create_meter(meter()),
+    "PATCH": lambda client: client.update_meter(identifier(1), {"name": "New"}),
+}
+
+
+@pytest.mark.parametrize("method", ASKED)
+def test_a_stop_ends_the_wait_for_a_limit_that_never_ends(method: str) -> None:
+    """The stop comes during the third wait; nothing is sent after it."""
+    stop, waits = Stop(), list[float]()
+
+    class Hasty(SystemClock):
+        """Every wait is over at once, but the one during which the stop comes: that one would be long."""
+
+        def __init__(self) -> None:
+            super().__init__(stop)
+            self.time = 0.0
+
+        def now(self) -> float:
+            return self.time
+
+        def sleep(self, seconds: float) -> None:
+            if seconds and tape.count(method) == 3:
+                stop.request("SIGINT")
+            self.time += seconds
+            super().sleep(60.0 if stop.reason else 0.0)
+
+    with (
+        scripted(lambda *_: (429, {"retry-after": "60"}, b"")) as (url, tape),
+        PolarClient(url, "polar_oat_t", clock=Hasty(), on_wait=waits.append) as client,
+        pytest.raises(StoppedError, match="SIGINT"),
+    ):
+        ASKED[method](client)
+    assert tape.count(method) == 3
+    assert waits

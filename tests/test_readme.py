@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from ruamel.yaml import YAML
 
 from polar_iac import manifest
 from polar_iac.errors import DiagnosticError
 from polar_iac.render.text import diagnostics_text, plan_text
 from tests.build import desired, live, meter, plan, record
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 LLM = {"property": "name", "operator": "eq", "value": "llm_call"}
 
 
@@ -86,3 +89,27 @@ def test_the_manifest_it_shows_is_right() -> None:
     block = re.search(r"```yaml\n(version: 1\n.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert block is not None
     assert set(manifest.load(block[1].encode(), "README.md").meters) == {"llm-tokens", "old-exports"}
+
+
+def properties(data: Any) -> Iterator[str]:
+    """What clauses and aggregations look at, anywhere in a YAML document."""
+    if isinstance(data, dict):
+        if isinstance(data.get("property"), str):
+            yield data["property"]
+        for value in data.values():
+            yield from properties(value)
+    elif isinstance(data, list):
+        for value in data:
+            yield from properties(value)
+
+
+def test_every_example_looks_where_events_have_something() -> None:
+    """The metadata of an event is flat but for two objects: a meter by another dotted name bills nothing."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    texts = {"meters.yaml": (ROOT / "meters.yaml").read_text(encoding="utf-8"), "README.md": blocks[0]}
+    texts |= {f"README.md, block {n}": block for n, block in enumerate(blocks[1:], 2)}
+    found = {name: set(properties(YAML(typ="safe").load(text))) for name, text in texts.items()}
+    assert "_llm.input_tokens" in found["meters.yaml"]
+    assert "tokens" in found["README.md"]
+    dotted = {(name, p) for name in found for p in found[name] if "." in p}
+    assert [entry for entry in sorted(dotted) if not entry[1].startswith(("_cost.", "_llm."))] == []

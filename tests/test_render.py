@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polar_iac.errors import Diagnostic, SourceSpan
-from polar_iac.meter import Filter, canonical_json
+from polar_iac.meter import Filter, Made, canonical_json
 from polar_iac.plan import Done, Event, Failed, Left, Unsure
 from polar_iac.render.document import plan_json
 from polar_iac.render.github import failure_commands
@@ -68,7 +68,9 @@ def test_a_plan_with_everything() -> None:
             "exports": meter(name="Exports", archived=True),
             "back": meter(name="Back"),
             "frozen": meter(name="Frozen", filter=every(LLM)),
-            "twins": meter(name="Twins"),
+            "doubled": meter(name="Doubled"),
+            "settled": meter(name="Settled"),
+            "unmarked": meter(name="Unmarked"),
             "same": meter(name="Same"),
             "llm-input": meter(name="Input"),
             "lost": meter(name="Lost"),
@@ -89,6 +91,8 @@ def test_a_plan_with_everything() -> None:
         "same": record(5, name="Same"),
         "tokens-in": record(6, name="Input"),
         "removed": record(7, name="Removed"),
+        "settled": record(12, name="Settled"),
+        "unmarked": record(14, name="Unmarked"),
     }
     meters = [
         live(
@@ -104,12 +108,16 @@ def test_a_plan_with_everything() -> None:
         live(5, "same", name="Same"),
         live(6, "tokens-in", name="Input"),
         live(7, "removed", name="Removed"),
-        live(8, "twins", name="Twins"),
-        live(9, "twins", name="Twins"),
+        live(8, "doubled", name="Doubled"),
+        live(9, "doubled", name="Doubled"),
+        live(12, "settled", name="Settled"),
+        live(13, "settled", name="Settled"),
+        live(14, None, name="Unmarked"),
+        live(15, "zeta-a", name="Of another branch"),
         live(10, "lost", name="Lost"),
         live(11, "again", project="other", name="Theirs", filter=every(clause("kind", "eq", True))),
     ]
-    found = plan(manifest, recorded, meters)
+    found = plan(manifest, recorded, meters, made=Made(created=frozenset({identifier(13)})))
     golden("everything.txt", click.unstyle(plan_text(found, "meters.yaml")))
     golden("everything.json", plan_json(found))
 
@@ -119,7 +127,7 @@ def test_what_came_of_it() -> None:
     events: list[Event] = [
         Done("created", "create", identifier(1)),
         Done("found", "adopt", identifier(2)),
-        Done("twice", "retire", identifier(3)),
+        Done("twice", "settle", identifier(3)),
         Failed("calls", "update", "Polar refused PATCH", (place,)),
         Failed("lost", "create", "the connection broke"),
         Left("gone", "blocked", "`gone` is gone from the manifest"),
@@ -150,8 +158,12 @@ def test_nothing_to_do() -> None:
         ("conjunction", every(LLM, clause("a", "eq", 1)), either(LLM, clause("a", "eq", 1))),
         ("to-every-event", every(LLM, MODELS), every()),
         ("type-of-a-value", every(clause("a", "eq", "100")), every(clause("a", "eq", 100))),
-        ("filter-replaced", every(LLM, MODELS), every(LLM, either(clause("x", "eq", 1)))),
-        ("wrapped", every(LLM), either(every(LLM))),
+        (
+            "filter-replaced",
+            every(LLM, MODELS),
+            every(LLM, either(clause("x", "eq", 1), clause("y", "eq", 2))),
+        ),
+        ("wrapped", every(LLM), either(every(LLM, clause("a", "eq", 1)), clause("b", "eq", 2))),
     ],
 )
 def test_filter_diffs(name: str, before: Any, after: Any) -> None:

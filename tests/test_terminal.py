@@ -107,7 +107,7 @@ class TestStreams:
 
     def test_the_digest_that_the_text_shows_is_taken(self, workspace: Workspace, polar: Served) -> None:
         workspace.write({"a": meter()})
-        shown = re.search(r"(?m)^Digest: ([0-9a-f]{12})$", workspace.ok("plan", "-e", "sandbox"))
+        shown = re.search(r"(?m)^Digest: ([0-9a-f]{32})$", workspace.ok("plan", "-e", "sandbox"))
         assert shown is not None
         workspace.ok("apply", "-e", "sandbox", "-y", "--digest", shown[1])
         assert polar.tape.count("POST") == 1
@@ -142,5 +142,5 @@ class TestUsage:
         workspace.write({"a": meter()})
         done = workspace.run("plan", "-e", "sandbox", POLAR_ACCESS_TOKEN="s3cret")
         assert done.returncode == 1
-        assert "no organisation access token (polar_oat_…)" in done.stderr
+        assert "no organization access token (polar_oat_…)" in done.stderr
         assert "s3cret" not in done.stderr

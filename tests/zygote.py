@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tests.command import clean_environment
+from tests.command import HANG_SECONDS, clean_environment
 
 WARM = (
     *("_ruamel_yaml", "deepdiff", "filelock", "tqdm", "multiprocessing.synchronize", "encodings.idna"),
@@ -95,7 +95,7 @@ class Zygote:
         self._until(lambda: text in (self._streams / f"{pid}.stderr").read_text(encoding="utf-8"))
 
     @staticmethod
-    def _until(come: Callable[[], bool], seconds: float = 30.0) -> None:
+    def _until(come: Callable[[], bool], seconds: float = HANG_SECONDS) -> None:
         end = time.monotonic() + seconds
         while True:
             with suppress(FileNotFoundError):  # it is just being forked

@@ -17,7 +17,7 @@ from polar_iac.local import schemas
 from polar_iac.local.schemas import JsonObject, polar_error
 from polar_iac.local.store import Page, Store, StoredMeter
 
-MAX_READABLE_DEPTH = 127  # levels of filters that Polar can write as JSON (observed)
+MAX_READABLE_DEPTH = 127  # levels of filters that Polar can write as JSON; a clause is one too (observed)
 MAX_SEARCHABLE_CLAUSES = 19_999  # 20,000 fail, 5,000 do not (observed); where between is not known
 INT64_MAX = 2**63 - 1
 
@@ -161,11 +161,11 @@ def _check_storable(meter: JsonObject) -> bool:
 
 
 def _depth(clause: JsonObject) -> int:
-    """How many levels of filters there are; 0 for a clause that is no filter."""
+    """How many levels there are: a clause is one, as a filter without clauses is."""
     depth, level = 0, [clause]
-    while level := [c for c in level if "clauses" in c]:
+    while level:
         depth += 1
-        level = [inner for c in level for inner in c["clauses"]]
+        level = [inner for c in level for inner in c.get("clauses", ())]
     return depth
 
 

@@ -240,7 +240,7 @@ _CLAUSE: TypeAdapter[FilterClause | Filter] = TypeAdapter(FilterClause | Filter)
 
 _MAX_LIMIT = 100
 _MAX_DEPTH = 255
-"""Levels of filters that Polar reads (observed, but for the last few)."""
+"""Levels of filters that Polar reads (observed, but for the last few). Here a clause is none."""
 _SAFE_DEPTH = 120
 """Levels that any version of pydantic reads at once."""
 _UUID_GROUPS = (8, 4, 4, 4, 12)
@@ -371,6 +371,7 @@ def _validate_body(adapter: TypeAdapter[T], body: object, errors: list[ErrorEntr
 
 
 def _depth(filter_: object) -> int:
+    """How many levels of filters there are, whatever else is wrong with them."""
     depth, level = 0, [filter_]
     while filters := [
         c["clauses"] for c in level if isinstance(c, dict) and isinstance(c.get("clauses"), list)

@@ -83,7 +83,7 @@ class Page:
 
 
 class Store:
-    """One organisation's meters in one SQLite database."""
+    """One organization's meters in one SQLite database."""
 
     organization_id: str
 
@@ -238,7 +238,7 @@ class Store:
                 raise LookupError(f"no meter {meter_id}")
 
     def clear(self) -> None:
-        """Delete every meter; the organisation stays, and so does its clock."""
+        """Delete every meter; the organization stays, and so does its clock."""
         with self.write() as db:
             db.execute("DELETE FROM meter")
 

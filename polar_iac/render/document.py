@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -11,20 +12,26 @@ from polar_iac.errors import PolarIacError, SourceSpan
 from polar_iac.meter import IMPACT, UUID, Impact, MeterSpec, canonical_json
 from polar_iac.plan import (
     ACTIONS,
+    CAUSES,
     Bookkeeping,
     Change,
     Evidence,
     FieldChange,
     Freeze,
     Housekeeping,
+    MarkerChange,
+    MeterReference,
     Origin,
     Plan,
     Refusal,
     change_digest,
+    sha256,
 )
 from polar_iac.render.words import printable
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_FIRST_FORMAT = 1
+"""Without markers, notes and settled duplicates: such a plan can be shown, and never applied."""
 
 
 def plan_json(plan: Plan) -> str:
@@ -33,8 +40,9 @@ def plan_json(plan: Plan) -> str:
 
 
 def plans_json(plans: Sequence[Plan]) -> str:
-    """The documents of several plans, as a list."""
-    return json.dumps([plan_document(plan) for plan in plans], indent=2) + "\n"
+    """The documents of several plans, in one object."""
+    document = {"format_version": FORMAT_VERSION, "plans": [plan_document(plan) for plan in plans]}
+    return json.dumps(document, indent=2) + "\n"
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -44,8 +52,11 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "organization_id": plan.organization_id,
         "project": plan.project,
         "refreshed": plan.refreshed,
+        "manifest": plan.manifest,
+        "lockfile": plan.lockfile,
         "summary": dict(plan.summary),
         "changes": [_change(change) for change in plan.changes],
+        "notes": [{"key": note.key, **_evidence(note)} for note in plan.notes],
         "bookkeeping": [_bookkeeping(entry) for entry in plan.bookkeeping],
         "digest": plan.digest,
         **({"options": options} if (options := _options(plan)) else {}),
@@ -69,19 +80,31 @@ def _change(change: Change) -> dict[str, Any]:
     return {
         "key": change.key,
         "action": change.action,
+        "reason": change.reason,
+        "cause": change.cause,
         "id": change.id,
         "name": change.name,
         "before": change.before and change.before.canonical,
         "after": change.after and change.after.canonical,
+        "marker": change.marker and dataclasses.asdict(change.marker),
         "fields": [_field(field) for field in change.fields],
         "freeze": change.freeze,
-        "evidence": [
-            {"kind": e.kind, "severity": e.severity, "text": e.text, "source": e.source, "as_of": e.as_of}
-            for e in change.evidence
-        ],
-        "reason": change.reason,
+        "evidence": [_evidence(fact) for fact in change.evidence],
+        "meters": [dataclasses.asdict(meter) for meter in change.meters],
+        "duplicate_of": change.duplicate_of,
         "digest": change.digest,
         "source": _source(change.source),
+    }
+
+
+def _evidence(fact: Evidence) -> dict[str, Any]:
+    return {
+        "kind": fact.kind,
+        "severity": fact.severity,
+        "text": fact.text,
+        "source": fact.source,
+        "as_of": fact.as_of,
+        "data": fact.data,
     }
 
 
@@ -97,48 +120,51 @@ def _field(field: FieldChange) -> dict[str, Any]:
 
 
 def _bookkeeping(entry: Bookkeeping) -> dict[str, Any]:
-    return {"key": entry.key, "action": entry.action, "id": entry.id}
+    return {"key": entry.key, "action": entry.action, "id": entry.id, "was": entry.was}
 
 
 def _source(span: SourceSpan | None) -> dict[str, Any] | None:
     return None if span is None else {"file": span.file, "line": span.line, "column": span.column}
 
 
+def plans_from_document(data: Any) -> list[Plan]:
+    """The plans that `plan_document` or `plans_json` wrote. Raises what `plan_from_document` does."""
+    if isinstance(data, Mapping) and isinstance(data.get("plans"), list):
+        return [plan_from_document(plan) for plan in data["plans"]]
+    return [plan_from_document(data)]
+
+
 def plan_from_document(data: Any) -> Plan:
     """The plan that `plan_document` wrote, for every renderer to show as it was.
 
-    What the document does not hold is absent: `cause`, `was`, and where a position ends. Raises PolarIacError
-    when this is no plan, or when what it would do was changed since: whoever reads it must see what its
-    digest stands for. What it says besides (reasons, evidence, origins, positions) is in no digest.
+    Where a position ends is not in the document. Raises PolarIacError when this is not a plan, or when what
+    it would do was changed since: whoever reads it must see what its digest stands for. What else it says
+    (reasons, evidence, origins, positions) is in no digest.
     """
     try:
         return _read_plan(data)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        told = f"{printable(str(error.args[0]))} is missing" if isinstance(error, KeyError) else str(error)
-        raise PolarIacError(f"this is no plan file of polar-iac: {told}") from None
+        fault = f"{printable(str(error.args[0]))} is missing" if isinstance(error, KeyError) else str(error)
+        raise PolarIacError(f"not a plan file of polar-iac: {fault}") from None
 
 
 def _read_plan(data: Any) -> Plan:
     version = _mapping(data, "the document")["format_version"]
-    if version != FORMAT_VERSION or isinstance(version, bool):
+    if version not in (_FIRST_FORMAT, FORMAT_VERSION) or isinstance(version, bool):
         raise PolarIacError(
             f"this plan file has format version {printable(json.dumps(version))}, "
             f"and this polar-iac reads {FORMAT_VERSION}: plan again"
         )
+    first = version == _FIRST_FORMAT
     options = _mapping(data.get("options", {}), "options")
     plan = Plan(
         environment=_one_of(data["environment"], "environment", ENVIRONMENTS),
         organization_id=_optional_id(data["organization_id"], "organization_id"),
         project=_typed(data["project"], "project", str),
         refreshed=_typed(data["refreshed"], "refreshed", bool),
-        changes=tuple(_read_change(entry, data) for entry in _typed(data["changes"], "changes", list)),
+        changes=tuple(_read_change(entry, data, first) for entry in _typed(data["changes"], "changes", list)),
         bookkeeping=tuple(
-            Bookkeeping(
-                _typed(entry["key"], "key", str),
-                _one_of(entry["action"], "action", get_args(Housekeeping)),
-                _id(entry["id"], "id"),
-            )
-            for entry in _typed(data["bookkeeping"], "bookkeeping", list)
+            _read_bookkeeping(entry) for entry in _typed(data["bookkeeping"], "bookkeeping", list)
         ),
         unchanged=_natural(_mapping(data["summary"], "summary")["unchanged"], "unchanged"),
         targets=tuple(
@@ -146,11 +172,26 @@ def _read_plan(data: Any) -> Plan:
         ),
         allow_archive=_typed(options.get("allow_archive", False), "allow_archive", bool),
         refusal=_read_refusal(data.get("refusal")),
+        notes=tuple(_read_evidence(note) for note in _typed([] if first else data["notes"], "notes", list)),
+        manifest=None if first else _optional(data["manifest"], "manifest"),
+        lockfile=None if first else _optional(data["lockfile"], "lockfile"),
+        outdated=_typed(data["digest"], "digest", str) if first else None,
     )
-    keys = [change.key for change in plan.changes]
-    if keys != sorted(set(keys)) or data["summary"] != plan.summary or data["digest"] != plan.digest:
+    places = [change.order for change in plan.changes]
+    digest = _first_digest([change.digest for change in plan.changes]) if first else plan.digest
+    summary = {**plan.summary, **data["summary"]} if first else data["summary"]
+    if places != sorted(set(places)) or summary != plan.summary or data["digest"] != digest:
         raise _changed_since("its changes are not those that its digest stands for")
     return plan
+
+
+def _read_bookkeeping(data: Any) -> Bookkeeping:
+    return Bookkeeping(
+        _typed(_mapping(data, "bookkeeping")["key"], "key", str),
+        _one_of(data["action"], "action", get_args(Housekeeping)),
+        _id(data["id"], "id"),
+        _optional(data.get("was"), "was"),
+    )
 
 
 def _read_refusal(data: Any) -> Refusal | None:
@@ -160,38 +201,78 @@ def _read_refusal(data: Any) -> Refusal | None:
     return Refusal(cause, tuple(_typed(key, "keys", str) for key in _typed(data["keys"], "keys", list)))
 
 
-def _read_change(data: Any, plan: Mapping[str, Any]) -> Change:
+def _read_change(data: Any, plan: Mapping[str, Any], first: bool) -> Change:
     key = _typed(_mapping(data, "a change")["key"], "key", str)
-    before, after = (_read_spec(data[side], side) for side in ("before", "after"))
+    before, after = (_read_spec(data[side], side, first) for side in ("before", "after"))
+    action = _one_of(data["action"], "action", ACTIONS)
+    meter_id, marker = _optional_id(data["id"], "id"), _read_marker(data.get("marker"))
     change = Change(
         key=key,
-        action=_one_of(data["action"], "action", ACTIONS),
-        id=_optional_id(data["id"], "id"),
+        action=action,
+        id=meter_id,
         name=_typed(data["name"], "name", str),
         before=before,
         after=after,
         digest=_typed(data["digest"], "digest", str),
         fields=tuple(_read_field(entry) for entry in _typed(data["fields"], "fields", list)),
         source=_read_source(data["source"]),
-        reason=_typed(data["reason"], "reason", str, type(None)),
+        reason=_optional(data["reason"], "reason"),
+        cause=None if first or data["cause"] is None else _one_of(data["cause"], "cause", CAUSES),
         freeze=_one_of(data["freeze"], "freeze", get_args(Freeze)),
-        evidence=tuple(
-            Evidence(
-                _typed(entry["kind"], "kind", str),
-                _one_of(entry["severity"], "severity", ("info", "warning")),
-                _typed(entry["text"], "text", str),
-                _typed(entry["source"], "source", str),
-                _typed(entry["as_of"], "as_of", str, type(None)),
-            )
-            for entry in _typed(data["evidence"], "evidence", list)
-        ),
+        evidence=tuple(_read_evidence(entry) for entry in _typed(data["evidence"], "evidence", list)),
+        marker=marker,
+        meters=tuple(_read_meter(entry) for entry in _typed(data.get("meters", []), "meters", list)),
+        duplicate_of=_optional_id(data.get("duplicate_of"), "duplicate_of"),
     )
     scope = plan["environment"], plan["organization_id"]
-    if change.digest != change_digest(*scope, key, change.action, change.id, before, after):
+    if first:
+        expected = _first_change_digest(*scope, data)
+    else:
+        expected = change_digest(*scope, key, action, meter_id, before, after, marker)
+    if change.digest != expected:
         raise _changed_since(f"the digest of `{printable(key)}` does not match it")
-    if not _tells_the_truth(change):
+    if not first and not _tells_the_truth(change):
         raise _changed_since(f"what it shows of `{printable(key)}` is not what would be done")
     return change
+
+
+def _read_marker(data: Any) -> MarkerChange | None:
+    if data is None:
+        return None
+    before, after = (_optional(_mapping(data, "marker")[side], side) for side in ("before", "after"))
+    return MarkerChange(before, after)
+
+
+def _read_meter(data: Any) -> MeterReference:
+    return MeterReference(
+        id=_id(_mapping(data, "a meter")["id"], "id"),
+        name=_typed(data["name"], "name", str),
+        marker=_optional(data["marker"], "marker"),
+        created_at=_typed(data["created_at"], "created_at", str),
+        archived_at=_optional(data["archived_at"], "archived_at"),
+    )
+
+
+def _read_evidence(data: Any) -> Evidence:
+    return Evidence(
+        _typed(_mapping(data, "evidence")["kind"], "kind", str),
+        _one_of(data["severity"], "severity", ("info", "warning")),
+        _typed(data["text"], "text", str),
+        _typed(data["source"], "source", str),
+        _optional(data["as_of"], "as_of"),
+        _mapping(data.get("data", {}), "data"),
+        _optional(data.get("key"), "key"),
+    )
+
+
+def _first_change_digest(environment: str, organization_id: str | None, change: Mapping[str, Any]) -> str:
+    """The digest of a change in the first format, which had no markers."""
+    named = {name: change[name] for name in ("key", "action", "id", "before", "after")}
+    return sha256({"environment": environment, "organization_id": organization_id, **named})
+
+
+def _first_digest(changes: Sequence[str]) -> str:
+    return sha256(sorted(changes))
 
 
 def _tells_the_truth(change: Change) -> bool:
@@ -224,11 +305,12 @@ def _same(one: Any, other: Any) -> bool:
     return canonical_json(one) == canonical_json(other)
 
 
-def _read_spec(data: Any, name: str) -> MeterSpec | None:
+def _read_spec(data: Any, name: str, first: bool) -> MeterSpec | None:
     if data is None:
         return None
     spec = MeterSpec.from_json(_mapping(data, name))
-    if not _same(spec.canonical, data):
+    # The first format kept filters as they were nested.
+    if not first and not _same(spec.canonical, data):
         raise _changed_since("a meter in it is not in canonical form")
     return spec
 
@@ -259,6 +341,11 @@ def _typed(data: Any, name: str, *types: type) -> Any:
     if not isinstance(data, types):
         raise TypeError(f"{name} is of the wrong type")
     return data
+
+
+def _optional(data: Any, name: str) -> str | None:
+    text: str | None = _typed(data, name, str, type(None))
+    return text
 
 
 def _mapping(data: Any, name: str) -> Mapping[str, Any]:

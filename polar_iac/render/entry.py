@@ -13,10 +13,10 @@ from functools import cached_property
 from typing import Any, Literal
 
 from polar_iac.meter import canonical_json, reading_order
-from polar_iac.plan import Change, Evidence, FieldChange, Plan
+from polar_iac.plan import Change, Evidence, FieldChange, MarkerChange, Plan
 from polar_iac.render.fitting import Lines, level
 from polar_iac.render.markup import Links, code, linked, prose, size
-from polar_iac.render.words import aggregation, expression, filter_diff, outline, value
+from polar_iac.render.words import aggregation, expression, filter_diff, outline, settled, value
 
 Risk = Literal["billing", "archive", "blocked", "outside", "warning"]
 RISKS: tuple[Risk, ...] = ("billing", "archive", "blocked", "outside", "warning")
@@ -34,7 +34,7 @@ _ANY = 1_000_000_000
 
 def risk(change: Change) -> Risk | None:
     """Why a reviewer must look at a change, if so. A new meter bills nothing until a price points at it."""
-    if change.action == "archive":
+    if change.action in ("archive", "settle"):
         return "archive"
     if change.action == "blocked":
         return "blocked"
@@ -101,10 +101,15 @@ class Scene:
 
 @dataclass(frozen=True)
 class Entry:
-    """A key, and its change in each plan; None where there is none."""
+    """A key, and its change in each plan; None where there is none. A duplicate to settle has an entry of its
+    own: `place` is that of its change."""
 
-    key: str
+    place: tuple[str, str]
     changes: tuple[Change | None, ...]
+
+    @property
+    def key(self) -> str:
+        return self.place[0]
 
     @cached_property
     def present(self) -> list[Change]:
@@ -176,7 +181,7 @@ class Entry:
         if action == "blocked" and (blocks or bullets):
             yield "Wanted:"
         yield from blocks
-        yield from _list([*self._counts(scene), *bullets], self._evidence(scene))
+        yield from _list([*self._counts(scene), *bullets, *self._markers(scene)], self._evidence(scene))
 
     def _differing(self, scene: Scene) -> Iterator[str | Lines]:
         """A column for each plan, and below it what is the same in all or too long for a cell."""
@@ -214,7 +219,7 @@ class Entry:
             yield Lines(rows, head=[_row(["", *columns]), _row(["---"] * (len(columns) + 1))])
         yield from below
         yield from self._reasons(scene)
-        yield from _list(bullets, self._evidence(scene))
+        yield from _list([*bullets, *self._markers(scene)], self._evidence(scene))
 
     def _counts(self, scene: Scene) -> list[str]:
         """What a meter counts that is archived: nobody knows by its name alone."""
@@ -225,6 +230,14 @@ class Entry:
                 told = f"{_value('aggregation', was['aggregation'])} over {code(_short(was['filter']))}"
                 counted.setdefault(told, []).append(index)
         return [f"- {scene.where(indices)}what it counts: {told}" for told, indices in counted.items()]
+
+    def _markers(self, scene: Scene) -> list[str]:
+        """What is written of ownership markers, beside a create, which always writes one."""
+        lines: dict[str, list[int]] = {}
+        for index, change in enumerate(self.changes):
+            if change and change.marker and change.action not in ("create", "blocked"):
+                lines.setdefault(_marker(change, change.marker), []).append(index)
+        return [f"- {scene.where(indices)}{line}" for line, indices in lines.items()]
 
     def _fields(self) -> list[list[tuple[FieldChange, list[int]]]]:
         """Field by field what would change, and in which plans; what is the same in several stands once."""
@@ -305,6 +318,13 @@ def _told(
         else:
             bullets.append(f"- {_label(field.path)}: {where}{_values(field)} · {note}")
     return blocks, bullets
+
+
+def _marker(change: Change, marker: MarkerChange) -> str:
+    if change.action == "settle":
+        return prose(settled(change))
+    before, after = (code(clipped(side)) if side else "none" for side in (marker.before, marker.after))
+    return f"ownership marker: {before} → {after} · internal"
 
 
 def _row(cells: Sequence[str]) -> str:

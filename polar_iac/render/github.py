@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from polar_iac.errors import Diagnostic, SourceSpan
-from polar_iac.plan import Change, Event, Failed, Plan, Unsure
+from polar_iac.plan import Change, Event, Failed, Plan, Unconfirmed, Unsure
 from polar_iac.render.entry import RISKS, labels, listed, risk
 from polar_iac.render.markdown import headline
 from polar_iac.render.markup import repository_path
-from polar_iac.render.words import printable, printable_lines, value
+from polar_iac.render.words import printable, printable_lines, settled, value
 
 Level = Literal["error", "warning", "notice"]
 
@@ -39,6 +39,7 @@ def failure_commands(events: Sequence[Event], *, directory: str = "") -> str:
     failed = [event for event in events if isinstance(event, Failed)]
     placed = diagnostic_commands([d for event in failed for d in event.diagnostics], directory=directory)
     unplaced = [f"{event.key}: {event.message}" for event in failed if not event.diagnostics]
+    unplaced += [f"{event.key}: {event.message}" for event in events if isinstance(event, Unconfirmed)]
     unplaced += [event.message for event in events if isinstance(event, Unsure)]
     return placed + "".join(map(error_command, unplaced))
 
@@ -116,7 +117,9 @@ def _notes(change: Change) -> Iterator[_Note]:
     told = {
         "billing": billed + (f". {warnings}" if warnings else ""),
         "outside": f"overwrites what was changed at Polar: {outside}" + (f". {warnings}" if warnings else ""),
-        "archive": warnings or "bills nothing once it is archived",
+        "archive": settled(change)
+        if change.action == "settle"
+        else warnings or "bills nothing once it is archived",
         "blocked": change.reason or "blocked",
         "warning": warnings,
     }[found]

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from polar_iac.plan import ACTIONS, UNKNOWN_HERE, Bookkeeping, Change, Plan
+from polar_iac.plan import ACTIONS, SHORT_DIGEST, UNKNOWN_HERE, Bookkeeping, Change, Plan
 from polar_iac.render.entry import (
     RISKS,
     Entry,
@@ -24,6 +24,9 @@ from polar_iac.render.markup import Links, code, details, prose, size
 from polar_iac.render.words import HOUSEKEEPING, permitting
 
 __all__ = ["Links", "comment_marker", "headline", "plan_markdown", "result_markdown"]
+
+Place = tuple[str, str]
+"""What an entry is about, as `Change.place` says it."""
 
 _RISKY_OPEN = 15
 _REST_OPEN = 5
@@ -44,6 +47,8 @@ _LEGEND = """\
 - **create**: a new meter. It bills nothing until a price points at it.
 - **archive**: the meter stops counting. Polar deletes nothing.
 - **unarchive**: the meter counts again, and so bills again.
+- **mark**: only the marker that says whose the meter is. Nothing counted or billed changes.
+- **settle**: a duplicate that an interrupted run made is archived; the other meter goes on.
 - **blocked**: this change is refused, for the reason given{others}.
 - **changed outside**: someone changed it at Polar. `apply` puts back what the manifest says.
 - **digest**: stands for all of these changes. `apply --digest DIGEST` does exactly them, or nothing."""
@@ -105,9 +110,9 @@ def result_markdown(
 
 
 def _entries(plans: Sequence[Plan]) -> list[Entry]:
-    by_key = [{change.key: change for change in plan.changes} for plan in plans]
-    keys = sorted({key for changes in by_key for key in changes})
-    return [Entry(key, tuple(changes.get(key) for changes in by_key)) for key in keys]
+    by_place = [{change.place: change for change in plan.changes} for plan in plans]
+    places = sorted({place for changes in by_place for place in changes})
+    return [Entry(place, tuple(changes.get(place) for changes in by_place)) for place in places]
 
 
 def _scene(plans: Sequence[Plan], entries: Sequence[Entry], links: Links | None, whole: str) -> Scene:
@@ -121,7 +126,7 @@ def _changes(plans: Sequence[Plan], entries: Sequence[Entry], scene: Scene, room
     head, kept = [notes] if notes else [], [*_bookkeeping(plans, scene)]
     room -= size(_joined([*head, *kept, *[_cut(entries, entries, scene)] * 2])) + 2
     body, shown = _body(entries, scene, room)
-    left = [entry for entry in entries if entry.key not in shown]
+    left = [entry for entry in entries if entry.place not in shown]
     cut = _cut(left, entries, scene) if left else ""
     return [cut, *head, *body, *([cut] if left else []), *kept]
 
@@ -174,7 +179,7 @@ def _nothing(plans: Sequence[Plan], manifest: str) -> str:
 
 def _introduction(plans: Sequence[Plan], scene: Scene, manifest: str) -> str:
     places = [
-        f"**{label}**" + (f" (organisation {code(plan.organization_id[:8])})" if plan.organization_id else "")
+        f"**{label}**" + (f" (organization {code(plan.organization_id[:8])})" if plan.organization_id else "")
         for plan, label in zip(plans, scene.labels, strict=True)
     ]
     told = f"What `apply` would change in Polar's {listed(places)}, so that it matches {manifest}."
@@ -241,8 +246,8 @@ def _at_fault(plan: Plan) -> list[Change]:
     return [change for change in plan.changes if plan.refusal and change.key in plan.refusal.keys]
 
 
-def _body(entries: Sequence[Entry], scene: Scene, room: int) -> tuple[list[str], set[str]]:
-    """The blocks of as many changes as there is room for, and the keys of those that are shown."""
+def _body(entries: Sequence[Entry], scene: Scene, room: int) -> tuple[list[str], set[Place]]:
+    """The blocks of as many changes as there is room for, and the places of those that are shown."""
     groups = [[entry for entry in entries if entry.risks[:1] == [kind]] for kind in RISKS]
     rest = [entry for entry in entries if not entry.risks]
     risky = sum(map(len, groups))
@@ -250,7 +255,7 @@ def _body(entries: Sequence[Entry], scene: Scene, room: int) -> tuple[list[str],
     look = ", ".join(f"{counts[r]:,} {_RISKY_TOLD[r][counts[r] > 1]}" for r in RISKS if counts[r])
     title, folded_title = f"#### Look closely: {look}", f"{risky:,} more to look at closely"
     blocks: list[str] = []
-    shown: set[str] = set()
+    shown: set[Place] = set()
     if risky:
         left = room - size(title) - size(details(folded_title, "")) - 8
         texts = _in_shares(groups, scene, left)
@@ -274,8 +279,8 @@ def _body(entries: Sequence[Entry], scene: Scene, room: int) -> tuple[list[str],
     return blocks, shown
 
 
-def _in_shares(groups: Sequence[Sequence[Entry]], scene: Scene, room: int) -> list[dict[str, str]]:
-    """Of each group the texts of the first entries, by key: no group, and no entry, takes the room that
+def _in_shares(groups: Sequence[Sequence[Entry]], scene: Scene, room: int) -> list[dict[Place, str]]:
+    """Of each group the texts of the first entries, by place: no group, and no entry, takes the room that
     others need."""
     sizes = [_sizes(group, scene, room) for group in groups]
     if sum(map(sum, sizes)) > room:
@@ -285,13 +290,13 @@ def _in_shares(groups: Sequence[Sequence[Entry]], scene: Scene, room: int) -> li
     for group, needed in zip(groups, sizes, strict=True):
         left = min(share, sum(needed))
         most = max(_FAIR, level(needed, left))
-        texts: dict[str, str] = {}
+        texts: dict[Place, str] = {}
         for entry in group:
             text = entry.markdown(scene, most if texts else min(most, left - 2))
             left -= size(text) + 2
             if left < 0:
                 break
-            texts[entry.key] = text
+            texts[entry.place] = text
         told.append(texts)
     return told
 
@@ -307,9 +312,9 @@ def _sizes(entries: Sequence[Entry], scene: Scene, room: int) -> list[int]:
     return found
 
 
-def _by_key(groups: Sequence[Sequence[Entry]], shown: set[str], scene: Scene, room: int) -> str:
+def _by_key(groups: Sequence[Sequence[Entry]], shown: set[Place], scene: Scene, room: int) -> str:
     """A line for each entry that is not shown, as far as there is room."""
-    lines = [[f"- {entry.brief(scene)}" for entry in group if entry.key not in shown] for group in groups]
+    lines = [[f"- {entry.brief(scene)}" for entry in group if entry.place not in shown] for group in groups]
     count = sum(map(len, lines))
     title = f"{count:,} more to look at closely, by their keys"
     share = level([size("\n".join(group)) + 1 for group in lines], room - size(details(title, "")) - 2)
@@ -341,21 +346,30 @@ def _cut(left: Sequence[Entry], entries: Sequence[Entry], scene: Scene) -> str:
 def _digests(plans: Sequence[Plan], scene: Scene) -> str:
     # Not a list: one would become part of a list that ends the last change.
     return "\n\n".join(
-        f"{label}: {plan.unchanged:,} unchanged · digest {code(plan.digest[:12])}"
+        f"{label}: {plan.unchanged:,} unchanged · digest {code(plan.digest[:SHORT_DIGEST])}"
         for plan, label in zip(plans, scene.labels, strict=True)
     )
 
 
 def _bookkeeping(plans: Sequence[Plan], scene: Scene) -> Iterator[str]:
     lines: dict[str, list[int]] = {}
+    noted: dict[str, list[int]] = {}
     for index, plan in enumerate(plans):
+        for note in plan.notes:
+            noted.setdefault(f"{'⚠️' if note.severity == 'warning' else 'ℹ️'} {prose(note.text)}", []).append(
+                index
+            )
         for entry in plan.bookkeeping:
             lines.setdefault(_kept(entry), []).append(index)
+    if noted:
+        shown = [f"- {scene.where(indices)}{line}" for line, indices in noted.items()][:_BOOKKEEPING]
+        more = [f"- and {len(noted) - len(shown):,} more"] if len(noted) > len(shown) else []
+        yield details(f"Notes: {len(noted):,}", "\n".join([*shown, *more]))
     if lines:
         shown = [f"- {scene.where(indices)}{line}" for line, indices in lines.items()][:_BOOKKEEPING]
         if len(lines) > len(shown):
             shown.append(f"- and {len(lines) - len(shown):,} more")
-        title = f"Bookkeeping: {len(lines):,} for the lockfile or the ownership markers only"
+        title = f"Bookkeeping: {len(lines):,} for the lockfile only"
         yield details(title, "\n".join(shown))
 
 

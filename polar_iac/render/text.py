@@ -13,16 +13,19 @@ from click import style, unstyle
 from polar_iac.errors import Diagnostic
 from polar_iac.meter import MeterSpec, canonical_json
 from polar_iac.plan import (
+    SHORT_DIGEST,
     UNKNOWN_HERE,
     Bookkeeping,
     Change,
     Difference,
     Done,
     Event,
+    Evidence,
     Failed,
     FieldChange,
     Left,
     Plan,
+    Unconfirmed,
     Unsure,
 )
 from polar_iac.render import WIDTH
@@ -36,15 +39,27 @@ from polar_iac.render.words import (
     permitting,
     printable,
     printable_lines,
+    settled,
     value,
 )
 
-SIGNS = {"create": "+", "update": "~", "archive": "-", "unarchive": "^", "bookkeeping": "=", "blocked": "!"}
+SIGNS = {
+    "create": "+",
+    "update": "~",
+    "archive": "-",
+    "unarchive": "^",
+    "mark": "@",
+    "settle": "x",
+    "bookkeeping": "=",
+    "blocked": "!",
+}
 COLOURS = {
     "create": "green",
     "update": "yellow",
     "archive": "red",
     "unarchive": "cyan",
+    "mark": "blue",
+    "settle": "red",
     "bookkeeping": "bright_black",
     "blocked": "red",
 }
@@ -64,17 +79,19 @@ def plan_text(plan: Plan, manifest_file: str, width: int = WIDTH) -> str:
 
 
 def _plan(plan: Plan, manifest_file: str, width: int) -> Iterator[str]:
-    organisation = f" · organisation {plan.organization_id[:8]}" if plan.organization_id else ""
+    organization = f" · organization {plan.organization_id[:8]}" if plan.organization_id else ""
     offline = "" if plan.refreshed else " · offline, against the lockfile"
     only = f" · only {printable(', '.join(plan.targets))}" if plan.targets else ""
-    yield f"{printable(manifest_file)} → {plan.environment}{organisation}{offline}{only}"
+    yield f"{printable(manifest_file)} → {plan.environment}{organization}{offline}{only}"
     yield ""
     for change in plan.changes:
         yield from _change(change, width)
         yield ""
+    for note in plan.notes:
+        yield from _noted(note, "  ", width)
     for entry in plan.bookkeeping:
         yield _bookkeeping(entry)
-    if plan.bookkeeping:
+    if plan.bookkeeping or plan.notes:
         yield ""
     occurring = [a for a in SIGNS if any(c.action == a for c in plan.changes)]
     if plan.bookkeeping:
@@ -83,7 +100,7 @@ def _plan(plan: Plan, manifest_file: str, width: int) -> Iterator[str]:
         yield "  ".join(_paint(a, f"{SIGNS[a]} {a}") for a in SIGNS if a in occurring)
     yield summary(plan)
     if plan.changes:
-        yield f"Digest: {plan.digest[:12]}"
+        yield f"Digest: {plan.digest[:SHORT_DIGEST]}"
 
 
 def summary(plan: Plan) -> str:
@@ -96,8 +113,7 @@ def summary(plan: Plan) -> str:
         f"{counts['update']} to update",
         f"{counts['archive']} to archive",
     ]
-    if counts["unarchive"]:
-        told.append(f"{counts['unarchive']} to unarchive")
+    told += [f"{counts[a]} to {a}" for a in ("unarchive", "mark", "settle") if counts[a]]
     if counts["blocked"]:
         told.append(_paint("blocked", f"{counts['blocked']} blocked"))
     return f"Plan: {', '.join(told)}. {plan.unchanged} unchanged."
@@ -145,9 +161,28 @@ def _change(change: Change, width: int) -> Iterator[str]:
     else:
         for field in change.fields:
             yield from _field(field, width)
+        yield from _marker(change, width)
     for fact in change.evidence:
-        sign = "      ! " if fact.severity == "warning" else "      · "
-        yield from _wrapped(printable(fact.text), sign, width)
+        yield from _noted(fact, "      ", width)
+
+
+def _noted(fact: Evidence, indent: str, width: int) -> Iterator[str]:
+    sign = "! " if fact.severity == "warning" else "· "
+    yield from _wrapped(printable(fact.text), indent + sign, width)
+
+
+def _marker(change: Change, width: int) -> Iterator[str]:
+    """The ownership marker before and after, and for a duplicate which meter stays."""
+    if change.action == "settle":
+        yield from _wrapped(settled(change), "      ", width)
+    elif change.marker and change.action != "blocked":
+        written = f"{_owner(change.marker.before)} → {_owner(change.marker.after)}"
+        why = f", {change.reason}" if change.action == "mark" and change.reason else ""
+        yield _columns(_labelled("marker", written), f"internal{why}", width)
+
+
+def _owner(marker: str | None) -> str:
+    return printable(marker) if marker else "none"
 
 
 def _field(field: FieldChange, width: int) -> Iterator[str]:
@@ -283,9 +318,9 @@ _PAST = {
     "adopt": "adopted",
     "forget": "forgotten",
     "moved": "moved",
-    "marker": "marked",
+    "mark": "marked",
     "refresh": "recorded",
-    "retire": "retired as second",
+    "settle": "duplicate archived",
 }
 
 
@@ -300,6 +335,9 @@ def event_text(event: Event) -> str:
             return _paint(sign, f"{head} {_PAST[event.action]} {event.id}") + "\n"
         case Left():
             return left_text([event])
+        case Unconfirmed():
+            head = f"  ! {printable(event.key)} unconfirmed:"
+            return _paint("blocked", head) + f"\n    {printable(event.message)}\n"
         case Failed():
             told = diagnostics_text(event.diagnostics) or f"    {printable(event.message)}\n"
             return _paint("blocked", f"  ! {printable(event.key)} failed to {event.action}:") + f"\n{told}"
@@ -327,12 +365,15 @@ def result_text(events: Sequence[Event]) -> str:
     """What an apply came to, in one line."""
     done = Counter(_PAST[event.action] for event in events if isinstance(event, Done))
     failed = sum(isinstance(event, Failed) for event in events)
+    unconfirmed = sum(isinstance(event, Unconfirmed) for event in events)
     left = sum(isinstance(event, Left) for event in events)
     told = [f"{count} {verb}" for verb, count in done.items()] or ["nothing done"]
     if failed:
         told.append(_paint("blocked", f"{failed} failed"))
+    if unconfirmed:
+        told.append(_paint("blocked", f"{unconfirmed} unconfirmed"))
     if any(isinstance(event, Unsure) for event in events):
-        told.append(_paint("blocked", "not all is known"))
+        told.append(_paint("blocked", "some outcomes are unknown"))
     if left:
         told.append(_paint("blocked", f"{left} not done"))
     return f"Apply: {', '.join(told)}."
@@ -366,6 +407,8 @@ def _drifted(then: Change, now: Change) -> Iterator[str]:
     if then.id != now.id:
         yield f"      reviewed: meter {then.id or 'none'}"
         yield f"      now:      meter {now.id or 'none'}"
+    if then.marker != now.marker:
+        yield f"      marker: reviewed {_marked(then)}, now {_marked(now)}"
     for side in ("before", "after"):
         one, other = (_by_path(getattr(change, side)) for change in (then, now))
         for path in sorted(one.keys() | other.keys()):
@@ -378,6 +421,11 @@ def _drifted(then: Change, now: Change) -> Iterator[str]:
                 yield from map(unstyle, _outlined(filter_diff(was, is_)))
             else:
                 yield f"      {what}: reviewed {_said(path, was)}, now {_said(path, is_)}"
+
+
+def _marked(change: Change) -> str:
+    marker = change.marker
+    return f"{_owner(marker.before)} → {_owner(marker.after)}" if marker else "not written"
 
 
 def _by_path(spec: MeterSpec | None) -> Mapping[str, Any]:

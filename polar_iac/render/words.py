@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from polar_iac.manifest import block
 from polar_iac.meter import MeterSpec, canonical_json
-from polar_iac.plan import Plan, renames
+from polar_iac.plan import Change, Plan, renames
 
 OPERATORS = {
     "eq": "=",
@@ -29,10 +29,10 @@ HOUSEKEEPING = {
     "adopt": "adopted: found by its marker, recorded in the lockfile",
     "forget": "forgotten: gone from the manifest, and archived or unknown",
     "moved": "moved: the same meter under a new key",
-    "marker": "its ownership marker is written again",
+    "marker": "its ownership marker will be restored",
     "refresh": "the lockfile is brought up to date",
 }
-"""What becomes of a meter of which only the lockfile or the marker is told."""
+"""What becomes of a meter that changes in the lockfile only."""
 _PLAIN_PROPERTY = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
 _BLOCKS = 20
 """The most blocks of a manifest that a refusal prints."""
@@ -77,6 +77,14 @@ def _escaped(char: str) -> str:
 def value(data: Any) -> str:
     """A value as YAML and JSON both write it; None is `none`."""
     return "none" if data is None else printable(json.dumps(data, ensure_ascii=False))
+
+
+def settled(change: Change) -> str:
+    """What settling a duplicate does."""
+    return (
+        f"archives the duplicate {change.id}, which an earlier run of this machine made, and takes its "
+        f"marker off; {change.duplicate_of} stays"
+    )
 
 
 def property_name(name: str) -> str:

@@ -30,7 +30,7 @@ class Soak(Generic[T]):
 
 
 Attempt = tuple[int, Any, str | None]
-"""A seed, its trial's result, and its error's text."""
+"""A seed, its trial's result, and its error's text; an error may have a `result` to count by."""
 
 
 def soaks() -> dict[str, Soak[Any]]:
@@ -45,5 +45,5 @@ def attempt(name: str, seed: int) -> Attempt:
     with tempfile.TemporaryDirectory(prefix="soak-") as directory:
         try:
             return seed, soak.trial(seed, Path(directory)), None
-        except Exception:  # noqa: BLE001  whatever it is, it fails this seed alone
-            return seed, None, traceback.format_exc()
+        except Exception as error:  # noqa: BLE001  whatever it is, it fails this seed alone
+            return seed, getattr(error, "result", None), traceback.format_exc()

@@ -35,18 +35,19 @@ def run(name: str, soak: Soak[Any], seeds: Sequence[int], jobs: int, seconds: fl
     """Run one soak and print what came of it; whether all was well."""
     began = time.monotonic()
     print(f"{name}: {soak.what}", flush=True)
-    results, failed = list[Any](), list[int]()
+    results, ended, failed = list[Any](), 0, list[int]()
     for seed, result, error in trials(name, seeds, jobs, began + seconds):
-        if error is None:
+        ended += 1
+        if result is not None or error is None:
             results.append(result)
-        else:
+        if error is not None:
             failed.append(seed)
             print(
                 f"  seed {seed} FAILED; again: python -m tests.soak {name} --seed {seed}\n{error}", flush=True
             )
     taken = time.monotonic() - began
-    held = f"{len(results)} of {len(results) + len(failed)} trials held"
-    left = len(seeds) - len(results) - len(failed)
+    held = f"{ended - len(failed)} of {ended} trials held"
+    left = len(seeds) - ended
     print(f"  {held} in {taken:.0f} s" + (f"; {left} not begun, the time was up" if left else ""))
     for line in soak.figures(results) if results else ():
         print(f"  {line}")

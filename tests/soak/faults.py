@@ -26,7 +26,9 @@ from polar_iac.meter import MARKER, LiveMeter, MeterSpec, Record
 from polar_iac.plan import Done, Event
 from polar_iac.recovery import active_by_marker
 from tests import openapi
-from tests.build import PROJECT, desired, meter
+from tests.build import PROJECT, desired, meter, spec_of
+from tests.command import HANG_SECONDS
+from tests.crashes import only_lost_creates
 from tests.faults import Choose, Request, at_random, faulty_polar
 from tests.room import Room
 from tests.soak import Soak
@@ -111,8 +113,8 @@ class Site:
     foreign: dict[str, str]
 
     @contextmanager
-    def room(self, url: str, patience: float = PATIENCE) -> Iterator[Room]:
-        room = Room(url, self.directory, timeout=TIMEOUT, retry_wait=0.001, patience=patience)
+    def room(self, url: str, patience: float = PATIENCE, timeout: float = TIMEOUT) -> Iterator[Room]:
+        room = Room(url, self.directory, timeout=timeout, retry_wait=0.001, patience=patience)
         with room.client:
             yield room
 
@@ -126,7 +128,7 @@ class Site:
     def state(self) -> dict[str, Any]:
         """What there is and what is recorded, said without ids."""
         return {
-            "live": sorted((m.marker or "", m.archived, m.spec.fingerprint) for m in self.ours()),
+            "live": sorted((m.marker or "", m.archived, spec_of(m).fingerprint) for m in self.ours()),
             "recorded": sorted(
                 (k, r.spec and r.spec.fingerprint, r.frozen) for k, r in self.recorded.items()
             ),
@@ -145,7 +147,7 @@ class Site:
         live = {m.marker: m.id for m in self.ours() if m.marker in ids}
         assert ids == live, f"recorded {ids}, live {live}"
         assert documents(self.polar, self.foreign) == self.foreign, "a foreign meter was touched"
-        assert not room.journal.exists(), "a journal is left"
+        assert only_lost_creates(room.lockfile), "the journal holds more than lost creates"
         found = room.plan(manifest)
         assert not found.changes, f"the next plan has {found.changes}"
         assert not found.bookkeeping, f"the next plan has {found.bookkeeping}"
@@ -187,7 +189,7 @@ def undisturbed(scene: Scene) -> dict[str, Any]:
     try:
         with tempfile.TemporaryDirectory() as directory:
             site = furnish(scene, polar, Path(directory) / "undisturbed")
-            with serving(polar) as url, site.room(url) as room:
+            with serving(polar) as url, site.room(url, timeout=HANG_SECONDS) as room:
                 events = room.apply(scene.manifest)
             assert all(isinstance(event, Done) for event in events), events
             return site.state()
@@ -225,6 +227,7 @@ def converge(
     *,
     applies: int = APPLIES,
     patience: float = PATIENCE,
+    timeout: float = TIMEOUT,
     **server: Any,
 ) -> Outcome:
     """Apply a scene against a Polar with faults until all is done; hold what is there against the laws."""
@@ -239,7 +242,10 @@ def converge(
 
     try:
         site = furnish(scene, polar, directory / "faulty")
-        with faulty_polar(polar, seen, **server) as faulty, site.room(faulty.url, patience) as room:
+        with (
+            faulty_polar(polar, seen, **server) as faulty,
+            site.room(faulty.url, patience, timeout) as room,
+        ):
             try:
                 taken = apply_until_done(room, manifest, applies)
                 faulty.behave()

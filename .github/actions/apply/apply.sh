@@ -30,7 +30,7 @@ digest_of() {
   for entry in ${entries[@]+"${entries[@]}"}; do
     if [[ $entry == "$1="?* || ($entry != *=* && ${#entries[@]} == 1 && ${#environments[@]} == 1) ]]; then
       entry=${entry#*=}
-      [[ $entry =~ ^[0-9a-f]{8,64}$ ]] || fail "digest: $entry is no digest: 8 to 64 hexadecimal digits, as the plan shows them"
+      [[ $entry =~ ^[0-9a-f]{32,64}$ ]] || fail "digest: $entry is not a digest: 32 to 64 hexadecimal digits, as the plan shows them"
       printf '%s' "$entry"
       return
     fi

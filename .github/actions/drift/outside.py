@@ -17,6 +17,8 @@ def changed_outside(change: dict[str, Any], recorded: dict[str, Any] | None) -> 
         return True
     if change["action"] == "blocked" and change["after"] is None:
         return True  # Another meter bears the marker, or the recorded one is unknown or someone else's.
+    if change["action"] != "create" and change["marker"] and change["marker"]["before"] is None:
+        return True  # Someone took the ownership marker off.
     before = change["before"]
     spec = (recorded or {}).get("spec")
     return bool(before and spec and before["archived"] != spec["archived"])

@@ -1,0 +1,279 @@
+"""The decision table's first half: which live meter a key means, or why that cannot be told.
+
+`identify` transcribes the table row by row; `tests/test_planner.py` names each row.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from polar_iac.evidence import quoted
+from polar_iac.manifest import Manifest, Move
+from polar_iac.meter import LiveMeter, Made, MeterSpec, Record
+from polar_iac.plan import UNKNOWN_HERE, Cause, Evidence, FieldChange, MeterReference
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """Why nothing may be done about a key; `meters` are the live ones that `reason` names."""
+
+    cause: Cause
+    reason: str
+    after: MeterSpec | None = None
+    fields: tuple[FieldChange, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    meters: tuple[LiveMeter, ...] = ()
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The live meter that a key means, if any. `losers` are its duplicates, to be settled in its favor.
+
+    `ours` is False for a recorded meter of a key that is gone, where nothing shows that the meter is ours.
+    """
+
+    meter: LiveMeter | None = None
+    blocked: Blocked | None = None
+    losers: tuple[LiveMeter, ...] = ()
+    ours: bool = True
+
+
+@dataclass(frozen=True)
+class State:
+    """Recorded and live state after `moved` has renamed keys in both, indexed for the decisions."""
+
+    recorded: Mapping[str, Record]
+    by_id: Mapping[str, LiveMeter]
+    bearers: Mapping[str, Sequence[LiveMeter]]
+    """Per key the meters that bear its marker, wherever they are recorded."""
+    owner: Mapping[str, str]
+    """Under which key each id is recorded."""
+    unowned: Sequence[LiveMeter]
+    """Active meters that are none of ours."""
+    record_was: Mapping[str, str]
+    """Keys that `moved` renamed in the lockfile, with the former key."""
+    marker_was: Mapping[str, str]
+    """Ids of meters whose marker `moved` renamed, with the marker as it is at Polar."""
+    made: Made
+    project: str
+    refreshed: bool
+
+    @cached_property
+    def any_record_live(self) -> bool:
+        return any(record.id in self.by_id for record in self.recorded.values())
+
+    def marker(self, key: str) -> str:
+        return f"{self.project}/{key}"
+
+    def recorded_elsewhere(self, meter: LiveMeter, key: str) -> str | None:
+        """The other key under which a meter is recorded."""
+        owner = self.owner.get(meter.id, key)
+        return None if owner == key else owner
+
+
+def observe(
+    manifest: Manifest,
+    recorded: Mapping[str, Record],
+    live: Sequence[LiveMeter] | None,
+    made: Made,
+) -> State:
+    """Follow `moved` through the lockfile and the markers, and index what is there."""
+    project = manifest.project
+    paths = _paths(manifest.moved)
+    # A move to a key that is gone itself is merely old: what is left has the name that it was left with.
+    new_key = {old: path[-1] for old, path in paths.items() if path[-1] in manifest.meters}
+    records, record_was = dict(recorded), {}
+    # The name that a meter bore last comes first, so it wins when two names were recorded.
+    for old, new in new_key.items():
+        if old in records and new not in records:
+            records[new] = records.pop(old)
+            record_was[new] = old
+    refreshed = live is not None
+    if live is None:
+        live = [
+            LiveMeter(r.id, "", "", "" if r.spec.archived else None, f"{project}/{key}", r.spec)
+            for key, r in records.items()
+            if r.spec
+        ]
+
+    owner = {record.id: key for key, record in records.items()}
+    bearers: dict[str, list[LiveMeter]] = defaultdict(list)
+    unowned: list[LiveMeter] = []
+    by_id, marker_was = {}, {}
+    for meter in sorted(live, key=lambda m: (m.created_at, m.id)):
+        marked = _key_in(project, meter.marker)
+        key = marked and _key_today(marked, owner.get(meter.id), paths, new_key)
+        if key and meter.marker and key != marked:
+            marker_was[meter.id] = meter.marker
+            meter = meter.marked(f"{project}/{key}")
+        by_id[meter.id] = meter
+        if key:
+            bearers[key].append(meter)
+        elif meter.id not in owner and not meter.archived:
+            unowned.append(meter)
+    return State(records, by_id, bearers, owner, unowned, record_was, marker_was, made, project, refreshed)
+
+
+def _paths(moves: Sequence[Move]) -> dict[str, list[str]]:
+    """Per former key all keys up to today's, chains followed; keys nearest to their destination first."""
+    step = {move.source: move.target for move in moves}
+    paths = {}
+    for source in step:
+        path = [source]
+        while path[-1] in step:
+            path.append(step[path[-1]])
+        paths[source] = path
+    return {source: paths[source] for source in sorted(paths, key=lambda s: (len(paths[s]), s))}
+
+
+def _key_today(
+    marked: str, owner: str | None, paths: Mapping[str, Sequence[str]], new_key: Mapping[str, str]
+) -> str:
+    """The key that a marker means after `moved`.
+
+    The key under which the meter is recorded counts where it is on the way: after `moved: a to b`, a meter
+    that is marked `a` is `b`'s, be it recorded under `b` or nowhere; one that is still recorded under `a`,
+    since `b` has a meter already, stays `a`'s.
+    """
+    if owner is not None and owner in (marked, *paths.get(marked, ())):
+        return owner
+    return new_key.get(marked, marked)
+
+
+def _key_in(project: str, marker: str | None) -> str | None:
+    """The key of this project that a marker names."""
+    owner, slash, key = (marker or "").partition("/")
+    return key if slash and key and owner == project else None
+
+
+def identify(key: str, declared: bool, state: State) -> Identity:
+    """Tell which live meter a key means: the decision table's first half, the first row that fits."""
+    record = state.recorded.get(key)
+    meter = state.by_id.get(record.id) if record else None
+    active = [m for m in state.bearers.get(key, ()) if not m.archived]
+    if record and meter:
+        if meter.marker != state.marker(key):
+            return _unmarked(key, declared, record, meter, active, state)
+        if len(active) > 1 or (active and meter.archived):
+            return _duplicates(key, list({m.id: m for m in (meter, *active)}.values()), meter, state)
+        return Identity(meter)
+    if record:
+        if not state.refreshed:
+            return Identity()  # Nothing was ever applied to it: what it holds is not known offline.
+        if declared or not state.any_record_live:
+            reason = f"Polar does not know its id {record.id}: {UNKNOWN_HERE}."
+            return Identity(blocked=Blocked("unknown-id", reason))
+        return Identity()
+    return _unrecorded(key, declared, active, state)
+
+
+def _unrecorded(key: str, declared: bool, active: Sequence[LiveMeter], state: State) -> Identity:
+    """The rows of a key that the lockfile does not have."""
+    if not declared:
+        return Identity()  # Another branch's or manifest's meter: whoever made it knows it.
+    if len(active) > 1:
+        return _duplicates(key, active, None, state)
+    bearers = active or state.bearers.get(key, ())
+    elsewhere = [meter for meter in bearers if state.recorded_elsewhere(meter, key)]
+    if elsewhere:
+        return Identity(blocked=_mismatch_elsewhere(key, elsewhere[0], state))
+    if active:
+        return Identity(active[0])
+    return Identity(max(bearers, key=lambda m: (m.archived_at or "", m.id), default=None))
+
+
+def _unmarked(
+    key: str,
+    declared: bool,
+    record: Record,
+    meter: LiveMeter,
+    active: Sequence[LiveMeter],
+    state: State,
+) -> Identity:
+    """The rows of a recorded meter that does not bear its key's marker."""
+    foreign = meter.marker is not None and _key_in(state.project, meter.marker) is None
+    if not declared and (foreign or (meter.marker is None and not active)):
+        return Identity(meter, ours=False)
+    told = f"the lockfile records {meter.id} under `{key}`"
+    bears = "bears" if len(active) == 1 else "bear"
+    bearers = f"{' and '.join(m.id for m in active)} {bears} the marker {state.marker(key)}"
+    if meter.marker is not None:
+        owner = f"belongs to {meter.marker}" if foreign else f"is {meter.marker}"
+        reason = f"{told}, but its marker says that it {owner}" + (f", while {bearers}" if active else "")
+        return Identity(meter, _mismatch(key, reason, [meter, *active], state))
+    if active:
+        reason = f"{told}, which has no marker, while {bearers}"
+        return Identity(meter, _mismatch(key, reason, [meter, *active], state))
+    if record.spec is None:
+        reason = f"{told}, but nothing shows that it is ours: it has no marker, and nothing was applied to it"
+        return Identity(meter, _mismatch(key, reason, [meter], state))
+    return Identity(meter)
+
+
+def _mismatch(key: str, reason: str, meters: Sequence[LiveMeter], state: State) -> Blocked:
+    return Blocked(
+        "mismatch",
+        f"{reason}. Nothing is changed until both agree: correct the lockfile (an id belongs under the key "
+        f"that its marker names), or set the meter's metadata `polar_iac` to {state.marker(key)} through "
+        "Polar's API.",
+        meters=tuple(meters),
+    )
+
+
+def _mismatch_elsewhere(key: str, meter: LiveMeter, state: State) -> Blocked:
+    owner = state.recorded_elsewhere(meter, key)
+    marker = state.marker_was.get(meter.id, meter.marker)
+    return _mismatch(
+        owner or key,
+        f"{meter.id} bears the marker {marker}, but the lockfile records it under `{owner}`",
+        [meter],
+        state,
+    )
+
+
+def _duplicates(key: str, meters: Sequence[LiveMeter], recorded: LiveMeter | None, state: State) -> Identity:
+    """Two or more active meters for one key.
+
+    Settled only where all bear the key's own marker, and every loser was made by a run of this machine. The
+    winner is the recorded one, else the oldest, so that every run agrees on it. A recorded id that this
+    machine made, and that was not settled yet, is known to no other run:
+
+        run A   POST (made a2) ... killed            next run of A: a1 wins, a2 is settled
+        run B            POST (made a1, older by the clock of Polar's answers) ... done
+    """
+    ordered = sorted(meters, key=lambda m: (m.created_at, m.id))
+    known = recorded if recorded and recorded.id not in state.made.created else None
+    winner = known or ordered[0]
+    losers = tuple(meter for meter in ordered if meter.id != winner.id)
+    certain = all(
+        not meter.archived
+        and meter.spec is not None
+        and meter.id not in state.marker_was
+        and not state.recorded_elsewhere(meter, key)
+        for meter in ordered
+    )
+    if certain and all(loser.id in state.made for loser in losers):
+        return Identity(winner, losers=losers)
+    return Identity(recorded, _unsettled(key, ordered, state))
+
+
+def _unsettled(key: str, ordered: Sequence[LiveMeter], state: State) -> Blocked:
+    named = "; ".join(
+        f"{m.id} {quoted(m.name)}" + (" (archived)" if m.archived else "") + f", created {m.created_at}"
+        for m in ordered
+    )
+    return Blocked(
+        "duplicates",
+        f"{len(ordered)} meters bear the marker {state.marker(key)}, and more than one may be billing: "
+        f"{named}. Keep the one that your prices use, and archive each other one in Polar's dashboard.",
+        meters=tuple(ordered),
+    )
+
+
+def reference(meter: LiveMeter, state: State) -> MeterReference:
+    """What a plan says of a live meter that it names."""
+    marker = state.marker_was.get(meter.id, meter.marker)
+    return MeterReference(meter.id, meter.name, marker, meter.created_at, meter.archived_at)
