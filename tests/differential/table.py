@@ -1,0 +1,250 @@
+"""The decision table once more, written from its text alone: what a plan must say of each key.
+
+Where the text leaves two answers open, both are taken.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from tests.differential.aftermath import FULL, merged
+from tests.differential.rounds import FREEZABLE, Flag, brief
+from tests.differential.truth import Json, Meter, Meters, normal
+from tests.differential.world import marker_of
+
+NOTHING = "nothing"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The actions that a key may have, and the id of its meter, where that is certain."""
+
+    actions: frozenset[str]
+    id: str | None = None
+
+
+def answer(*actions: str, meter: Meter | None = None) -> Answer:
+    return Answer(frozenset(actions), meter.id if meter else None)
+
+
+BLOCKED = answer("blocked")
+
+
+def _doubled(*meters: Meter) -> Answer:
+    """Of meters that share a marker: which of them the command made, the table does not know."""
+    return answer("settle", "blocked") if all(meter.is_known for meter in meters) else BLOCKED
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is declared, recorded and live, as a plan is asked about it."""
+
+    declared: Mapping[str, Json]
+    moved: Mapping[str, str]
+    lockfile: Mapping[str, Json]
+    meters: Meters
+    allow_archive: bool
+
+    def key_now(self, key: str) -> str:
+        """The key that a former key has now, if that is declared."""
+        now = key
+        while now in self.moved:
+            now = self.moved[now]
+        return now if now in self.declared else key
+
+    def _steps(self, key: str) -> int:
+        return 1 + self._steps(self.moved[key]) if key in self.moved else 0
+
+    @cached_property
+    def records(self) -> dict[str, Json]:
+        """The lockfile after the moves; of two names for one key the later counts, the other stays."""
+        found = dict(self.lockfile)
+        for old in sorted(self.lockfile, key=lambda key: (self._steps(key), key)):
+            if (new := self.key_now(old)) != old and new not in found:
+                found[new] = found.pop(old)
+        return found
+
+    @cached_property
+    def owner(self) -> dict[str, str]:
+        return {record["id"]: key for key, record in self.records.items()}
+
+    def key_of(self, meter: Meter) -> str | None:
+        """The key of this project that a meter's marker names, after the moves.
+
+        Where a record could not move, since its new key has one already, its meter stays with it.
+        """
+        owner = self.owner.get(meter.id)
+        if meter.key is None or owner in self._names(meter.key):
+            return meter.key and owner
+        return self.key_now(meter.key)
+
+    def _names(self, key: str) -> list[str]:
+        """A key, and what it was called after each move."""
+        return [key, *(self._names(self.moved[key]) if key in self.moved else ())]
+
+    def bearers(self, key: str) -> list[Meter]:
+        return [meter for meter in self.meters.values() if meter.active and self.key_of(meter) == key]
+
+    @cached_property
+    def all_unknown(self) -> bool:
+        ids = [record["id"] for record in self.records.values()]
+        return bool(ids) and not any(meter_id in self.meters for meter_id in ids)
+
+    @cached_property
+    def keys(self) -> set[str]:
+        marked = {self.key_of(meter) for meter in self.meters.values()}
+        return {*self.declared, *self.records, *(key for key in marked if key is not None)}
+
+    def facts(self, key: str) -> str:
+        """What an answer is drawn from, for whoever reads a flag."""
+        record = self.records.get(key)
+        named = [
+            m for m in self.meters.values() if self.key_of(m) == key or (record and m.id == record["id"])
+        ]
+        told = [f"{m.id} {'active' if m.active else 'archived'} marked {m.marker}" for m in named]
+        return f"moved {dict(self.moved)}, lockfile {dict(self.lockfile)}, meters {told}"
+
+    # --- Which meter ---
+
+    def answer(self, key: str) -> Answer:
+        record = self.records.get(key)
+        return self._unrecorded(key) if record is None else self._recorded(key, record)
+
+    def _recorded(self, key: str, record: Json) -> Answer:
+        meter = self.meters.get(record["id"])
+        if meter is None:
+            known = not self.all_unknown
+            return answer(NOTHING) if known and key not in self.declared else BLOCKED
+        others = [bearer for bearer in self.bearers(key) if bearer.id != meter.id]
+        if self.key_of(meter) == key:
+            return _doubled(meter, *others) if others else self._by_manifest(key, meter)
+        if self.key_of(meter) is not None:
+            return BLOCKED
+        if key not in self.declared and not others:
+            return answer(NOTHING) if meter.marker or record["spec"] else answer(NOTHING, "blocked")
+        if meter.marker is not None or others or not record["spec"]:
+            return BLOCKED
+        return self._by_manifest(key, meter)
+
+    def _unrecorded(self, key: str) -> Answer:
+        if key not in self.declared:
+            return answer(NOTHING)
+        bearers = self.bearers(key)
+        if any(bearer.id in self.owner for bearer in bearers):
+            return BLOCKED
+        if len(bearers) > 1:
+            return _doubled(*bearers)
+        if bearers:
+            return self._by_manifest(key, bearers[0])
+        archived = [m for m in self.meters.values() if self.key_of(m) == key]
+        owned = [meter for meter in archived if meter.id in self.owner]
+        if owned and len(owned) == len(archived):
+            return BLOCKED
+        last = max(archived, key=lambda m: (m.document["archived_at"], m.id), default=None)
+        found = self._by_manifest(key, last)
+        # Of one that is recorded elsewhere beside one that is not, the text says nothing.
+        return answer(*found.actions, "blocked") if owned else found
+
+    # --- What happens to it ---
+
+    def _by_manifest(self, key: str, meter: Meter | None) -> Answer:
+        block = self.declared.get(key)
+        if block is None:
+            return self._absent(key, meter)
+        # Whether one with unknown parts may be archived, or marked, the text leaves open.
+        unread = ["blocked"] if meter and not meter.is_known else []
+        if block.get("archived"):
+            if meter is None or not meter.active:
+                return answer(NOTHING, "mark", *unread)
+            return answer("archive", meter=meter)
+        if meter is None:
+            return (
+                answer("create", "blocked")
+                if any(both for _, both in self.doubles(block))
+                else answer("create")
+            )
+        return self._active(key, block, meter) if meter.is_known else BLOCKED
+
+    def _absent(self, key: str, meter: Meter | None) -> Answer:
+        if meter is None or not meter.active or key not in self.records:
+            return answer(NOTHING)
+        return answer("archive" if self.allow_archive else "blocked", meter=meter)
+
+    def _active(self, key: str, block: Json, meter: Meter) -> Answer:
+        record = self.records.get(key)
+        wanted, now = merged(block, record, meter), normal(meter.document)
+        differs = {path for path in wanted.keys() | now.keys() if wanted.get(path) != now.get(path)}
+        size = sum(path.startswith("metadata.") for path in wanted)
+        full = size >= FULL
+        marks = meter.marker != marker_of(key) and not (full and meter.marker is None)
+        if (differs or marks) and full:
+            return answer("blocked", meter=meter)
+        frozen = differs & set(FREEZABLE) and record is not None and record.get("frozen")
+        if not meter.active:
+            return answer("unarchive", meter=meter)
+        if frozen:
+            return answer("blocked", meter=meter)
+        return answer("update" if differs else "mark" if marks else NOTHING, meter=meter)
+
+    def doubles(self, block: Json) -> Iterator[tuple[Meter, bool]]:
+        """The unowned active meters that have the same name or count the same, and whether they do both."""
+        wanted = normal(block)
+        for meter in self.meters.values():
+            if meter.active and meter.marker is None and meter.id not in self.owner:
+                now = normal(meter.document)
+                named = now["name"] == wanted["name"]
+                counts = all(now[path] == wanted[path] for path in FREEZABLE)
+                if named or counts:
+                    yield meter, named and counts
+
+
+def flags(table: Table, plan: Json, targets: tuple[str, ...]) -> Iterator[Flag]:
+    """Where a plan is not what the table says."""
+    found: dict[str, list[Json]] = {}
+    for change in plan["changes"]:
+        found.setdefault(change["key"], []).append(change)
+    keys = set(targets) or table.keys
+    for key in sorted(keys | found.keys()):
+        changes = found.get(key, [])
+        expected = table.answer(key) if key in keys else answer(NOTHING)
+        settles = "settle" in {change["action"] for change in changes} and "settle" in expected.actions
+        actions = {change["action"] for change in changes} or {NOTHING}
+        if not settles and not actions <= expected.actions:
+            told = [f"{brief(change)} {change.get('cause')}" for change in changes]
+            yield Flag("decision", f"{key}: {told}, expected {sorted(expected.actions)}; {table.facts(key)}")
+        elif expected.id and any(c["id"] not in (None, expected.id) for c in changes):
+            yield Flag("decision", f"{key}: {[brief(c) for c in changes]} is about {expected.id}")
+        yield from (flag for change in changes for flag in _untold(table, change))
+    yield from _refusal(table, plan, keys)
+
+
+def _untold(table: Table, change: Json) -> Iterator[Flag]:
+    """What a change does not say, and a reviewer is to know."""
+    told = change["evidence"]
+    if _is_in_vain(table, change) and not any(
+        (note["kind"], note["source"]) == ("freeze", "lockfile") for note in told
+    ):
+        yield Flag("untold", f"{brief(change)}: Polar has refused that")
+    block = table.declared.get(change["key"])
+    if change["action"] == "create" and block:
+        for meter, _ in table.doubles(block):
+            if meter.id not in json.dumps(told):
+                yield Flag("untold", f"{brief(change)}: {meter.text} has the same name or counts the same")
+
+
+def _is_in_vain(table: Table, change: Json) -> bool:
+    """Whether a change is planned that Polar has refused before."""
+    record = table.records.get(change["key"], {})
+    touched = {field["path"] for field in change["fields"]} & set(FREEZABLE)
+    is_frozen = record.get("id") == change["id"] and record.get("frozen")
+    return change["action"] != "blocked" and bool(touched and is_frozen)
+
+
+def _refusal(table: Table, plan: Json, keys: set[str]) -> Iterator[Flag]:
+    unlisted = {c["key"] for c in plan["changes"] if c["action"] == "blocked" and c["cause"] == "unlisted"}
+    unknown = table.all_unknown and bool(keys & table.records.keys())
+    if bool(unlisted or unknown) != ("refusal" in plan):
+        yield Flag("refusal", f"{plan.get('refusal')}, unlisted {unlisted}, all unknown {unknown}")
