@@ -245,7 +245,8 @@ class _Run:
 
     def _wait(self, running: Mapping[Future[_Result], _Job], looking: Future[Look] | None) -> Sequence[Any]:
         """Wait for an answer, or until the lost creates are to be looked for again."""
-        pause = max(0.0, self.lost.next_look - self.clock.now()) if self.lost and looking is None else None
+        looks_again = self.lost and looking is None and self.stopped is None
+        pause = max(0.0, self.lost.next_look - self.clock.now()) if looks_again else None
         futures: list[Future[Any]] = [*running, *([looking] if looking else [])]
         if futures:
             return list(wait(futures, timeout=pause, return_when=FIRST_COMPLETED).done)
