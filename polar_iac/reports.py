@@ -25,7 +25,7 @@ def rendered(
 ) -> str:
     """The plans of one run, one for each environment, in one of the FORMATS; text in `width` columns.
 
-    JSON is an object for one plan, and a list of them for several.
+    JSON is an object for one plan, and one object with all of them for several.
     """
     if format_ == "json":
         from polar_iac.render.document import plan_json, plans_json
