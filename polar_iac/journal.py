@@ -191,7 +191,9 @@ def _read(path: Path, state: Lockfile) -> tuple[Story, bool]:
     """The story, and whether the lockfile is still the one that the journal was begun from."""
     story = Story(state.organization_id, dict(state.meters))
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
+        # No link is followed: whoever could plant one would tell this run which meters are ours.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            lines = file.read().split(b"\n")[:-1]
     except FileNotFoundError:
         return story, True
     except OSError as error:

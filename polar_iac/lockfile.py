@@ -69,6 +69,8 @@ def refuse_tracked_state(lockfile: Path) -> None:
     A pull request could plant a journal in it, and so tell an apply which meters are ours.
     """
     directory = lockfile.parent / STATE_DIRECTORY
+    if directory.is_symlink():
+        raise RefusedError(f"{directory} is a symbolic link: remove it, so that state stays here")
     if not directory.is_dir():
         return
     # The workspace of a container may belong to another user, and no hook of the repository is to run.

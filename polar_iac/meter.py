@@ -341,7 +341,7 @@ class LiveMeter:
     """A meter as Polar holds it now. Times are RFC 3339 texts in UTC of one length, comparable as texts.
 
     `spec` is None where this version cannot read it, or does not know all parts of its filter and
-    aggregation: such a meter is never compared and never written to. `label` is its name then.
+    aggregation: such a meter is never compared, and nothing but archived. `label` is its name then.
     """
 
     id: str

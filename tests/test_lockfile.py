@@ -278,5 +278,5 @@ class TestJournal:
         lockfile.state_directory(path)
         (tmp_path / "outside").write_text("precious")
         journal.path_for(path).symlink_to(tmp_path / "outside")
-        with pytest.raises(PolarIacError, match="cannot write the journal"):
+        with pytest.raises(PolarIacError, match="cannot read the journal"):
             Journal(journal.path_for(path), GOOD)

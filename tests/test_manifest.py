@@ -41,8 +41,8 @@ def load(text: str | bytes, file: str = "meters.yaml") -> Manifest:
 
 
 def golden(path: Path, text: str) -> None:
-    """Compare with the file at `path`; POLAR_IAC_WRITE_GOLDEN=1 writes it anew: read it before you commit."""
-    if os.environ.get("POLAR_IAC_WRITE_GOLDEN"):
+    """Compare with the file at `path`; REGENERATE=1 writes it anew: read it before you commit."""
+    if os.environ.get("REGENERATE"):
         path.write_text(text, encoding="utf-8", newline="\n")
     assert text == path.read_text(encoding="utf-8")
 
