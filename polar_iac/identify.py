@@ -165,7 +165,9 @@ def identify(key: str, declared: bool, state: State) -> Identity:
             return Identity()  # Nothing was ever applied to it: what it holds is not known offline.
         if declared or not state.any_record_live:
             reason = f"Polar does not know its id {record.id}: {UNKNOWN_HERE}."
-            return Identity(blocked=Blocked("unknown-id", reason))
+            if active:
+                reason += f" Here, {_bearing(key, active, state)}."
+            return Identity(blocked=Blocked("unknown-id", reason, meters=tuple(active)))
         return Identity()
     return _unrecorded(key, declared, active, state)
 
@@ -195,11 +197,10 @@ def _unmarked(
 ) -> Identity:
     """The rows of a recorded meter that does not bear its key's marker."""
     foreign = meter.marker is not None and _key_in(state.project, meter.marker) is None
-    if not declared and (foreign or (meter.marker is None and not active)):
+    if not declared and not active and (foreign or meter.marker is None):
         return Identity(meter, ours=False)
     told = f"the lockfile records {meter.id} under `{key}`"
-    bears = "bears" if len(active) == 1 else "bear"
-    bearers = f"{' and '.join(m.id for m in active)} {bears} the marker {state.marker(key)}"
+    bearers = _bearing(key, active, state)
     if meter.marker is not None:
         owner = f"belongs to {meter.marker}" if foreign else f"is {meter.marker}"
         reason = f"{told}, but its marker says that it {owner}" + (f", while {bearers}" if active else "")
@@ -211,6 +212,11 @@ def _unmarked(
         reason = f"{told}, but nothing shows that it is ours: it has no marker, and nothing was applied to it"
         return Identity(meter, _mismatch(key, reason, [meter], state))
     return Identity(meter)
+
+
+def _bearing(key: str, active: Sequence[LiveMeter], state: State) -> str:
+    bears = "bears" if len(active) == 1 else "bear"
+    return f"{' and '.join(m.id for m in active)} {bears} the marker {state.marker(key)}"
 
 
 def _mismatch(key: str, reason: str, meters: Sequence[LiveMeter], state: State) -> Blocked:
