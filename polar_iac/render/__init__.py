@@ -1,4 +1,4 @@
-"""Values to text, one module per format. Nothing here does IO or talks to Polar."""
+"""Renderers from values to text, one module per format. They do no IO and never talk to Polar."""
 
 WIDTH = 100
-"""Columns of text, where a terminal has not fewer."""
+"""Columns of text, unless the terminal has fewer."""

@@ -1,4 +1,4 @@
-"""A plan as JSON and back: the contract with scripts, described by `plan.schema.json` beside this file."""
+"""Plans as JSON and back: the contract with scripts, described by `plan.schema.json` in this directory."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from polar_iac.render.words import printable
 
 FORMAT_VERSION = 2
 _FIRST_FORMAT = 1
-"""Without markers, notes and settled duplicates: such a plan can be shown, and never applied."""
+"""A format without markers, notes and settled duplicates. Such a plan can be shown but never applied."""
 
 
 def plan_json(plan: Plan) -> str:
-    """The documented JSON. Pure ASCII, so that nothing in a name can reach the terminal."""
+    """Return the documented JSON: pure ASCII, so that nothing in a name can affect the terminal."""
     return json.dumps(plan_document(plan), indent=2) + "\n"
 
 
 def plans_json(plans: Sequence[Plan]) -> str:
-    """The documents of several plans, in one object."""
+    """Return the documents of several plans in one object."""
     document = {"format_version": FORMAT_VERSION, "plans": [plan_document(plan) for plan in plans]}
     return json.dumps(document, indent=2) + "\n"
 
@@ -69,7 +69,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 
 
 def _options(plan: Plan) -> dict[str, Any]:
-    """What the plan was asked with, where that was more than the environment."""
+    """Return the options of the plan that were given in addition to the environment."""
     return {
         **({"targets": list(plan.targets)} if plan.targets else {}),
         **({"allow_archive": True} if plan.allow_archive else {}),
@@ -128,18 +128,18 @@ def _source(span: SourceSpan | None) -> dict[str, Any] | None:
 
 
 def plans_from_document(data: Any) -> list[Plan]:
-    """The plans that `plan_document` or `plans_json` wrote. Raises what `plan_from_document` does."""
+    """Read the plans that `plan_document` or `plans_json` wrote. Raises like `plan_from_document`."""
     if isinstance(data, Mapping) and isinstance(data.get("plans"), list):
         return [plan_from_document(plan) for plan in data["plans"]]
     return [plan_from_document(data)]
 
 
 def plan_from_document(data: Any) -> Plan:
-    """The plan that `plan_document` wrote, for every renderer to show as it was.
+    """Read the plan that `plan_document` wrote, so that every renderer shows it as it was.
 
-    Where a position ends is not in the document. Raises PolarIacError when this is not a plan, or when what
-    it would do was changed since: whoever reads it must see what its digest stands for. What else it says
-    (reasons, evidence, origins, positions) is in no digest.
+    The document does not hold the end of a source position. Raises PolarIacError when the data is not a plan,
+    or when its effects were changed since: a reader must see exactly what the digest covers. No digest covers
+    the rest (reasons, evidence, origins, positions).
     """
     try:
         return _read_plan(data)
@@ -177,6 +177,7 @@ def _read_plan(data: Any) -> Plan:
         lockfile=None if first else _optional(data["lockfile"], "lockfile"),
         outdated=_typed(data["digest"], "digest", str) if first else None,
     )
+    # `sorted(set(…))` also refuses duplicates: a change listed twice is not the plan that was written.
     places = [change.order for change in plan.changes]
     digest = _first_digest([change.digest for change in plan.changes]) if first else plan.digest
     summary = {**plan.summary, **data["summary"]} if first else data["summary"]
@@ -266,7 +267,7 @@ def _read_evidence(data: Any) -> Evidence:
 
 
 def _first_change_digest(environment: str, organization_id: str | None, change: Mapping[str, Any]) -> str:
-    """The digest of a change in the first format, which had no markers."""
+    """Return the digest of a change in the first format, which had no markers."""
     named = {name: change[name] for name in ("key", "action", "id", "before", "after")}
     return sha256({"environment": environment, "organization_id": organization_id, **named})
 
@@ -276,7 +277,7 @@ def _first_digest(changes: Sequence[str]) -> str:
 
 
 def _tells_the_truth(change: Change) -> bool:
-    """Whether name and fields, which no digest covers, are what lies between `before` and `after`."""
+    """Tell whether the name and fields, which no digest covers, match `before` and `after`."""
     named = change.after or change.before
     before, after = (spec.by_path if spec else {} for spec in (change.before, change.after))
     if change.action == "create":
@@ -302,6 +303,7 @@ def _tells_the_truth(change: Change) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
+    # Plain `==` would accept True for 1.
     return canonical_json(one) == canonical_json(other)
 
 
@@ -309,7 +311,7 @@ def _read_spec(data: Any, name: str, first: bool) -> MeterSpec | None:
     if data is None:
         return None
     spec = MeterSpec.from_json(_mapping(data, name))
-    # The first format kept filters as they were nested.
+    # The first format kept filters as the user nested them, so they need not be canonical.
     if not first and not _same(spec.canonical, data):
         raise _changed_since("a meter in it is not in canonical form")
     return spec

@@ -1,6 +1,6 @@
-"""One key of a comment: what each of the plans would do with it, as Markdown.
+"""Markdown for one key of a comment: what each plan would do with its meter.
 
-What would become the same everywhere is said once; what differs stands side by side.
+A change that is the same in all plans appears once; changes that differ appear side by side.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ _UNITS = {"unit": "unit", "custom_label": "label", "custom_multiplier": "multipl
 _LABELS = {"custom_label": "unit label", "custom_multiplier": "unit multiplier"}
 _ORIGINS = {"manifest": "", "outside": "**changed outside**", "both": "**changed here and outside**"}
 _SHORT = 100
-"""The longest filter on one line."""
+"""Longest filter shown on one line, in characters."""
 _CLIP = 100
 _BRIEF = 60
-"""The longest remark that is repeated rather than noted."""
+"""Longest remark that is repeated instead of numbered as a note, in characters."""
 _ANY = 1_000_000_000
 
 
 def risk(change: Change) -> Risk | None:
-    """Why a reviewer must look at a change, if so. A new meter bills nothing until a price points at it."""
+    """Return why a reviewer must look at a change, or None.
+
+    A create is not a billing risk: a new meter bills nothing until a price points at it.
+    """
     if change.action in ("archive", "settle"):
         return "archive"
     if change.action == "blocked":
@@ -49,7 +52,7 @@ def risk(change: Change) -> Risk | None:
 
 
 def labels(plans: Sequence[Plan]) -> list[str]:
-    """What each plan is called: its environment, and its project and number where that is not enough."""
+    """Name each plan by its environment, adding the project and a number if needed to tell plans apart."""
     told = [plan.environment for plan in plans]
     if len(set(told)) < len(told):
         told = [f"{plan.environment} {plan.project}" for plan in plans]
@@ -59,7 +62,7 @@ def labels(plans: Sequence[Plan]) -> list[str]:
 
 
 def listed(words: Sequence[str]) -> str:
-    """`a, b and c`"""
+    """Join words as in `a, b and c`."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
@@ -69,7 +72,7 @@ def clipped(text: str) -> str:
 
 @dataclass(frozen=True)
 class Note:
-    """A remark that several entries share, as Markdown: made once, above, and named by its first words."""
+    """A remark that several entries share, as Markdown: given once at the top, then cited by first words."""
 
     number: int
     text: str
@@ -78,31 +81,33 @@ class Note:
 
 @dataclass(frozen=True)
 class Scene:
-    """What the entries of one comment have in common."""
+    """Settings that all entries of one comment share."""
 
     labels: Sequence[str]
     """The plans' names, as Markdown."""
     links: Links | None
     whole: str
-    """Where all of it is to be had, in words."""
+    """The place that has the uncut comment, in words."""
     notes: Mapping[str, Note]
 
     def where(self, indices: Sequence[int]) -> str:
-        """Which plans a line is about, where it is not all of them."""
+        """Return a prefix that names the plans a line is about, or an empty string for all plans."""
         if len(indices) == len(self.labels):
             return ""
         return f"{listed([self.labels[index] for index in indices])}: "
 
     def file(self, path: str, line: int | None = None) -> str:
-        """A file's name, linked where its address is known."""
+        """Return a file name, linked if its address is known."""
         url = self.links.file(path, line) if self.links else None
         return linked(f"{clipped(path)}:{line}" if line else clipped(path), url)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A key, and its change in each plan; None where there is none. A duplicate to settle has an entry of its
-    own: `place` is that of its change."""
+    """A key and its change in each plan, or None where a plan has none.
+
+    A duplicate to settle has its own entry, whose `place` is that of its change.
+    """
 
     place: tuple[str, str]
     changes: tuple[Change | None, ...]
@@ -117,21 +122,25 @@ class Entry:
 
     @cached_property
     def shared(self) -> bool:
-        """Whether the meter would become the same, by the same action, everywhere."""
+        """Tell whether every plan gives the meter the same result by the same action."""
         return None not in self.changes and len({(c.action, c.after) for c in self.present}) == 1
 
     @cached_property
     def risks(self) -> list[Risk]:
-        """Why a reviewer must look at it, the gravest first; not at all, if empty."""
+        """List why a reviewer must look at the entry, most serious first. Empty if there is no risk."""
         found = {risk(change) for change in self.present}
         return [kind for kind in RISKS if kind in found]
 
     def markdown(self, scene: Scene, room: int = _ANY) -> str:
-        """Everything about the key. Where that is too much, lines of fields and filters are left out, and
-        said to be; what remains is the least that can be said."""
+        """Return everything about the key, in at most `room` bytes if possible.
+
+        If it does not fit, lines of fields and filters are left out and a line says how many. The rest is
+        never cut, so the result may still exceed a very small `room`.
+        """
         parts = [self._title(scene), *(self._shared(scene) if self.shared else self._differing(scene))]
         whole = [part if isinstance(part, str) else part.markdown(_ANY, scene.whole) for part in parts]
         least = [size(part) if isinstance(part, str) else part.least(scene.whole) for part in parts]
+        # Each part gets its minimum; they share what is left. Blank lines between parts take 2 bytes each.
         spare = room - sum(least) - 2 * (len(parts) - 1)
         share = level([size(text) - needed for text, needed in zip(whole, least, strict=True)], spare)
         return "\n\n".join(
@@ -140,11 +149,11 @@ class Entry:
         )
 
     def brief(self, scene: Scene) -> str:
-        """The key, and what is done with it."""
+        """Return the key and its action in one line."""
         return f"**{self._verb(scene)}** {code(clipped(self.key))}"
 
     def _verb(self, scene: Scene) -> str:
-        """What happens, and where, if it is not the same everywhere."""
+        """Return the action, with the plans it applies to if they differ."""
         actions: dict[str, list[int]] = {}
         for index, change in enumerate(self.changes):
             if change:
@@ -184,7 +193,7 @@ class Entry:
         yield from _list([*self._counts(scene), *bullets, *self._markers(scene)], self._evidence(scene))
 
     def _differing(self, scene: Scene) -> Iterator[str | Lines]:
-        """A column for each plan, and below it what is the same in all or too long for a cell."""
+        """Yield a table with a column for each plan, then what is the same in all or too long for a cell."""
         columns = [
             f"{label} (blocked, wanted)" if change and change.action == "blocked" else label
             for label, change in zip(scene.labels, self.changes, strict=True)
@@ -222,7 +231,7 @@ class Entry:
         yield from _list([*bullets, *self._markers(scene)], self._evidence(scene))
 
     def _counts(self, scene: Scene) -> list[str]:
-        """What a meter counts that is archived: nobody knows by its name alone."""
+        """List what each archived meter counts, because its name alone does not tell."""
         counted: dict[str, list[int]] = {}
         for index, change in enumerate(self.changes):
             if change and change.action == "archive" and change.before:
@@ -232,7 +241,7 @@ class Entry:
         return [f"- {scene.where(indices)}what it counts: {told}" for told, indices in counted.items()]
 
     def _markers(self, scene: Scene) -> list[str]:
-        """What is written of ownership markers, beside a create, which always writes one."""
+        """List the changes of ownership markers. A create is left out, because it always writes one."""
         lines: dict[str, list[int]] = {}
         for index, change in enumerate(self.changes):
             if change and change.marker and change.action not in ("create", "blocked"):
@@ -240,7 +249,7 @@ class Entry:
         return [f"- {scene.where(indices)}{line}" for line, indices in lines.items()]
 
     def _fields(self) -> list[list[tuple[FieldChange, list[int]]]]:
-        """Field by field what would change, and in which plans; what is the same in several stands once."""
+        """Group the changes by field, each with the plans that make it. Equal changes appear once."""
         fields: dict[str, dict[str, tuple[FieldChange, list[int]]]] = {}
         for index, change in enumerate(self.changes):
             for field in change.fields if change else ():
@@ -265,7 +274,7 @@ class Entry:
 
 
 def shared_notes(entries: Sequence[Entry]) -> dict[str, Note]:
-    """What is to be remarked on more than two entries, most often first, numbered."""
+    """Number the remarks that more than two entries share, most frequent first."""
     briefs: dict[str, str] = {}
     counts = Counter[str]()
     for entry in entries:
@@ -278,7 +287,7 @@ def shared_notes(entries: Sequence[Entry]) -> dict[str, Note]:
 
 
 def _brief(sign: str, text: str) -> str:
-    """The first words of a remark, as Markdown."""
+    """Return the first words of a remark, as Markdown."""
     first = re.split("[:;,.] ", text, maxsplit=1)[0]
     return f"{sign} {prose(first if len(first) <= _CLIP else first[:_CLIP] + '…')}"
 
@@ -297,7 +306,7 @@ def _sign(fact: Evidence) -> str:
 
 
 def _placed(remark: str, scene: Scene, indices: Sequence[int]) -> str:
-    """A remark, or the first words of one that is a note, and after its sign the plans that it is about."""
+    """Insert the plans after the sign of a remark. A remark that is a note is cut to its first words."""
     if note := scene.notes.get(remark):
         remark = f"{note.brief} (note {note.number})"
     sign, _, text = remark.partition(" ")
@@ -307,7 +316,7 @@ def _placed(remark: str, scene: Scene, indices: Sequence[int]) -> str:
 def _told(
     group: Sequence[tuple[FieldChange, list[int]]], scene: Scene
 ) -> tuple[list[str | Lines], list[str]]:
-    """One field before and after, as blocks and as lines of a list."""
+    """Return one field before and after, as blocks and as lines of a list."""
     blocks: list[str | Lines] = []
     bullets = []
     for field, indices in group:
@@ -328,12 +337,12 @@ def _marker(change: Change, marker: MarkerChange) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    # The sign that ends cells would end a code span too.
+    # A `|` ends a cell even inside a code span.
     return "| " + " | ".join(cell.replace("|", "\\u007c") for cell in cells) + " |"
 
 
 def _list(bullets: Sequence[str], evidence: Sequence[str]) -> Iterator[Lines]:
-    """One list: two of them in a row would fall into one, of another form."""
+    """Yield a single list, because GitHub merges two adjacent lists and changes their spacing."""
     if bullets or evidence:
         yield Lines(bullets, tail=evidence)
 
@@ -368,7 +377,7 @@ def _cell(field: FieldChange, *, created: bool) -> str:
 
 
 def _short(data: Mapping[str, Any]) -> str:
-    """A filter on one line, or its beginning."""
+    """Return a filter on one line, cut if it is long."""
     if _is_long(data):
         return f"{expression(data)[:_SHORT]}…"
     return expression(data)
@@ -388,7 +397,7 @@ def _outlined(data: Mapping[str, Any]) -> Lines:
 
 
 def _created(fields: dict[str, Any]) -> tuple[list[str | Lines], list[str]]:
-    """What a new meter would be, as blocks and as lines of a list; its name stands in the title."""
+    """Return a new meter as blocks and as lines of a list. Its name is in the title."""
     blocks: list[str | Lines] = []
     bullets = []
     for path, data in fields.items():

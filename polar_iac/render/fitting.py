@@ -1,4 +1,4 @@
-"""Markdown that has to fit: fair shares of a room, and lines of which the last may be left out."""
+"""Markdown that has to fit a size limit: fair shares of the room, and lists that can be cut at the end."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from polar_iac.render.markup import details, fence, prose, size
 
 _LONG = 30
-"""Fenced blocks of more lines are folded."""
+"""Most lines of a fenced block that is not folded."""
 
 
 def level(needs: Sequence[int], room: int) -> int:
-    """How much each may take at most, so that all of them fit: who needs less leaves it to the others."""
+    """Return the max-min fair share: the largest useful cap with sum(min(need, cap)) <= room."""
+    # Example: level([2, 10, 10], 12) is 5, because the smallest needs only 2 of its 4.
     waiting = sorted(needs)
     for index, need in enumerate(waiting):
         fair = max(0, room) // (len(waiting) - index)
@@ -25,20 +26,21 @@ def level(needs: Sequence[int], room: int) -> int:
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines of which the last may be left out where there is no room; not `head` and `tail`."""
+    """Lines that can be cut at the end to fit. `head` and `tail` are never cut."""
 
     lines: Sequence[str]
     head: Sequence[str] = ()
     tail: Sequence[str] = ()
     language: str | None = None
-    """Of the fence around them; None: they are a list, or a table if there is a head."""
+    """Language of the fence around the lines. None for a list, or for a table if there is a head."""
 
     def least(self, whole: str) -> int:
-        """How little room will do."""
+        """Return the least room that this needs, in bytes."""
+        # The line that says how many are left out may be longer than the lines themselves.
         return min(size(self._cut(0, whole)), size(self._cut(len(self.lines), whole)))
 
     def markdown(self, room: int, whole: str) -> str:
-        """As many of the lines as there is room for, and how many are left out; with room for none, that."""
+        """Return as many lines as fit, and how many are left out. If none fits, return only that count."""
         count = len(self.lines)
         if size(text := self._cut(count, whole)) <= room:
             return text
@@ -58,6 +60,6 @@ class Lines:
 
 
 def folded(lines: Sequence[str], language: str) -> str:
-    """Lines in a fence, folded where they are many."""
+    """Put lines in a fence, folded if there are more than `_LONG`."""
     block = fence(lines, language)
     return details(f"{len(lines)} lines", block) if len(lines) > _LONG else block

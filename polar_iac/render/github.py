@@ -1,4 +1,4 @@
-"""What GitHub Actions is told besides the comment: workflow commands, and the results of a step."""
+"""Workflow commands and step outputs for GitHub Actions."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from polar_iac.render.words import printable, printable_lines, settled, value
 Level = Literal["error", "warning", "notice"]
 
 _SHOWN = 10
-"""As many annotations of one level as GitHub shows of a step."""
+"""Annotations of one level that GitHub shows for a step."""
 _LONGEST = 2_000
 
-# What .NET may pass over when it compares texts, and `printable` leaves alone.
+# Characters that .NET may ignore in a comparison and that `printable` keeps.
+# Example: the runner may read ":\u200d:error" as "::error".
 _IGNORED = "[\u034f\u180b-\u180d\u180f\u200d\ufe00-\ufe0f]*"
 _COMMAND = re.compile(rf"(?m)^((?:\s|\x1b\[[0-9;]*m|{_IGNORED[:-1]})*):(?={_IGNORED}:)")
 _OLD_COMMAND = re.compile(rf"#(?={_IGNORED}#{_IGNORED}\[)")
 
 
 def diagnostic_commands(diagnostics: Sequence[Diagnostic], *, directory: str = "") -> str:
-    """An annotation for each problem at its place in the file.
+    """Return an annotation for each problem at its place in the file.
 
-    `directory` is where paths begin, seen from the top of the repository.
+    `directory` is the base of the paths, relative to the root of the repository.
     """
     return "".join(_command("error", "polar-iac", d.span, d.message, directory) for d in diagnostics)
 
 
 def failure_commands(events: Sequence[Event], *, directory: str = "") -> str:
-    """An annotation for each meter that an apply could not change, at its place where Polar named it."""
+    """Return an annotation for each meter that an apply could not change, at its place if Polar named one."""
     failed = [event for event in events if isinstance(event, Failed)]
     placed = diagnostic_commands([d for event in failed for d in event.diagnostics], directory=directory)
     unplaced = [f"{event.key}: {event.message}" for event in failed if not event.diagnostics]
@@ -45,13 +46,15 @@ def failure_commands(events: Sequence[Event], *, directory: str = "") -> str:
 
 
 def error_command(message: str) -> str:
-    """An annotation for an error that has no place in a file."""
+    """Return an annotation for an error that has no place in a file."""
     return _command("error", "polar-iac", None, message, "")
 
 
 def plan_commands(plans: Sequence[Plan], *, directory: str = "") -> str:
-    """An annotation for each risky change: what is billed, archived, blocked or overwritten, and warnings as
-    notices."""
+    """Return an annotation for each risky change.
+
+    Changes that alter billing, archive, are blocked or overwrite are warnings; the other risks are notices.
+    """
     notes: dict[_Note, list[str]] = {}
     for plan, label in zip(plans, labels(plans), strict=True):
         for change in plan.changes:
@@ -60,6 +63,7 @@ def plan_commands(plans: Sequence[Plan], *, directory: str = "") -> str:
     lines = []
     for level in ("warning", "notice"):
         found = sorted((n for n in notes if n.level == level), key=lambda n: (n.rank, n.key))
+        # GitHub drops what exceeds the limit: of 12, show 9 and "3 more".
         shown = found if len(found) <= _SHOWN else found[: _SHOWN - 1]
         for note in shown:
             title = f"{note.title} · {listed(notes[note])}"
@@ -71,9 +75,9 @@ def plan_commands(plans: Sequence[Plan], *, directory: str = "") -> str:
 
 
 def outputs(plans: Sequence[Plan]) -> str:
-    """Lines for GITHUB_OUTPUT: `changes` (how many), `summary` (one line) and `digest`.
+    """Return lines for GITHUB_OUTPUT: `changes` (a count), `summary` (one line) and `digest`.
 
-    Of several plans, `digest` is `ENVIRONMENT=DIGEST` for each, with spaces between.
+    For several plans, `digest` is `ENVIRONMENT=DIGEST` for each, separated by spaces.
     """
     digests = [plan.digest for plan in plans]
     if len(plans) > 1:
@@ -83,15 +87,15 @@ def outputs(plans: Sequence[Plan]) -> str:
         "summary": headline(plans),
         "digest": " ".join(digests),
     }
-    # A value of one line needs no delimiter, and so none that it could forge.
+    # A one-line value needs no delimiter, so it cannot forge one.
     return "".join(f"{name}={printable(text)}\n" for name, text in told.items())
 
 
 def inert(text: str) -> str:
-    """`text` for a log on GitHub, with nothing in it that the runner would take for a command.
+    """Escape `text` for a GitHub log, so that the runner finds no command in it.
 
-    The runner reads commands from every line of a step, also `##[…]` in the middle of one. What could be
-    one is written as an escape; JSON keeps its meaning.
+    The runner reads commands from every line of a step, and `##[…]` even in the middle of a line. The first
+    `:` or `#` of a possible command becomes a JSON escape, so JSON keeps its meaning.
     """
     return _OLD_COMMAND.sub(r"\\u0023", _COMMAND.sub(r"\1\\u003a", text))
 
@@ -145,7 +149,7 @@ def _command(level: Level, title: str, source: SourceSpan | None, message: str, 
 
 
 def _data(text: str) -> str:
-    """As actions/toolkit escapes what follows a command."""
+    """Escape the message of a command as actions/toolkit does."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 

@@ -1,6 +1,7 @@
-"""Plans as a comment on a pull request, for a reviewer who has never seen this tool.
+"""Plans as a pull request comment, for a reviewer who has never seen this tool.
 
-The first line says it all; then come the risky changes in full, then the rest, cut at whole changes.
+The first line sums up the plans. The risky changes follow in full, then the other changes. A comment that
+is too long is cut between changes.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from polar_iac.render.words import HOUSEKEEPING, permitting
 __all__ = ["Links", "comment_marker", "headline", "plan_markdown", "result_markdown"]
 
 Place = tuple[str, str]
-"""What an entry is about, as `Change.place` says it."""
+"""The identity of an entry, equal to the `Change.place` of its changes."""
 
 _RISKY_OPEN = 15
 _REST_OPEN = 5
-"""How many changes stand open; more are folded."""
+"""Most other changes that are shown unfolded."""
 _FAIR = 3_000
-"""The room that no change must leave to others."""
+"""Bytes that a change may take before it must leave room for others."""
 _BOOKKEEPING = 20
 _TARGETS = 10
 _RISKY_TOLD = {
@@ -63,10 +64,10 @@ def plan_markdown(
     marker: str | None = None,
     whole: str = "the summary of the workflow run",
 ) -> str:
-    """The plans as one comment of at most `limit` bytes (GitHub takes 65,536 characters; 4,000 is the least).
+    """Return the plans as one comment of at most `limit` bytes, which must be at least 4,000.
 
-    `marker` names the comment in its last line, hidden; without one, `comment_marker` does. `whole` says
-    where a comment that was cut is to be had whole.
+    GitHub takes 65,536 characters. `marker` identifies the comment in its hidden last line; the default is
+    `comment_marker`. `whole` names the place that has the uncut comment.
     """
     entries = _entries(plans)
     scene = _scene(plans, entries, links, whole)
@@ -94,8 +95,10 @@ def result_markdown(
     limit: int,
     whole: str,
 ) -> str:
-    """What came of an apply, in at most `limit` bytes: `counts` in the title, a line for each effect, and the
-    plan that was carried out, folded."""
+    """Return the result of an apply, in at most `limit` bytes.
+
+    It has `counts` in the title, a line for each effect, and the plan that was carried out, folded.
+    """
     entries = _entries([plan])
     scene = _scene([plan], entries, links, whole)
     parts = [f"### Polar meters: applied to {prose(plan.environment)}: {prose(counts)}"]
@@ -121,7 +124,10 @@ def _scene(plans: Sequence[Plan], entries: Sequence[Entry], links: Links | None,
 
 
 def _changes(plans: Sequence[Plan], entries: Sequence[Entry], scene: Scene, room: int) -> list[str]:
-    """Notes, changes and bookkeeping, in as much room; first what was left out, empty if nothing was."""
+    """Return the notes, changes and bookkeeping that fit in `room` bytes.
+
+    The first item says how many changes were left out; it is empty if none were.
+    """
     notes = "\n".join(f"- Note {note.number}: {note.text}" for note in scene.notes.values())
     head, kept = [notes] if notes else [], [*_bookkeeping(plans, scene)]
     room -= size(_joined([*head, *kept, *[_cut(entries, entries, scene)] * 2])) + 2
@@ -132,25 +138,28 @@ def _changes(plans: Sequence[Plan], entries: Sequence[Entry], scene: Scene, room
 
 
 def comment_marker(plans: Sequence[Plan]) -> str:
-    """The hidden line by which this comment is found again. It names the project and the environments, so
-    that jobs that plan one environment each do not overwrite each other's comments."""
+    """Return the hidden line that identifies this comment on later runs.
+
+    It names the project and the environments: a job for sandbox and a job for production must not overwrite
+    each other's comments.
+    """
     projects = "+".join(sorted({plan.project for plan in plans}))
     environments = "+".join(sorted({plan.environment for plan in plans}))
     return f"<!-- {_hidden(f'polar-iac:{projects}:{environments}')} -->"
 
 
 def _hidden(text: str) -> str:
-    """Without anything that could end an HTML comment."""
+    """Replace every character that could end an HTML comment."""
     return re.sub("[^A-Za-z0-9_.:+/-]", "_", text)[:500]
 
 
 def headline(plans: Sequence[Plan]) -> str:
-    """What the plans come to, in one line: `2 to create, 1 to archive · sandbox`."""
+    """Sum up the plans in one line, as in `2 to create, 1 to archive · sandbox`."""
     return "; ".join(_headlines(plans))
 
 
 def _headlines(plans: Sequence[Plan]) -> list[str]:
-    """The same, a line for each of the plans that come to something else."""
+    """Sum up the plans, with one line for each distinct result."""
     told: dict[str, list[str]] = {}
     for plan, label in zip(plans, labels(plans), strict=True):
         told.setdefault(_counts(change.action for change in plan.changes), []).append(label)
@@ -198,7 +207,7 @@ def _introduction(plans: Sequence[Plan], scene: Scene, manifest: str) -> str:
 
 
 def _refused(plans: Sequence[Plan], scene: Scene, room: int) -> Iterator[str]:
-    """That `apply` would refuse a plan as a whole, and the lines of the manifest that would permit it."""
+    """Yield why `apply` would refuse a whole plan, and the lines of the manifest that would permit it."""
     for cause, told in (("unknown-id", _unknown), ("unlisted", _unlisted)):
         found = [index for index, plan in enumerate(plans) if plan.refusal and plan.refusal.cause == cause]
         if found:
@@ -247,7 +256,7 @@ def _at_fault(plan: Plan) -> list[Change]:
 
 
 def _body(entries: Sequence[Entry], scene: Scene, room: int) -> tuple[list[str], set[Place]]:
-    """The blocks of as many changes as there is room for, and the places of those that are shown."""
+    """Return blocks for as many changes as fit, and the places of the changes that are shown."""
     groups = [[entry for entry in entries if entry.risks[:1] == [kind]] for kind in RISKS]
     rest = [entry for entry in entries if not entry.risks]
     risky = sum(map(len, groups))
@@ -280,11 +289,13 @@ def _body(entries: Sequence[Entry], scene: Scene, room: int) -> tuple[list[str],
 
 
 def _in_shares(groups: Sequence[Sequence[Entry]], scene: Scene, room: int) -> list[dict[Place, str]]:
-    """Of each group the texts of the first entries, by place: no group, and no entry, takes the room that
-    others need."""
+    """Return the texts of the first entries of each group, by place.
+
+    Groups and entries get fair shares: none takes the room that others need.
+    """
     sizes = [_sizes(group, scene, room) for group in groups]
     if sum(map(sum, sizes)) > room:
-        room -= room // 5  # for those that are only named
+        room -= room // 5  # reserved for the entries that are only listed by key
     share = level([sum(group) for group in sizes], room)
     told = []
     for group, needed in zip(groups, sizes, strict=True):
@@ -302,7 +313,7 @@ def _in_shares(groups: Sequence[Sequence[Entry]], scene: Scene, room: int) -> li
 
 
 def _sizes(entries: Sequence[Entry], scene: Scene, room: int) -> list[int]:
-    """What each entry takes, up to the first that is one too many in any case."""
+    """List the bytes of each entry, up to the first that cannot fit in any case."""
     found, left = [], room
     for entry in entries:
         found.append(size(entry.markdown(scene)) + 2)
@@ -313,7 +324,7 @@ def _sizes(entries: Sequence[Entry], scene: Scene, room: int) -> list[int]:
 
 
 def _by_key(groups: Sequence[Sequence[Entry]], shown: set[Place], scene: Scene, room: int) -> str:
-    """A line for each entry that is not shown, as far as there is room."""
+    """Return a folded list of the entries that are not shown, as many as fit."""
     lines = [[f"- {entry.brief(scene)}" for entry in group if entry.place not in shown] for group in groups]
     count = sum(map(len, lines))
     title = f"{count:,} more to look at closely, by their keys"
@@ -344,7 +355,7 @@ def _cut(left: Sequence[Entry], entries: Sequence[Entry], scene: Scene) -> str:
 
 
 def _digests(plans: Sequence[Plan], scene: Scene) -> str:
-    # Not a list: one would become part of a list that ends the last change.
+    # Not a list: GitHub would merge it with a list at the end of the last change.
     return "\n\n".join(
         f"{label}: {plan.unchanged:,} unchanged · digest {code(plan.digest[:SHORT_DIGEST])}"
         for plan, label in zip(plans, scene.labels, strict=True)

@@ -1,8 +1,8 @@
-"""Values as GitHub's Markdown that cannot break out of it.
+"""Escaping of values for GitHub Markdown, so that no value can act as markup.
 
-Whatever comes from a manifest or from Polar stands in code, in a span or in a fence: there GitHub sees no
-markup, HTML, mention, reference, commit, link or emoji. Prose of ours may quote such a value anywhere, so it
-is taken apart: plain words stay as they are, all else goes into code spans.
+A value from a manifest or from Polar is always code, in a span or in a fence. There GitHub sees no markup,
+HTML, mention, reference, commit, link or emoji. Our own sentences may quote such a value anywhere, so they
+are split: plain words stay as they are, and everything else goes into code spans.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import quote
 from polar_iac.render.words import printable
 
 _CHUNK = re.compile(r'(?:`[^`]*`|"[^"]*"|\S)+')
-"""What stands between spaces; a quoted text is one, with the spaces in it."""
+"""A run of text without spaces. Quoted text is part of one run, including its spaces."""
 _OUTSIDE = re.compile(r"(\(?)(.*?)([.,;:)]*)", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*|[0-9]{1,6}|[·→–…]")
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,}")
@@ -27,17 +27,19 @@ _SHA = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]"
 )
-"""What is printable, and yet not to be seen."""
+"""Characters that count as printable but are invisible."""
 
 
 def size(text: str) -> int:
-    """How much of GitHub's room a text takes, in bytes: no way of counting characters comes to more."""
+    """Return the size of a text in UTF-8 bytes, an upper bound for any way of counting characters."""
     return len(text.encode("utf-8", "surrogatepass"))
 
 
 def visible(text: str) -> str:
-    """`text` in which two values that differ look different: no line of it ends, nothing in it is unseen, and
-    the only space is the plain one."""
+    """Escape `text` so that two different values look different.
+
+    The result has no line breaks, no invisible characters, and no space other than the plain one.
+    """
     text = printable(text)
     if text.isascii():
         return text
@@ -53,18 +55,19 @@ def _escaped(char: str) -> str:
 
 
 def code(text: str, *, cell: bool = False) -> str:
-    """`text` as a code span; in the `cell` of a table without the sign that ends cells."""
+    """Return `text` as a code span. In a table (`cell`), escape `|`, which would end the cell."""
     text = visible(text) or '""'
     if cell:
         text = text.replace("|", "\\u007c")
     ticks = "`" * (_longest_run(text) + 1)
-    # One space on either side is taken off again: it parts backticks, and saves a space of the value's own.
+    # Markdown strips one space from each side of a span. The pad keeps a backtick in the value apart from
+    # the delimiter, and keeps the value's own spaces. Example: "`a" becomes "`` `a ``".
     pad = " " if text[0] in "` " or text[-1] in "` " else ""
     return f"{ticks}{pad}{text}{pad}{ticks}"
 
 
 def fence(lines: Iterable[str], language: str = "") -> str:
-    """A fenced block that no line of its own can end."""
+    """Return a fenced block that none of its lines can end."""
     body = [visible(line) for line in lines]
     ticks = "`" * max(3, 1 + max(map(_longest_run, body), default=0))
     return "\n".join([ticks + language, *body, ticks])
@@ -75,7 +78,7 @@ def _longest_run(text: str) -> int:
 
 
 def prose(text: str) -> str:
-    """A sentence of ours that may hold anything. It must not begin a line."""
+    """Escape one of our own sentences, which may quote any value. The result must not begin a line."""
     return " ".join(map(_chunk, _CHUNK.findall(printable(text))))
 
 
@@ -84,7 +87,7 @@ def _chunk(chunk: str) -> str:
     if parts is None or not parts[2]:
         return code(chunk)
     before, core, after = parts.groups()
-    # Letters alone may still be a commit to GitHub: `defaced`.
+    # A word of hexadecimal letters may look like a commit to GitHub. Example: "defaced".
     if not _WORD.fullmatch(core) or _COMMIT.fullmatch(core):
         quoted = len(core) > 2 and core[0] == core[-1] == "`" and core.count("`") == 2
         core = code(core[1:-1] if quoted else core)
@@ -92,15 +95,15 @@ def _chunk(chunk: str) -> str:
 
 
 def details(summary: str, body: str) -> str:
-    """What is folded until someone asks. `summary` is words of ours."""
+    """Return a folded block. `summary` is not escaped, so it must be our own text."""
     return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"
 
 
 @dataclass(frozen=True)
 class Links:
-    """Where the manifest stands on GitHub, and the run that planned.
+    """Addresses on GitHub of the manifest and of the run that planned.
 
-    `directory` is where the run's paths begin, seen from the top of the repository.
+    `directory` is the base of the run's paths, relative to the root of the repository.
     """
 
     server_url: str
@@ -110,7 +113,7 @@ class Links:
     run_id: str | None = None
 
     def file(self, path: str, line: int | None = None) -> str | None:
-        """The address of a file at the head commit; None where it cannot be told."""
+        """Return the address of a file at the head commit, or None if it is unknown."""
         place = repository_path(path, self.directory)
         if place is None or not self._home or not _SHA.fullmatch(self.sha):
             return None
@@ -129,7 +132,7 @@ class Links:
 
 
 def repository_path(path: str, directory: str = "") -> str | None:
-    """`path` as seen from the top of the repository; None for one outside."""
+    """Return `path` relative to the root of the repository, or None if it is outside."""
     if posixpath.isabs(path) or posixpath.isabs(directory):
         return None
     place = posixpath.normpath(posixpath.join(directory, path))

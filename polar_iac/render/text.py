@@ -1,4 +1,4 @@
-"""Plans, diagnostics and results as text for a person. Colours are ANSI codes, which a caller may strip."""
+"""Plans, diagnostics and results as text for a person. Colors are ANSI codes, which a caller may strip."""
 
 from __future__ import annotations
 
@@ -64,17 +64,17 @@ COLOURS = {
     "blocked": "red",
 }
 _NAMED = 5
-"""The most keys that are named of many that share a fate."""
+"""Most keys that are listed when many share one result."""
 _COLUMN = 66
-"""Where the right-hand notes begin."""
+"""Column at which the right-hand notes begin."""
 _SHORT = 74
-"""The longest filter, or change of one, that is shown on one line."""
+"""Longest filter, or change of a filter, that is shown on one line, in characters."""
 _VALUES = 19
-"""Where the values of a meter begin, after its fields' names."""
+"""Column at which the values of a meter begin, after the field names."""
 
 
 def plan_text(plan: Plan, manifest_file: str, width: int = WIDTH) -> str:
-    """The whole plan, and what it comes to; prose and notes in so many columns."""
+    """Return the whole plan and its summary. Prose and notes fit in `width` columns."""
     return "".join(f"{line}\n" for line in _plan(plan, manifest_file, width))
 
 
@@ -104,7 +104,7 @@ def _plan(plan: Plan, manifest_file: str, width: int) -> Iterator[str]:
 
 
 def summary(plan: Plan) -> str:
-    """What the plan comes to, in one line."""
+    """Sum up the plan in one line."""
     counts = plan.summary
     if not plan.changes:
         return f"No changes. {_meters(plan.unchanged)} the manifest."
@@ -120,7 +120,7 @@ def summary(plan: Plan) -> str:
 
 
 def refusal_text(plan: Plan) -> str:
-    """Why an apply of the plan would be refused as a whole, and what would permit it, to be pasted."""
+    """Explain why apply would refuse the whole plan, with the lines to paste to permit it."""
     if plan.refusal is None:
         return ""
     refused = [change for change in plan.changes if change.key in plan.refusal.keys]
@@ -172,7 +172,7 @@ def _noted(fact: Evidence, indent: str, width: int) -> Iterator[str]:
 
 
 def _marker(change: Change, width: int) -> Iterator[str]:
-    """The ownership marker before and after, and for a duplicate which meter stays."""
+    """Yield the ownership marker before and after. For a duplicate, say which meter stays."""
     if change.action == "settle":
         yield from _wrapped(settled(change), "      ", width)
     elif change.marker and change.action != "blocked":
@@ -186,7 +186,7 @@ def _owner(marker: str | None) -> str:
 
 
 def _field(field: FieldChange, width: int) -> Iterator[str]:
-    """What one field was and will be, whom it concerns, and who moved it."""
+    """Yield the old and new value of a field, its impact, and its origin if changed outside."""
     note: str = field.impact
     if field.origin != "manifest":
         note += ", changed outside" if field.origin == "outside" else ", changed here and outside"
@@ -207,7 +207,7 @@ def _field(field: FieldChange, width: int) -> Iterator[str]:
 
 
 def _created(fields: Mapping[str, Any], width: int) -> Iterator[str]:
-    """What a new meter would be; its name stands in the title."""
+    """Yield the fields of a new meter. Its name is in the title."""
     short = expression(fields["filter"])
     if len(short) <= _SHORT:
         yield _labelled("filter", short)
@@ -245,18 +245,18 @@ def _bookkeeping(entry: Bookkeeping) -> str:
 
 
 def _columns(left: str, right: str, width: int, action: str | None = None) -> str:
-    """A note behind a line, in its column where there is room, else on the right, or below."""
+    """Put a note after a line: in its column if there is room, else at the right edge, or below."""
     taken, needed = display_width(left), display_width(right)
     gap = " " * max(2, min(_COLUMN, width - needed) - taken)
     if taken + len(gap) + needed > max(width, _COLUMN):
-        # Never at the left edge, where a file's name could pass for a line of ours.
+        # Keep the note off the left edge, where a file name could look like a line of our own output.
         gap = "\n" + " " * max(6, min(_COLUMN, width - needed))
     painted = _paint(action, left) if action else left
     return painted + gap + style(right, dim=True) if right else painted
 
 
 def _wrapped(text: str, indent: str, width: int) -> Iterator[str]:
-    """Prose in lines of a readable length; the first with `indent`, the others below its text."""
+    """Wrap prose to `width` columns. The first line starts with `indent`, the others align with its text."""
     line, rest = indent, " " * len(indent)
     for word in text.split(" "):
         if display_width(line) + display_width(word) > width and line.strip():
@@ -267,14 +267,14 @@ def _wrapped(text: str, indent: str, width: int) -> Iterator[str]:
 
 
 def display_width(text: str) -> int:
-    """Columns that `text` takes in a terminal, near enough."""
+    """Return the approximate number of columns that `text` takes in a terminal."""
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
     )
 
 
 def error_text(message: str) -> str:
-    """An error that has no place in a file; one that begins with its place says so itself."""
+    """Return an error without a place in a file. A message that starts with its place stays as it is."""
     message = printable_lines(message)
     if re.match(r"\S+: error: ", message):
         return message + "\n"
@@ -282,7 +282,7 @@ def error_text(message: str) -> str:
 
 
 def diagnostics_text(diagnostics: Sequence[Diagnostic], width: int = WIDTH) -> str:
-    """`FILE:LINE:COL: error: message`, each with its line, clipped when long, and a caret."""
+    """Return `FILE:LINE:COL: error: message` for each, with its source line, clipped if long, and a caret."""
     return "".join(_diagnostic(d, width) for d in diagnostics)
 
 
@@ -301,7 +301,7 @@ def _diagnostic(diagnostic: Diagnostic, width: int) -> str:
 
 
 def _clipped(line: str, start: int, end: int, room: int) -> tuple[str, str, str]:
-    """The part of a line around what is marked: before it, it, and after it, each printable."""
+    """Cut a line to `room` around the marked part. Return before, marked and after, each printable."""
     start = min(start, len(line))
     end = min(max(end, start), len(line), start + room // 2)
     first = max(0, start - room // 2) if len(line) > room else 0
@@ -325,7 +325,7 @@ _PAST = {
 
 
 def event_text(event: Event) -> str:
-    """What an apply did with one meter, or could not do."""
+    """Return what an apply did, or failed to do, with one meter."""
     if isinstance(event, Unsure):
         return _paint("blocked", f"  ! {printable(event.message)}") + "\n"
     sign = event.action if event.action in SIGNS else "bookkeeping"
@@ -344,7 +344,7 @@ def event_text(event: Event) -> str:
 
 
 def left_text(events: Sequence[Left]) -> str:
-    """What an apply did not do; many meters that were left for one reason share a line."""
+    """List the meters that an apply left alone. Meters left for the same reason share a line."""
     lines = []
     for reason, told in _by_reason(events).items():
         named = ", ".join(printable(event.key) for event in told[:_NAMED])
@@ -362,7 +362,7 @@ def _by_reason(events: Sequence[Left]) -> Mapping[str, Sequence[Left]]:
 
 
 def result_text(events: Sequence[Event]) -> str:
-    """What an apply came to, in one line."""
+    """Sum up an apply in one line."""
     done = Counter(_PAST[event.action] for event in events if isinstance(event, Done))
     failed = sum(isinstance(event, Failed) for event in events)
     unconfirmed = sum(isinstance(event, Unconfirmed) for event in events)
@@ -380,7 +380,7 @@ def result_text(events: Sequence[Event]) -> str:
 
 
 def stale_text(found: Sequence[Difference]) -> str:
-    """What came, went or became another since a plan was reviewed: what differs, and nothing else."""
+    """List the changes that were added, removed or altered since a plan was reviewed, and nothing else."""
     lines: list[str] = []
     for difference in found:
         then, now = difference.reviewed, difference.fresh
@@ -400,7 +400,7 @@ def _intent(change: Change) -> str:
 
 
 def _drifted(then: Change, now: Change) -> Iterator[str]:
-    """In what two changes of one key differ: what they do, to which meter, its values before and after."""
+    """Yield the differences of two changes of one key: action, meter, marker, values before and after."""
     if then.action != now.action:
         yield f"      reviewed: {_intent(then)}"
         yield f"      now:      {_intent(now)}" + (f", {printable(now.reason)}" if now.reason else "")

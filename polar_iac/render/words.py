@@ -1,4 +1,4 @@
-"""Meters in words: escaped names, values, aggregations, filters, and what differs between two filters."""
+"""Meters in words: escaped names, values, aggregations, filters, and the differences of two filters."""
 
 from __future__ import annotations
 
@@ -32,20 +32,22 @@ HOUSEKEEPING = {
     "marker": "its ownership marker will be restored",
     "refresh": "the lockfile is brought up to date",
 }
-"""What becomes of a meter that changes in the lockfile only."""
+"""Descriptions of changes that affect the lockfile only."""
 _PLAIN_PROPERTY = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
 _BLOCKS = 20
-"""The most blocks of a manifest that a refusal prints."""
+"""Most manifest blocks that a refusal prints."""
 _RESERVED = frozenset({"and", "or", "contains", "does", "not", "every", "event"})
-_ZERO_WIDTH_JOINER = "\u200d"  # holds emoji together, moves nothing
+_ZERO_WIDTH_JOINER = "\u200d"  # joins emoji, cannot move a cursor
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 Sign = Literal[" ", "-", "+"]
 
 
 def printable(text: str) -> str:
-    """`text` with everything escaped that could move a cursor, colour a screen, turn the direction of
-    writing or start a new line."""
+    """Escape everything in `text` that could control a terminal.
+
+    That is: move the cursor, change colors, reverse the writing direction, or start a new line.
+    """
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escaped(char) if _unsafe(char) else char for char in text)
@@ -55,12 +57,12 @@ _STYLE = re.compile("(\x1b\\[[0-9;]*m)")
 
 
 def printable_lines(text: str) -> str:
-    """`text` of several lines, each printable."""
+    """Escape each line of `text` and keep the line breaks."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def printable_styled(text: str) -> str:
-    """The same for text of our own renderers, whose colours (codes of `click.style`) stay."""
+    """Escape text of our own renderers, but keep its line breaks and the color codes of `click.style`."""
     return "".join(p if _STYLE.fullmatch(p) else printable_lines(p) for p in _STYLE.split(text))
 
 
@@ -75,12 +77,12 @@ def _escaped(char: str) -> str:
 
 
 def value(data: Any) -> str:
-    """A value as YAML and JSON both write it; None is `none`."""
+    """Return a value as both YAML and JSON write it. None becomes `none`."""
     return "none" if data is None else printable(json.dumps(data, ensure_ascii=False))
 
 
 def settled(change: Change) -> str:
-    """What settling a duplicate does."""
+    """Describe the effect of settling a duplicate."""
     return (
         f"archives the duplicate {change.id}, which an earlier run of this machine made, and takes its "
         f"marker off; {change.duplicate_of} stays"
@@ -93,7 +95,7 @@ def property_name(name: str) -> str:
 
 
 def aggregation(data: Mapping[str, Any]) -> str:
-    """`count` or `sum(tokens)`."""
+    """Return an aggregation as in `count` or `sum(tokens)`."""
     func = printable(data["func"])
     return func if "property" not in data else f"{func}({property_name(data['property'])})"
 
@@ -104,7 +106,7 @@ def clause(data: Mapping[str, Any]) -> str:
 
 
 def expression(data: Mapping[str, Any]) -> str:
-    """A whole filter on one line, from its canonical form."""
+    """Return a whole filter, given in canonical form, on one line."""
     if not data["clauses"]:
         return EVERY_EVENT
     parts = (f"({expression(part)})" if "clauses" in part else clause(part) for part in data["clauses"])
@@ -113,7 +115,7 @@ def expression(data: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a filter or of a filter's diff, so many levels deep."""
+    """A line of a filter or of its diff, `depth` levels deep."""
 
     sign: Sign
     depth: int
@@ -121,7 +123,7 @@ class Line:
 
 
 def outline(data: Mapping[str, Any], sign: Sign = " ", depth: int = 0) -> Iterator[Line]:
-    """A filter as an indented list: what must hold, a clause a line."""
+    """Yield a filter as an indented list, one clause per line."""
     yield Line(sign, depth, _head(data))
     for part in data["clauses"]:
         if "clauses" in part:
@@ -131,16 +133,16 @@ def outline(data: Mapping[str, Any], sign: Sign = " ", depth: int = 0) -> Iterat
 
 
 def filter_diff(before: Mapping[str, Any], after: Mapping[str, Any], depth: int = 0) -> Iterator[Line]:
-    """What differs between two canonical filters, with the way to it; the rest is counted.
+    """Yield the differences of two canonical filters, with their parents. Equal clauses are only counted.
 
-    Clauses that are equal are left out, filters that share most are compared inside, and a clause about the
-    same property stands beside its former self.
+    Nested filters that share the most are compared recursively. A changed clause follows the old clause
+    about the same property.
     """
     heads = _head(before), _head(after)
     if heads[0] != heads[1]:
         yield Line("-", depth, heads[0])
         yield Line("+", depth, heads[1])
-    elif before["conjunction"] != after["conjunction"]:  # of nothing, in two ways
+    elif before["conjunction"] != after["conjunction"]:  # both match every event
         yield Line("-", depth, f"{heads[0]} ({printable(before['conjunction'])})")
         yield Line("+", depth, f"{heads[1]} ({printable(after['conjunction'])})")
     else:
@@ -174,7 +176,7 @@ Part = Mapping[str, Any]
 
 
 def _partition(before: Sequence[Part], after: Sequence[Part]) -> tuple[int, list[Part], list[Part]]:
-    """How many clauses stand on both sides, and those that stand on one."""
+    """Return the number of clauses on both sides, and the clauses on one side only: before, then after."""
     left, right = (Counter(map(canonical_json, side)) for side in (before, after))
     common = left & right
     return (
@@ -185,7 +187,7 @@ def _partition(before: Sequence[Part], after: Sequence[Part]) -> tuple[int, list
 
 
 def _pairs(gone: Sequence[Part], new: Sequence[Part]) -> Iterator[tuple[Part | None, Part | None]]:
-    """Each part that went with the one that took its place, where there is one, most alike first."""
+    """Pair each removed part with the most similar added part, if any. Other added parts come last."""
     left = list(new)
     for old in gone:
         best = max(left, key=lambda candidate: _likeness(old, candidate), default=None)
@@ -210,7 +212,7 @@ def _likeness(old: Part, new: Part) -> float:
 
 
 def _leaves(part: Part) -> Iterator[str]:
-    """What the clauses of a filter are about, at any depth."""
+    """Yield the properties in a filter, at any depth."""
     for inner in part["clauses"]:
         if "clauses" in inner:
             yield from _leaves(inner)
@@ -219,8 +221,11 @@ def _leaves(part: Part) -> Iterator[str]:
 
 
 def permitting(plans: Sequence[Plan]) -> tuple[list[str], list[str]]:
-    """What a manifest needs for plans that are refused for unlisted removals: the lines of `moved`, if keys
-    seem to be renamed, and the blocks of the meters to archive, as many as are printed."""
+    """Return what a manifest needs to permit plans that are refused for unlisted removals.
+
+    These are the lines of `moved`, if keys seem to be renamed, and the blocks of the meters to archive, at
+    most `_BLOCKS`.
+    """
     moved: dict[str, str] = {}
     removed: dict[str, MeterSpec] = {}
     for plan in plans:
@@ -228,7 +233,7 @@ def permitting(plans: Sequence[Plan]) -> tuple[list[str], list[str]]:
         moved |= {old: new for old, new in renames(plan.changes).items() if old in gone}
         removed = {c.key: c.before for c in plan.changes if c.key in gone and c.before} | removed
     lines = [f"  - {{from: {old}, to: {new}}}" for old, new in sorted(moved.items())]
-    # In canonical form, so that a saved plan prints the same.
+    # Use the canonical form, so that a saved plan prints the same.
     specs = ((key, MeterSpec.from_json(spec.canonical)) for key, spec in sorted(removed.items())[:_BLOCKS])
     blocks = [block(key, replace(spec, archived=True)) for key, spec in specs]
     return ["moved:", *lines] if lines else [], blocks
