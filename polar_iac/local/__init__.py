@@ -1,13 +1,12 @@
 """The embedded Polar: the meters API of Polar as one WSGI application over SQLite.
 
-It is the `local` environment, what test cards are to a payment provider: try a manifest against it offline,
-without an account, and get the answers that the real server would give, errors and oddities included. Where
-the real server breaks, this one does too.
+It is the `local` environment: try a manifest offline, without an account, much as test cards let you try a
+payment provider. Its answers are those of the real server, including errors and oddities. Where the real
+server fails, this one fails too.
 
-Where the facts come from is said beside them: *observed* on the real server, *read* in its source, or else
-*assumed*.
+Each fact names its source: *observed* on the real server, *read* in its source code, or *assumed*.
 
-A token begins with what it may do:
+The prefix of a token decides what it may do:
 
 | token | is |
 |---|---|
@@ -17,7 +16,8 @@ A token begins with what it may do:
 | `polar_pat_…` | a person's, who sees the one organization |
 | `polar_oat_expired_…`, `polar_oat_000…`, anything else | not valid |
 
-Events come later: `GET /v1/meters/{id}/quantities` is not served yet, and freezing is a method.
+Events are not supported yet: `GET /v1/meters/{id}/quantities` is not served, and a meter is frozen by calling
+`LocalPolar.freeze`.
 """
 
 from polar_iac.local.app import LocalPolar, RateLimit

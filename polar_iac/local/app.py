@@ -1,4 +1,4 @@
-"""The WSGI application: what is asked, by whom, in which order it is checked, and what is answered."""
+"""The WSGI application: routes, tokens, rate limits, the order of checks, and answers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _REALM = 'Bearer realm="polar"'
 
 @dataclass(frozen=True)
 class RateLimit:
-    """So many requests in each window; a window begins with its first request (observed)."""
+    """Limit of `requests` per `window` seconds. A window begins with its first request (observed)."""
 
     requests: int
     window: float = 60.0
@@ -61,7 +61,7 @@ _BROKEN = _Answer(500, b"Internal Server Error", (("content-type", "text/plain; 
 
 
 class _AnswerError(Exception):
-    """Ends a request with this answer."""
+    """Signal that ends a request with this answer."""
 
     def __init__(self, answer: _Answer) -> None:
         self.answer = answer
@@ -70,7 +70,7 @@ class _AnswerError(Exception):
 
 @dataclass(frozen=True)
 class _Subject:
-    """Who asks: the organization itself, or a person who may see it."""
+    """The owner of a token: the organization itself, or a person who may see it."""
 
     kind: str
     scopes: frozenset[str]
@@ -114,13 +114,13 @@ class _Request:
 
     @property
     def token(self) -> str | None:
-        """The bearer token. Another scheme is as no token (read)."""
+        """Return the bearer token, or None. Another scheme counts as no token (read)."""
         scheme, _, token = self.header("authorization").partition(" ")
         token = token.strip()
         return token if scheme.lower() == "bearer" and token and token.isascii() else None
 
     def read_body(self) -> object:
-        """The body: JSON data if it says so, otherwise its bytes; None when empty."""
+        """Read the body: JSON data if its content type says so, otherwise bytes. None when empty."""
         data: bytes = self.environ["wsgi.input"].read(self.content_length or 0)
         media = Message()
         media["content-type"] = self.environ.get("CONTENT_TYPE", "")
@@ -135,29 +135,30 @@ class _Request:
             raise _AnswerError(_json(400, {"detail": "There was an error parsing the body"})) from None
 
     def url(self, path: str) -> str:
-        """The absolute URL of another path on this host, as Starlette writes it for a redirect (read)."""
+        """Return the absolute URL of a path on this host, as Starlette writes it for a redirect (read)."""
         host = self.header("host") or f"{self.environ['SERVER_NAME']}:{self.environ['SERVER_PORT']}"
         url = f"{self.environ['wsgi.url_scheme']}://{host}{path}" + (f"?{self.query}" if self.query else "")
         return quote(url, safe=":/%#?=@[]!$&'()*+,;")
 
 
 def _path(environ: WSGIEnvironment) -> str:
-    # Servers differ in what they decode, and PEP 3333 loses `%2F`: prefer what was sent.
+    # Prefer the raw path: servers differ in what they decode, and in PATH_INFO `a%2Fb` has become `a/b`.
     if raw := environ.get("REQUEST_URI"):
-        # A proxy's client sends the whole URL. `//v1` is a path.
+        # A client of a proxy sends the whole URL. `//v1` is a path, not a host.
         return unquote(_ORIGIN.sub("", raw.partition("?")[0])) or "/"
     path: str = environ["PATH_INFO"]
     try:
         return path.encode("latin-1").decode()
     except UnicodeError:
-        return path  # decoded already, as httpx does
+        return path  # already decoded, for example by httpx
 
 
 class LocalPolar:
     """The embedded Polar, a WSGI application.
 
-    One organization per database; its id is stored there, chosen when the database is created. A database may
-    be shared by threads and by processes. Rate limits are off unless asked for, and counted in this process.
+    A database holds one organization. Its id is chosen when the database is created and is stored there.
+    Threads and processes may share a database. Rate limits are off by default and count the requests of this
+    process only.
     """
 
     organization_id: str
@@ -177,15 +178,15 @@ class LocalPolar:
         self.organization_id = self._store.organization_id
 
     def freeze(self, meter_id: str) -> None:
-        """Let the meter aggregate events: its filter and aggregation cannot be changed any more."""
+        """Mark the meter as aggregating events: its filter and aggregation can no longer be changed."""
         self._store.mark(meter_id, "frozen")
 
     def attach_product(self, meter_id: str) -> None:
-        """Let an active product bill by the meter: it cannot be archived."""
+        """Attach an active product to the meter, so that it cannot be archived."""
         self._store.mark(meter_id, "has_product")
 
     def attach_benefit(self, meter_id: str) -> None:
-        """Let an active benefit refer to the meter: it cannot be archived."""
+        """Attach an active benefit to the meter, so that it cannot be archived."""
         self._store.mark(meter_id, "has_benefit")
 
     def reset(self) -> None:
@@ -193,7 +194,7 @@ class LocalPolar:
         self._store.clear()
 
     def close(self) -> None:
-        """Close the database. What was in memory is gone."""
+        """Close the database. An in-memory database is lost."""
         self._store.close()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -204,8 +205,10 @@ class LocalPolar:
         return [] if request.method == "HEAD" else [answer.body]
 
     def _answer(self, request: _Request) -> _Answer:
-        """The checks that come before any other (observed; the texts of the first two are assumed), then
-        all the rest."""
+        """Run the checks that come before all others, then the rest of the request.
+
+        The order is observed. The texts of the first two answers are assumed.
+        """
         version = request.header("polar-version") or DEFAULT_VERSION
         try:
             if request.method in ("POST", "PUT", "PATCH") and request.content_length is None:
@@ -221,7 +224,7 @@ class LocalPolar:
                 answer = self._versioned(request)
         except ServerError:
             return _BROKEN
-        except Exception as error:  # noqa: BLE001  What Polar does with all that nobody thought of.
+        except Exception as error:  # noqa: BLE001  Polar answers 500 to any unexpected error.
             print(f"the local Polar failed: {error!r}", file=request.environ["wsgi.errors"])
             _log.info("%s %s", request.method, request.path, exc_info=True)
             return _BROKEN
@@ -232,6 +235,7 @@ class LocalPolar:
     def _versioned(self, request: _Request) -> _Answer:
         try:
             subject = _authenticate(request.token)
+            # The limit is checked before the path and the scopes: even a 404 or 403 counts (observed).
             if subject and (seconds := self._limited()):
                 return _Answer(429, headers=(("retry-after", str(seconds)),))
             if request.token and not subject:
@@ -245,8 +249,10 @@ class LocalPolar:
             return _json(422, {"error": e.error, "detail": e.entries})
 
     def _limited(self) -> int | None:
-        """The whole window in seconds, when the organization's limit is reached; every request before counts,
-        whatever its token, its path and its answer (observed)."""
+        """Return the length of the whole window in seconds if the organization's limit is reached, else None.
+
+        Every earlier request with a valid token counts, whatever its token, path and answer (observed).
+        """
         if self._rate_limit is None:
             return None
         limit, now = self._rate_limit, self._rate_limit.clock()
@@ -280,7 +286,7 @@ class LocalPolar:
                 body = request.read_body()
                 _authorize(subject, WRITE)
                 return self._update(meter_id, body)
-        # Only the methods of the first route with this path are named (observed).
+        # `Allow` names only the methods of the first route with this path (observed).
         return _json(405, {"detail": "Method Not Allowed"}, ("allow", "GET"))
 
     def _list(self, request: _Request) -> _Answer:
@@ -350,13 +356,13 @@ def _json(status: int, content: object, *headers: tuple[str, str]) -> _Answer:
 def _answer_text(status: int, text: str, *headers: tuple[str, str]) -> _Answer:
     try:
         body = text.encode()
-    except UnicodeEncodeError:  # a lone surrogate in what is echoed
+    except UnicodeEncodeError:  # the answer echoes a lone surrogate
         raise ServerError from None
     return _Answer(status, body, (("content-type", "application/json"), *headers))
 
 
 def _encode(value: object) -> object:
-    """What FastAPI's encoder makes of values that JSON does not know (read)."""
+    """Encode values that JSON does not support, as FastAPI's encoder does (read)."""
     if isinstance(value, BaseModel):
         return value.model_dump()
     if isinstance(value, bytes):
@@ -367,7 +373,7 @@ def _encode(value: object) -> object:
 
 
 def _drain(environ: WSGIEnvironment) -> None:
-    """Read a chunked body to its end, so that the connection can be used again."""
+    """Read a chunked body to its end, so that the connection can be reused."""
     if environ.get("wsgi.input_terminated"):
         while environ["wsgi.input"].read(65536):
             pass

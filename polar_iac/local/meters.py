@@ -1,6 +1,6 @@
-"""What becomes of a meter: the rules behind the requests, once they say what they may.
+"""Rules for reading and changing meters, applied to requests that are already validated.
 
-Polar breaks in some places, and so does this: ServerError is its 500.
+Polar fails with a 500 in some cases, and so does this module: ServerError stands for that 500.
 """
 
 from __future__ import annotations
@@ -17,26 +17,27 @@ from polar_iac.local import schemas
 from polar_iac.local.schemas import JsonObject, polar_error
 from polar_iac.local.store import Page, Store, StoredMeter
 
-MAX_READABLE_DEPTH = 127  # levels of filters that Polar can write as JSON; a clause is one too (observed)
-MAX_SEARCHABLE_CLAUSES = 19_999  # 20,000 fail, 5,000 do not (observed); where between is not known
+MAX_READABLE_DEPTH = 127  # levels of filters that Polar can write as JSON, clauses included (observed)
+MAX_SEARCHABLE_CLAUSES = 19_999  # 20,000 fail, 5,000 work (observed); the exact limit is unknown
 INT64_MAX = 2**63 - 1
 
 ORDER_OPERATORS = {"gt", "gte", "lt", "lte"}
 LIKE_OPERATORS = {"like", "not_like"}
 
+# An escaped NUL in JSON text: `\u0000`, but not `\\u0000`, which is a backslash and plain text.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class NotFoundError(Exception):
-    """There is no such meter."""
+    """Error for a meter that does not exist."""
 
 
 class ServerError(Exception):
-    """Polar has no answer here but a 500."""
+    """Error for a request that Polar answers with a 500."""
 
 
 class Meters:
-    """The meters of one organization. What is read comes as JSON text, what is written as its answer."""
+    """The meters of one organization. Reads return JSON text; writes return the answer as data."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -44,7 +45,7 @@ class Meters:
     def list(self, wanted: schemas.MeterListQuery, metadata: Mapping[str, list[str]]) -> str:
         offset = wanted.limit * (wanted.page - 1)
         texts = [wanted.query or "", *metadata, *(text for values in metadata.values() for text in values)]
-        # PostgreSQL takes no such offset (observed), and no NUL in any text (read).
+        # PostgreSQL rejects an offset beyond 64 bits (observed) and NUL in any text (read).
         if offset > INT64_MAX or any("\0" in text for text in texts):
             raise ServerError
         if wanted.organization_ids is not None and self._store.organization_id not in wanted.organization_ids:
@@ -95,20 +96,24 @@ class Meters:
                 _check_archivable(stored)
             changes = _changes(update)
             if all(value is None and stored.document[name] is None for name, value in changes.items()):
-                changes = {}  # nulls alone are no change (observed)
+                changes = {}  # nulls for fields that are null change nothing (observed)
             if update.is_archived is not None:
                 changes["archived_at"] = self._store.now() if update.is_archived else None
             written = {**stored.document, **changes}
             readable = _check_storable(written)
             if changes:
                 written["modified_at"] = self._store.now()
-                # What did not change is answered as read, what did as it was sent (observed).
+                # Store the changes as the database returns them, but answer with them as sent (observed).
+                # Example: the number 1e+16 is answered once as sent, and later as 10000000000000000.
                 self._store.update({**written, **_as_read(changes)}, readable=readable)
         return _answerable(written, readable)
 
 
 def _answerable(meter: JsonObject, readable: bool) -> JsonObject:
-    """The meter that was written; Polar fails to answer it only after it is stored (observed)."""
+    """Return the meter that was written, or raise ServerError if Polar cannot write it as JSON.
+
+    Polar fails only after the meter is stored (observed).
+    """
     if not readable:
         raise ServerError
     return meter
@@ -137,19 +142,25 @@ def _check_archivable(meter: StoredMeter) -> None:
 
 
 def _changes(update: schemas.MeterUpdate) -> JsonObject:
-    """What a PATCH writes: each field that was sent, equal or not, but a null filter or aggregation."""
+    """Return the fields that a PATCH writes: all that were sent, except a null filter or aggregation.
+
+    A field that was sent with its current value counts too. Raises ServerError for a null name or unit.
+    """
     changes = schemas.written(update)
     for name in ("filter", "aggregation"):
         if name in changes and changes[name] is None:
             del changes[name]
     if any(name in changes and changes[name] is None for name in ("name", "unit")):
-        raise ServerError  # the columns allow no null (observed)
+        raise ServerError  # the columns do not allow null (observed)
     return changes
 
 
 def _check_storable(meter: JsonObject) -> bool:
-    """Whether the meter can be answered once it is stored. Raises ServerError when it cannot even be stored:
-    PostgreSQL refuses NUL, lone surrogates, NaN, infinities and integers beyond its own (observed)."""
+    """Tell whether Polar can return the meter once it is stored.
+
+    Raises ServerError when the meter cannot be stored at all: PostgreSQL refuses NUL, lone surrogates, NaN,
+    infinities and integers out of its range (observed).
+    """
     try:
         text = json.dumps(meter, ensure_ascii=False, allow_nan=False)
         text.encode()
@@ -161,7 +172,7 @@ def _check_storable(meter: JsonObject) -> bool:
 
 
 def _depth(clause: JsonObject) -> int:
-    """How many levels there are: a clause is one, as a filter without clauses is."""
+    """Count the levels of a filter. A clause is one level, and so is a filter without clauses."""
     depth, level = 0, [clause]
     while level:
         depth += 1
@@ -170,7 +181,7 @@ def _depth(clause: JsonObject) -> int:
 
 
 def _breaks_search(clause: JsonObject) -> bool:
-    """Whether the look for matching events, which a POST makes, fails in PostgreSQL whatever the events."""
+    """Tell whether a POST's search for matching events fails in PostgreSQL, whatever the events are."""
     clauses = [clause]
     for c in clauses:
         clauses += c.get("clauses", ())
@@ -178,7 +189,11 @@ def _breaks_search(clause: JsonObject) -> bool:
 
 
 def _compares_bool(clause: JsonObject) -> bool:
-    """Whether SQL compares by order what has none: a boolean (observed), or a time with a boolean (read)."""
+    """Tell whether SQL fails on this comparison with a boolean.
+
+    It fails on an ordering of booleans (observed), and on a time compared with a boolean (read).
+    """
+    # Examples: `tokens > true` and `timestamp = true` fail; `tokens = true` works.
     operator, name = clause["operator"], clause["property"]
     if not isinstance(clause["value"], bool) or name in ("name", "source"):
         return False
@@ -186,8 +201,10 @@ def _compares_bool(clause: JsonObject) -> bool:
 
 
 def _as_read(meter: JsonObject) -> JsonObject:
-    """The fields of a meter as they come back from the database: PostgreSQL's jsonb keeps numbers as
-    decimals, and Polar strips another `metadata.` (observed)."""
+    """Return the fields of a meter as they come back from the database.
+
+    PostgreSQL's jsonb keeps numbers as decimals, and Polar strips one more `metadata.` (observed).
+    """
     read = dict(meter)
     if "filter" in meter:
         read["filter"] = _strip_clause(meter["filter"])
@@ -210,5 +227,6 @@ def _jsonb(value: str | float) -> str | float:
     if not isinstance(value, float):
         return value
     exact = Decimal(repr(value))
-    # A number without decimals is an integer to JSON: `1e+16` has none, `1.0` has one.
+    # A number without decimals becomes a JSON integer: `1e+16` has none, `1.0` has one.
+    # Adding 0.0 turns -0.0 into 0.0.
     return value + 0.0 if "." in format(exact, "f") else int(exact)

@@ -1,8 +1,8 @@
-"""What a request may say: Polar's own request models, mirrored so that a 422 comes out entry by entry.
+"""Request models that mirror Polar's own, so that a 422 has the same entries.
 
-The order of fields, the names of classes and enum members, and even the spelling of a constraint show in the
-`loc`, `msg` and `ctx` of an error: they are as in the source of Polar (read), and so is the way FastAPI
-validates each parameter on its own.
+The order of fields, the names of classes and enum members, and even the spelling of a constraint appear in
+the `loc`, `msg` and `ctx` of an error. They match the source of Polar (read). As in FastAPI, each parameter
+is validated on its own (read).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class RequestError(Exception):
-    """A request that is refused with a 422, entry by entry."""
+    """Error for a request that is refused with a 422, with one entry per fault."""
 
     def __init__(self, entries: Sequence[ErrorEntry], error: str = "RequestValidationError") -> None:
         self.entries = list(entries)
@@ -44,12 +44,12 @@ class RequestError(Exception):
 
 
 def polar_error(*entries: ErrorEntry) -> RequestError:
-    """A 422 that Polar itself raises, once every field is well."""
+    """Return a 422 that Polar itself raises, after every field is valid."""
     return RequestError(entries, "PolarRequestValidationError")
 
 
 def strip_prefix(name: str) -> str:
-    """A property as it is stored: without one leading `metadata.` (observed)."""
+    """Return a property as it is stored, without one leading `metadata.` (observed)."""
     return name.removeprefix("metadata.")
 
 
@@ -137,7 +137,7 @@ class Schema(BaseModel):
     @field_validator("*")
     @classmethod
     def _reject_nul(cls, value: T) -> T:
-        # Nested models are not looked into: a NUL in a filter reaches the database, which breaks (observed).
+        # Nested models are not checked: a NUL in a filter reaches the database, which fails (observed).
         if any("\0" in text for text in _texts(value)):
             raise ValueError("This value contains invalid characters")
         return value
@@ -159,13 +159,13 @@ class MeterCreate(Schema):
             if self.custom_label is None:
                 raise ValueError("custom_label is required when unit is 'custom'.")
         elif self.custom_label is not None:
-            # The multiplier is named, and yet accepted with any unit (observed).
+            # The message names the multiplier, but Polar accepts one with any unit (observed).
             raise ValueError("custom_label and custom_multiplier are only allowed when unit is 'custom'.")
         return self
 
 
 class MeterUpdate(Schema):
-    """No check of the unit: a PATCH may leave a custom unit without a label (observed)."""
+    """Fields of a PATCH. The unit is not checked: a custom unit may end up without a label (observed)."""
 
     metadata: Metadata = Field(default_factory=dict)
     name: str | None = Field(None, min_length=3)
@@ -178,7 +178,10 @@ class MeterUpdate(Schema):
 
 
 def written(model: MeterCreate | MeterUpdate) -> JsonObject:
-    """What a request sets, as JSON data. Not by pydantic alone: how deep that writes differs by version."""
+    """Return the fields that a request sets, as JSON data.
+
+    The filter is converted here, because the depth that pydantic can write differs by version.
+    """
     partial = isinstance(model, MeterUpdate)
     apart = {"filter", "organization_id", "is_archived"}
     fields = model.model_dump(exclude=apart, exclude_unset=partial)
@@ -194,7 +197,7 @@ def _plain(clause: FilterClause | Filter) -> JsonObject:
 
 
 class MeterSortProperty(StrEnum):
-    """In this order: the message of an unknown one shows it."""
+    """Sort criteria. The error for an unknown one lists them in this order."""
 
     created_at = "created_at"
     created_at_desc = "-created_at"
@@ -213,7 +216,7 @@ class MeterListQuery:
 
 
 OrganizationIds = UUID4 | Sequence[UUID4]
-"""Alternatives although only lists come: the errors of both are told (read)."""
+"""A union, although only lists are passed: an error lists the faults of both alternatives (read)."""
 
 
 @dataclass(frozen=True)
@@ -240,9 +243,9 @@ _CLAUSE: TypeAdapter[FilterClause | Filter] = TypeAdapter(FilterClause | Filter)
 
 _MAX_LIMIT = 100
 _MAX_DEPTH = 255
-"""Levels of filters that Polar reads (observed, but for the last few). Here a clause is none."""
+"""Levels of filters that Polar reads (observed, except for the last few). A clause is not a level here."""
 _SAFE_DEPTH = 120
-"""Levels that any version of pydantic reads at once."""
+"""Levels that any version of pydantic reads in one call."""
 _UUID_GROUPS = (8, 4, 4, 4, 12)
 
 
@@ -258,7 +261,7 @@ def _validate(
 
 
 def _as_pydantic_2_13(entry: ErrorEntry) -> ErrorEntry:
-    """The same error with the text of the real server's pydantic, where other versions have another."""
+    """Return the error with the text of the real server's pydantic, which differs in other versions."""
     match entry["type"]:
         case "uuid_parsing":
             reason = _uuid_fault(entry["input"])
@@ -274,9 +277,10 @@ def _as_pydantic_2_13(entry: ErrorEntry) -> ErrorEntry:
 
 
 def _uuid_fault(text: str) -> str:
-    """What is wrong with a UUID, as the parser of pydantic 2.13 finds it: a bad character, then the groups.
+    """Return the fault of a UUID in the words of pydantic 2.13: first a bad character, then the groups.
 
-    It counts bytes, and when the length is right it forgets what it has taken off.
+    Positions and lengths are in bytes. If the whole text has the right length for braces (38) or `urn:uuid:`
+    (45), positions do not count that prefix.
     """
     data = text.encode()
     if len(data) == 45:
@@ -296,14 +300,14 @@ def _uuid_fault(text: str) -> str:
         return f"invalid length: expected length 32 for simple format, found {len(data)}"
     if len(groups) != len(_UUID_GROUPS):
         return f"invalid group count: expected 5, found {len(groups)}"
-    # The last group is counted to the end of the whole text.
+    # The last group runs to the end of the whole text, including a closing brace.
     sizes = [*map(len, groups[:-1]), len(data) - 24]
     fault = next((i for i, size in enumerate(sizes) if size != _UUID_GROUPS[i]), 4)
     return f"invalid group length in group {fault}: expected {_UUID_GROUPS[fault]}, found {sizes[fault]}"
 
 
 def read_list_query(pairs: Iterable[tuple[str, str]]) -> MeterListQuery:
-    """Parse the query of a list; of a parameter given several times the last counts, but for lists."""
+    """Parse the query of a list. If a parameter is repeated, the last one counts, except for lists."""
     given: dict[str, list[str]] = {}
     for name, text in pairs:
         given.setdefault(name, []).append(text)
@@ -345,7 +349,7 @@ def read_create(body: object) -> MeterCreate:
 
 
 def read_update(id_text: str, body: object) -> tuple[str, MeterUpdate]:
-    """The meter's id and what is to change; the errors of both are told at once (read)."""
+    """Return the id of the meter and its update. The errors of both are raised together (read)."""
     errors: list[ErrorEntry] = []
     meter_id = _validate(_ID, id_text, ("path", "id"), errors)
     update = _validate_body(_UPDATE, body, errors)
@@ -371,7 +375,7 @@ def _validate_body(adapter: TypeAdapter[T], body: object, errors: list[ErrorEntr
 
 
 def _depth(filter_: object) -> int:
-    """How many levels of filters there are, whatever else is wrong with them."""
+    """Count the levels of filters, even if they are otherwise invalid."""
     depth, level = 0, [filter_]
     while filters := [
         c["clauses"] for c in level if isinstance(c, dict) and isinstance(c.get("clauses"), list)
@@ -382,7 +386,7 @@ def _depth(filter_: object) -> int:
 
 
 def _read_below(clause: object, depth: int) -> object:
-    """The same with what lies deep in it read already: how deep pydantic reads differs by version."""
+    """Parse the deep levels of a filter first, because the depth that pydantic reads differs by version."""
     if not isinstance(clause, dict) or not isinstance(clause.get("clauses"), list):
         return clause
     if depth <= _SAFE_DEPTH:
@@ -390,14 +394,14 @@ def _read_below(clause: object, depth: int) -> object:
     try:
         return _CLAUSE.validate_python(clause)
     except ValidationError:
-        return clause  # The whole is refused, then, and told where.
+        return clause  # The whole filter is refused later, with the location of the fault.
 
 
 def read_json(data: bytes) -> object:
-    """Parse a body; None when it is empty.
+    """Parse a body. Return None when it is empty.
 
-    Raises RequestError for bad syntax, and another ValueError or RecursionError for what cannot be parsed at
-    all, as bytes that are no UTF-8.
+    Raises RequestError for bad syntax. Raises ValueError or RecursionError for a body that cannot be parsed
+    at all, for example bytes that are not UTF-8.
     """
     if not data:
         return None
@@ -416,7 +420,10 @@ def read_json(data: bytes) -> object:
 
 
 def _as_python_3_13(error: json.JSONDecodeError) -> tuple[str, int]:
-    """The message and position that the real server's Python tells: since 3.13 a comma too many is named."""
+    """Return the message and position of Python 3.13, which the real server runs.
+
+    Only 3.13 and later name a trailing comma, as in `[1,]`.
+    """
     before = error.doc[: error.pos].rstrip(" \t\n\r")
     closing = error.doc[error.pos : error.pos + 1]
     expected = {"}": "Expecting property name enclosed in double quotes", "]": "Expecting value"}
@@ -427,8 +434,11 @@ def _as_python_3_13(error: json.JSONDecodeError) -> tuple[str, int]:
 
 
 def metadata_query(pairs: Iterable[tuple[str, str]]) -> Mapping[str, list[str]]:
-    """The `metadata[key]=value` of a query. What does not begin so is no condition, and what follows the
-    first closing bracket is not looked at (observed)."""
+    """Return the `metadata[key]=value` conditions of a query.
+
+    Parameters of any other form are not conditions. Text after the first closing bracket is ignored
+    (observed): `metadata[a]b=c` means `metadata[a]=c`.
+    """
     wanted: dict[str, list[str]] = {}
     for name, text in pairs:
         key, closed, _ = name.removeprefix("metadata[").partition("]")

@@ -1,4 +1,4 @@
-"""Serves the embedded Polar, or any WSGI application, over HTTP/1.1 from a pool of threads."""
+"""HTTP/1.1 server for the embedded Polar, or any WSGI application, with a pool of threads."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 IDLE_SECONDS = 5
-"""After which Polar closes a connection that nobody uses (observed)."""
+"""Seconds after which Polar closes an idle connection (observed)."""
 
 
 class _Request(HTTPRequest):
     def __init__(self, server: Server, conn: HTTPConnection) -> None:
-        # Otherwise `//v1/meters/` is taken for a URL of another host, and refused before the app sees it.
+        # Without proxy mode, `//v1/meters/` is read as a URL of another host and never reaches the app.
         super().__init__(server, conn, proxy_mode=True)
 
 
@@ -32,7 +32,7 @@ class _Connection(HTTPConnection):
 
     def close(self) -> None:
         super().close()
-        # Else the collector tries once more to send what a client did not stay for, and complains.
+        # Without this, the garbage collector tries again to send data to a client that left, and complains.
         with suppress(OSError, ValueError):
             self.wfile.close()
 
@@ -40,20 +40,20 @@ class _Connection(HTTPConnection):
 class _Server(Server):
     ConnectionClass = _Connection
     keep_alive_conn_limit = 1000
-    expiration_interval = 0.1  # seconds between looks for idle connections, and so until a stop is seen
+    expiration_interval = 0.1  # seconds between checks for idle connections, and for a stop
 
 
 @contextmanager
 def serving(
     app: WSGIApplication, port: int = 0, host: str = "127.0.0.1", *, threads: int = 10
 ) -> Iterator[str]:
-    """Serve `app` in background threads; yields the base URL, without `/v1`. Port 0 takes any free one.
+    """Serve `app` in background threads and yield the base URL, without `/v1`. Port 0 picks a free port.
 
-    Raises PolarIacError when the port cannot be had.
+    Raises PolarIacError when the port is not available.
     """
     server = _Server((host, port), app, numthreads=threads, timeout=IDLE_SECONDS, request_queue_size=128)
     address = f"[{host}]" if ":" in host else host
-    server.server_name = address  # what a request without a Host header is told in a redirect
+    server.server_name = address  # the host in a redirect for a request without a Host header
     _check_port(host, port)
     server.prepare()
     thread = threading.Thread(target=server.serve, name="polar-iac-local", daemon=True)
@@ -66,7 +66,10 @@ def serving(
 
 
 def _check_port(host: str, port: int) -> None:
-    """Asked beforehand, since cheroot tells no reason and leaves its sockets open."""
+    """Raise PolarIacError if the port cannot be used.
+
+    This runs before cheroot starts, because cheroot gives no reason and leaves its sockets open.
+    """
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:

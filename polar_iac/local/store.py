@@ -1,7 +1,7 @@
-"""Where the embedded Polar keeps its meters: one SQLite file, shared by threads and by processes.
+"""Storage of the embedded Polar's meters: one SQLite file that threads and processes share.
 
-A meter is one JSON document, exactly as a GET answers it, so that reading is copying; what a list asks for
-stands beside it in columns.
+A meter is one JSON document, exactly as a GET returns it, so a read only copies it. The values that a list
+filters or sorts by are also in columns.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _ORDER = {
 
 @dataclass(frozen=True)
 class StoredMeter:
-    """A meter's document, and what is known of it besides."""
+    """A meter's document, and the flags that are not in it."""
 
     document: JsonObject
     frozen: bool
@@ -75,7 +75,7 @@ class StoredMeter:
 
 @dataclass(frozen=True)
 class Page:
-    """One page of a list: the documents as JSON texts. `readable` is false when one of them breaks Polar."""
+    """One page of a list: the documents as JSON texts. `readable` is false if Polar fails on any of them."""
 
     documents: list[str]
     total: int
@@ -90,9 +90,9 @@ class Store:
     def __init__(self, path: Path | str, organization_id: str | None) -> None:
         self._lock = threading.RLock()
         for file in (Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")):
-            if file.is_symlink():  # What lies in a clone may be another's: it must not lead out of there.
+            if file.is_symlink():  # a cloned repository may hold a link that leads out of it
                 raise PolarIacError(f"{file} is a symbolic link: remove it, the local Polar follows none")
-        # One connection for all threads: ":memory:" has no other way, and a request takes a millisecond.
+        # All threads share one connection: ":memory:" requires it, and a request takes about a millisecond.
         try:
             with ExitStack() as undo:
                 self._db = sqlite3.connect(
@@ -127,7 +127,7 @@ class Store:
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that writes; nothing of it stays when the block raises."""
+        """Open a write transaction. It is rolled back when the block raises."""
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -139,7 +139,7 @@ class Store:
 
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that only reads: all its statements see the same meters."""
+        """Open a read transaction, in which all statements see the same meters."""
         with self._lock:
             self._db.execute("BEGIN")
             try:
@@ -148,16 +148,16 @@ class Store:
                 self._db.execute("ROLLBACK")
 
     def now(self) -> str:
-        """The time, later than each one told before, in any process. Inside `write` only."""
+        """Return the time, later than every time returned before in any process. Call inside `write` only."""
         time = _format(datetime.now(UTC))
         (last,) = self._db.execute("SELECT last_time FROM state").fetchone()
-        if time <= last:  # texts of one length, so they compare as times
+        if time <= last:  # the texts have equal length, so they sort like times
             time = _format(datetime.fromisoformat(last) + timedelta(microseconds=1))
         self._db.execute("UPDATE state SET last_time = ?", (time,))
         return time
 
     def insert(self, document: JsonObject, *, readable: bool) -> None:
-        """Add a meter. Inside `write` only."""
+        """Add a meter. Call inside `write` only."""
         cursor = self._db.execute(
             "INSERT INTO meter (id, document, readable, name, name_key, created_at, archived_at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -166,7 +166,7 @@ class Store:
         self._insert_metadata(cursor.lastrowid, document["metadata"])
 
     def update(self, document: JsonObject, *, readable: bool) -> None:
-        """Replace a meter. Inside `write` only."""
+        """Replace a meter. Call inside `write` only."""
         (number,) = self._db.execute("SELECT number FROM meter WHERE id = ?", (document["id"],)).fetchone()
         self._db.execute(
             "UPDATE meter SET document = ?, readable = ?, name = ?, name_key = ?, archived_at = ?"
@@ -190,7 +190,7 @@ class Store:
         return row and StoredMeter(json.loads(row[0]), *map(bool, row[1:]))
 
     def find_text(self, meter_id: str) -> Page:
-        """The meter of that id as a page of one, or of none."""
+        """Return the meter with that id as a page of one document, or of none."""
         return self._page("id = ?", [meter_id], "number", limit=1, offset=0)
 
     def list(
@@ -214,8 +214,8 @@ class Store:
             held = "SELECT json_group_object(key, text) FROM metadata WHERE meter_number = number"
             conditions.append(f"holds(?, ({held}))")
             values.append(json.dumps(metadata))
-        # Rows that sort as equals have no order on Polar: they are repeated and lost across pages (observed).
-        # Here each page has an order of its own; on the first they come as they were made.
+        # On Polar, rows that sort as equal have no fixed order: across pages, some repeat and some are lost
+        # (observed). To imitate this, each page orders them differently; page 1 uses the creation order.
         tie = f"number % {offset // limit + 1}, number"
         order = ", ".join([*(_ORDER[criterion] for criterion in sorting), tie])
         return self._page(" AND ".join(conditions), values, order, limit=limit, offset=offset)
@@ -238,7 +238,7 @@ class Store:
                 raise LookupError(f"no meter {meter_id}")
 
     def clear(self) -> None:
-        """Delete every meter; the organization stays, and so does its clock."""
+        """Delete every meter. The organization and its clock stay."""
         with self.write() as db:
             db.execute("DELETE FROM meter")
 
@@ -249,7 +249,7 @@ class Store:
 
 def _columns(document: JsonObject, readable: bool) -> tuple[str, bool, str, str]:
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    # PostgreSQL sorts names by the collation of the database, which ignores case at first (assumed).
+    # PostgreSQL sorts names by the database's collation, which ignores case unless names tie (assumed).
     return text, readable, document["name"], document["name"].casefold()
 
 
@@ -258,7 +258,7 @@ def _format(time: datetime) -> str:
 
 
 def as_text(value: str | int | float) -> str:
-    """A JSON value as PostgreSQL's `->>` gives it: numbers without an exponent, `true` and `false`."""
+    """Return a JSON value as PostgreSQL's `->>` does: `true`, `false`, and numbers without an exponent."""
     if isinstance(value, str):
         return value
     return format(Decimal(repr(value)), "f") if isinstance(value, float) else json.dumps(value)
@@ -266,9 +266,9 @@ def as_text(value: str | int | float) -> str:
 
 @lru_cache(maxsize=64)
 def _like(query: str) -> tuple[list[re.Pattern[str]], re.Pattern[str], int]:
-    """PostgreSQL's ILIKE '%query%': the parts between its `%`, the one that ends the name, and its length.
+    """Compile PostgreSQL's ILIKE '%query%': the parts between `%`, the final part, and its length.
 
-    `_` is a wildcard too, `\\` escapes, the `%` at the end as well.
+    `_` is a wildcard too. `\\` escapes the next character, even the final `%` that is added here.
     """
     parts: list[list[str]] = [[]]
     characters = iter(f"{query}%".lower())
@@ -284,7 +284,7 @@ def _like(query: str) -> tuple[list[re.Pattern[str]], re.Pattern[str], int]:
 
 
 def _ilike(query: str, name: str) -> bool:
-    """Each part is taken where it first fits: to go back never helps, and would take for ever."""
+    """Match each part at its first fit. Backtracking never helps, and could take forever."""
     inner, last, length = _like(query)
     name, at = name.lower(), 0
     for part in inner:
@@ -301,6 +301,9 @@ def _wanted(conditions: str) -> list[tuple[str, set[str]]]:
 
 
 def _holds(conditions: str, metadata: str) -> bool:
-    """Whether metadata has one of the texts for each key. No SQL: its expressions may not be deep."""
+    """Tell whether metadata has one of the texts for each key.
+
+    This is not SQL, because SQLite limits the depth of expressions.
+    """
     held = json.loads(metadata)
     return all(held.get(key) in texts for key, texts in _wanted(conditions))
