@@ -378,9 +378,10 @@ def _notes(
         return
     if not identity.ours and meter and not meter.archived:
         yield evidence.of_foreign_record(key, meter)
-    unknown = [m for m in state.bearers.get(key, ()) if not m.archived and m.id not in state.owner]
+    bearers = [m for m in state.bearers.get(key, ()) if not m.archived]
+    unknown = any(m.id not in state.owner for m in bearers)
     if unknown and meter is None and state.refreshed:
-        yield evidence.of_unknown_meters(key, unknown)
+        yield evidence.of_unknown_meters(key, bearers)
 
 
 def _refusal(changes: Sequence[Change], state: State) -> Refusal | None:
