@@ -1,4 +1,4 @@
-"""Polar's meters API over HTTP: paging, retries, and errors in plain words."""
+"""HTTP client for Polar's meters API: paging, retries, and readable errors."""
 
 from __future__ import annotations
 
@@ -31,33 +31,35 @@ API_VERSION = "2026-04"
 BASE_URLS = {"production": "https://api.polar.sh", "sandbox": "https://sandbox-api.polar.sh"}
 ORGANIZATION_TOKEN = "polar_oat_"  # noqa: S105  a prefix, no secret
 PAGE = 100
-"""Meters a list request; Polar clamps a larger limit silently (observed)."""
+"""Meters per list request. Polar silently clamps a larger limit (observed)."""
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _LEAST_WAIT = 0.1
-"""Seconds, where a 429 asks for none."""
+"""Minimum wait in seconds after a 429 that asks for no wait."""
 _ATTEMPTS = 6
 _MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _IDLE_SECONDS = 4.0
-"""How long a connection is kept for another request: Polar closes idle ones after 5 s (observed)."""
+"""Seconds to keep an idle connection for reuse. Polar closes idle ones after 5 s (observed)."""
 _IDLE_CONNECTIONS = 20
 
 _LARGEST_BODY = 64 * 2**20
-"""Bytes, decompressed. A page of 100 meters has some 50 KB (observed), of 100 large ones a few MB."""
+"""Maximum size of a decompressed body, in bytes. A page of 100 meters is about 50 KB (observed); a page of
+100 large meters is a few MB."""
 _ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
 
 _MOST_PAGES = 10_000
 _MORE_PAGES = 10
 _MORE_METERS = 1_000
-"""How much a list may grow, besides doubling, while it is read: others may create meters meanwhile."""
+"""Allowed growth of a list while it is read, in addition to doubling. Other clients may create meters at the
+same time."""
 
 OnPage = Callable[[int, int], None]
 
 
 class ApiError(PolarIacError):
-    """Polar, or the way to it, did not do what was asked. `status` is None when there was no answer."""
+    """A request to Polar failed, or could not reach Polar. `status` is None when there was no answer."""
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
@@ -65,12 +67,14 @@ class ApiError(PolarIacError):
 
 
 class NotFoundError(ApiError):
-    """Polar does not know this meter."""
+    """The meter id is unknown to Polar (404)."""
 
 
 class InvalidRequestError(ApiError):
-    """Polar refused the fields of a request (422). `detail` holds its entries as they came: `loc` with its
-    union tags, `msg`, `type`."""
+    """Polar rejected the fields of a request (422).
+
+    `detail` holds Polar's entries unchanged: `loc` (including union tags), `msg`, `type`.
+    """
 
     def __init__(self, message: str, detail: Sequence[Mapping[str, Any]]) -> None:
         super().__init__(message, status=422)
@@ -81,14 +85,17 @@ Fate = Literal["not-sent", "over", "lost"]
 
 
 class TransientError(ApiError):
-    """No usable answer: the same request may succeed later.
+    """No usable answer. The same request may succeed later.
 
-    `fate` is what is known of a write, above all of a POST, that came to this:
+    `fate` says what is known about a write, most importantly a POST, that failed this way:
 
-    - "not-sent": it never left, since no connection was made. Example: connection refused.
-    - "over": Polar itself ended it with an error, so it cannot land later; it may have landed before that.
-      Example: a 500 with the header `polar-version`.
-    - "lost": it left, and no answer of Polar's came. It may have landed, and may yet. Example: a 504.
+    - "not-sent": the request was never sent, because no connection was made. Example: connection refused.
+    - "over": Polar itself ended the request with an error, so it cannot take effect later. It may have taken
+      effect
+    before the error. Example: a 500 with the header `polar-version`.
+    - "lost": the request was sent, and no answer from Polar arrived. It may have taken effect, or may still
+      do so.
+    Example: a 504.
     """
 
     def __init__(self, message: str, *, status: int | None = None, fate: Fate = "lost") -> None:
@@ -101,17 +108,17 @@ def _was_not_sent(error: BaseException) -> bool:
 
 
 class _IncompleteError(TransientError):
-    """A list lacks some of the meters that it counts, or does not end where it said."""
+    """The list is missing meters that its count includes, or does not end where it should."""
 
 
 class PolarClient:
-    """The meters of one organization. Safe to share between threads.
+    """Client for the meters of one organization. Safe to share between threads.
 
-    `base_url` is without `/v1`. `organization_id` is sent exactly when the token is not an organization's
-    own, since Polar refuses it from those (observed). GET and PATCH are repeated when no usable answer came,
-    and `on_retry` is told why; a POST is sent once, and whoever asked decides what a `TransientError` means.
-    `timeout` is how many seconds a whole answer may take, redirects included. Whatever a server sends, only
-    PolarIacErrors are raised.
+    `base_url` does not include `/v1`. `organization_id` is sent unless the token is an organization token,
+    because Polar rejects the field with those (observed). GET and PATCH are retried when no usable answer
+    came; `on_retry` receives the reason. A POST is sent once, and the caller decides what a `TransientError`
+    means. `timeout` is the limit in seconds for a whole answer, including redirects. Only PolarIacErrors are
+    raised, whatever the server sends.
     """
 
     def __init__(
@@ -154,13 +161,14 @@ class PolarClient:
                 "Accept": "application/json",
                 "Accept-Encoding": "gzip, deflate",
             },
-            # No cookie is kept: one that holds `é` could not be sent back, and would fail every request.
+            # Store no cookies: a cookie that contains `é` could not be sent back, and every later request
+            # would fail.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             transport=transport,
-            # Plain http has no certificate to check, and reading those to trust takes a while. Nothing
-            # follows a redirect from it to https: that is another origin.
+            # Plain http has no certificate to verify, and loading the trusted certificates is slow. No
+            # redirect leads from here to https, because that is another origin and is refused.
             verify=address.scheme != "http",
-            # What stays on this machine needs no proxy, and a proxy is not to see a token in plain text.
+            # Loopback traffic needs no proxy, and a proxy must not see a token in plain text.
             trust_env=address.scheme != "http" or address.host not in LOOPBACK,
             timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
             limits=httpx.Limits(max_keepalive_connections=_IDLE_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS),
@@ -176,32 +184,38 @@ class PolarClient:
         self._http.close()
 
     def list_meters(self, on_page: OnPage = lambda _done, _of: None) -> list[LiveMeter]:
-        """Every meter, archived ones too, oldest first: one request for each 100.
+        """Return every meter, including archived ones, oldest first. Sends one request per 100 meters.
 
-        `on_page` is told how many pages were read, and of how many.
+        `on_page` receives the number of pages read and the total number of pages.
         """
         return self._list([], on_page)
 
     def find_by_markers(self, *markers: str) -> list[LiveMeter]:
-        """The meters, archived ones too, that bear one of the markers, oldest first; from one replica."""
+        """Return the meters that have one of these markers, oldest first.
+
+        Includes archived meters. The answer comes from one replica, which may lag.
+        """
         return self._list([(f"metadata[{MARKER}]", m) for m in markers], lambda _done, _of: None)
 
     def now(self) -> datetime:
-        """The time by Polar's clock, and no later than that; by this machine's before the first answer."""
+        """Return the current time by Polar's clock, or slightly earlier.
+
+        Before the first answer this is the time of the local clock.
+        """
         date, arrived = self._answered
         if date is None:
             return datetime.now(UTC)
         return date + timedelta(seconds=time.monotonic() - arrived)
 
     def get_meter(self, meter_id: str) -> LiveMeter:
-        """Raises NotFoundError when Polar does not know the id."""
+        """Return the meter with this id. Raises NotFoundError when Polar does not know the id."""
         return self._retrying(lambda: self._meter_of("GET", meter_id))
 
     def organization_ids(self) -> frozenset[str] | None:
-        """The ids of all organizations that the token may see, or None when Polar does not tell.
+        """Return the ids of all organizations that the token can see, or None when that cannot be determined.
 
-        None is usual: the request needs the scope `organizations:read`, which a token for meters lacks. It
-        is also the answer where there are more than one page, since some would be missing.
+        None is common: the request needs the scope `organizations:read`, which a token for meters lacks. None
+        is also returned when there is more than one page, because some ids would be missing.
         """
         try:
             answer = self._retrying(lambda: self._send("GET", "/organizations/", params={"limit": PAGE}))
@@ -213,10 +227,10 @@ class PolarClient:
         return frozenset(str(item.id) for item in listed.items)
 
     def create_meter(self, body: Mapping[str, Any]) -> LiveMeter:
-        """Send the POST once, where a connection can be made.
+        """Send the POST once, as soon as a connection can be made.
 
-        The `fate` of a TransientError tells whether the meter may have been created. Only a 201 with this
-        meter counts as made by this request: what a proxy answers may be another.
+        The `fate` of a TransientError tells whether the meter may have been created. Only a 201 that shows
+        this meter counts as a create: a proxy could return a different meter.
         """
         whole = {**body, **self._organization}
         answer = self._connecting(lambda: self._send("POST", "/meters/", json=whole))
@@ -227,9 +241,9 @@ class PolarClient:
         return meter
 
     def update_meter(self, meter_id: str, body: Mapping[str, Any]) -> LiveMeter:
-        """Send a PATCH with exactly `body`; sending it again changes nothing more, so it may be repeated.
+        """Send a PATCH with exactly `body`. It is idempotent, so it may be retried.
 
-        Raises StoppedError only when it was never sent.
+        Raises StoppedError only when the request was never sent.
         """
         lost: list[TransientError] = []
 
@@ -237,6 +251,8 @@ class PolarClient:
             try:
                 return self._meter_of("PATCH", meter_id, json=body)
             except TransientError as error:
+                # A PATCH that left may have taken effect. Keep its error: a stop during the retry must not
+                # look like "never sent".
                 if error.fate != "not-sent":
                     lost.append(error)
                 raise
@@ -255,8 +271,10 @@ class PolarClient:
         return meter
 
     def _list(self, query: Sequence[tuple[str, str]], on_page: OnPage) -> list[LiveMeter]:
-        """All pages; read again when one of them took another's place, since a meter that is overlooked would
-        be created again."""
+        """Read all pages, and start over when the pages are inconsistent.
+
+        A meter that is missed here would be created again.
+        """
         return self._completing(lambda: self._pages(query, on_page))
 
     def _pages(self, query: Sequence[tuple[str, str]], on_page: OnPage) -> list[LiveMeter]:
@@ -269,12 +287,16 @@ class PolarClient:
             answer = self._retrying(
                 lambda params=params: _page(_json(self._send("GET", "/meters/", params=params)))
             )
+            # An empty page ends the list, whatever `max_page` says. Example: meters were removed while the
+            # list was read.
             last = answer.pagination.max_page if answer.items else 0
             extent = extent or _Extent(answer.pagination)
             known = len(found)
             for item in answer.items:
                 meter = _meter(item)
                 found.setdefault(meter.id, meter)
+            # A page with no new meter means that paging does not advance. Example: a proxy that ignores
+            # `page`.
             if answer.items and len(found) == known:
                 raise _IncompleteError(f"page {page} of Polar's list of meters repeats the pages before it")
             extent.check(last, len(found))
@@ -285,11 +307,12 @@ class PolarClient:
         return list(found.values())
 
     def _send(self, method: str, path: str, **content: Any) -> _Answer:
-        """One request, repeated only while Polar limits the rate: a 2xx answer.
+        """Send one request and return its 2xx answer. Retries only while Polar limits the rate (429).
 
-        Nothing is sent once the run is to end: StoppedError.
+        Raises StoppedError, before sending anything, when the run must end.
         """
         while True:
+            # A sleep of 0 seconds waits for nothing; it raises StoppedError when the run must end.
             self._clock.sleep(0)
             ticket = self._gate.enter()
             answer = self._exchange(self._http.build_request(method, path, **content))
@@ -303,14 +326,14 @@ class PolarClient:
             return answer
 
     def _note_time(self, answer: _Answer) -> None:
-        """Remember when Polar answered, by its own clock: this machine's may be wrong."""
+        """Remember the time of this answer by Polar's clock, because the local clock may be wrong."""
         with suppress(ValueError, TypeError, IndexError, OverflowError):
             date = parsedate_to_datetime(answer.headers["date"]) if "date" in answer.headers else None
             if date is not None and date.tzinfo is not None:
                 self._answered = date, time.monotonic()
 
     def _exchange(self, request: httpx.Request) -> _Answer:
-        """Send one request, and read the whole answer in time. Raises ApiErrors only."""
+        """Send one request and read the whole answer before the deadline. Raises only ApiErrors."""
         watch = _Watch(fresh=request.method == "POST")
         request.extensions = {**request.extensions, "trace": watch}
         before = _deadline.set(time.monotonic() + self._timeout)
@@ -330,7 +353,7 @@ class PolarClient:
             if response.next_request is None:
                 return answer
             if response.next_request.method != request.method:
-                # A PATCH that a 303 turns into a GET would be answered, and never done.
+                # A 303 turns a PATCH into a GET: it would be answered, but nothing would be changed.
                 raise TransientError(f"{answer.request}: the response redirects to something to read instead")
             request = response.next_request
         raise TransientError(f"{answer.request}: the response redirects in a circle")
@@ -340,14 +363,14 @@ class PolarClient:
             watch.connected = False
             try:
                 return self._http.send(request, stream=True)
-            except _IdleConnectionError:  # it is closed now, so the next one is another
+            except _IdleConnectionError:  # that connection is closed now; the next attempt uses another
                 continue
 
     def _check_redirect(self, response: httpx.Response) -> None:
-        """Refuse to carry the token, or a meter, to where it was not sent to.
+        """Refuse a redirect that would send the token or a meter to another origin.
 
-        This is a hook, since httpx prepares the next request right after, where `javascript:x` would fail in
-        words of its own.
+        This is a hook because httpx prepares the next request right afterwards. There, an address such as
+        `javascript:x` would raise httpx's own error.
         """
         if response.status_code not in _REDIRECTS:
             return
@@ -359,10 +382,11 @@ class PolarClient:
             raise ApiError(f"{self._origin} {told}", status=response.status_code)
 
     def _refused(self, asked: httpx.URL, location: str) -> str | None:
-        """Why a redirect is not followed, if it is not."""
+        """Return the reason for not following a redirect, or None to follow it."""
         if not location:
             return "redirects without saying where: check POLAR_BASE_URL"
         target = httpx.URL(location)
+        # Example: `javascript:x` has a scheme and no host.
         if target.scheme and not target.host:
             return "redirects to something that is not a valid address: check POLAR_BASE_URL"
         target = asked.join(target)
@@ -377,29 +401,29 @@ class PolarClient:
 
 
 class _IdleConnectionError(Exception):
-    """A request would have gone over a connection that was not made for it."""
+    """A request was about to use a connection that was not opened for it."""
 
 
 _deadline: ContextVar[float] = ContextVar("deadline", default=float("inf"))
-"""When the request of this thread is to be over, by `time.monotonic`: sockets know no other clock."""
+"""Deadline of this thread's request, by `time.monotonic` (the clock that socket timeouts use)."""
 
 
 class _Watch:
-    """Follows one request on the wire; passed to httpcore as its `trace` extension.
+    """Observer of one request on the wire, passed to httpcore as its `trace` extension.
 
-    That extension is the documented way to see a connection being made, through a proxy too, so three things
-    are done here: every connection gets a deadline, a request that is to be `fresh` is kept off connections
-    that were idle, and `sent` says whether it may have left. Where httpcore has other names for its events
-    nothing of this happens, and a request counts as not sent only where no connection came about.
+    That extension is the documented way to see connections being made, including through a proxy. It does
+    three things: it sets a deadline on every connection, keeps a `fresh` request off idle connections, and
+    records in `sent` whether the request may have left. If httpcore renames its events, none of this happens;
+    a request then counts as not sent only when no connection was made.
     """
 
     def __init__(self, *, fresh: bool) -> None:
         self._fresh = fresh
         self._refused = 0
         self.connected = False
-        """Whether a connection was made for the request."""
+        """True once a connection was made for the request."""
         self.tunneling = False
-        """Whether a proxy was asked for a connection."""
+        """True once a proxy was asked for a connection."""
         self.sent = False
 
     def __call__(self, event: str, info: Mapping[str, Any]) -> None:
@@ -413,24 +437,25 @@ class _Watch:
         if request.method == b"CONNECT":
             self.tunneling = True
         elif self._fresh and not self.connected and self._refused < _IDLE_CONNECTIONS:
-            # The server may be about to close it: what is sent then is lost, and a create that is lost has
-            # to be looked for. httpcore closes the connection that this error comes from.
+            # The server may be about to close an idle connection. Data sent then is lost, and a lost create
+            # requires a lookup. httpcore closes the connection when this error is raised.
             self._refused += 1
             raise _IdleConnectionError
         else:
             self.sent = True
 
     def fate(self, error: httpx.TransportError) -> Fate:
-        """What is known of the request after this error; not sent only where something shows it."""
+        """Return the request's fate after this error: "not-sent" only with proof, else "lost"."""
         unconnected = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
         shown = self.tunneling or isinstance(error, unconnected)
         return "not-sent" if shown and not self.sent else "lost"
 
 
 def _bound(stream: httpcore.NetworkStream) -> None:
-    """Let no read or write on a connection outlast the request it is for.
+    """Stop every read and write on a connection at the deadline of its request.
 
-    httpx bounds each one alone: a server that sends a byte a second would be listened to for ever.
+    httpx limits each read and write separately: a server that sends one byte per second would keep it reading
+    forever.
     """
     read, write = stream.read, stream.write
 
@@ -446,7 +471,7 @@ def _bound(stream: httpcore.NetworkStream) -> None:
 def _left(timeout: float | None) -> float:
     left = _deadline.get() - time.monotonic()
     if left <= 0:
-        # Loaded by httpx when it connects, so not at every start.
+        # Imported late: httpx loads it when it connects, so startup does not pay for it.
         import httpcore
 
         raise httpcore.ReadTimeout("the whole answer took too long")
@@ -455,7 +480,7 @@ def _left(timeout: float | None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """An answer that was read to its end. `request` names what was asked, as in `GET /v1/meters/`."""
+    """A complete answer. `request` names the request, for example `GET /v1/meters/`."""
 
     request: str
     status: int
@@ -473,13 +498,15 @@ def _read(response: httpx.Response) -> _Answer:
     except TransientError:
         if response.is_success:
             raise
-        body = b""  # the status says what matters, as of a 429
+        body = b""  # the status is enough, for example for a 429
     return _Answer(_name(response.request), response.status_code, response.headers, body)
 
 
 def _body(response: httpx.Response) -> bytes:
-    """The decompressed body. Raises TransientError for what could be a bomb: 1 KB compressed twice holds up
-    to 1 GB."""
+    """Return the decompressed body.
+
+    Raises TransientError for a possible decompression bomb: 1 KB compressed twice can hold 1 GB.
+    """
     name, body = _name(response.request), bytearray()
     if response.headers.get("content-encoding", "").strip().lower() not in _ENCODINGS:
         raise TransientError(f"{name}: the response is compressed in a way that was not asked for")
@@ -516,7 +543,10 @@ class _Page(BaseModel):
 
 
 class _Extent:
-    """How far a list may go, by what its first page says. Example: of 3 pages, up to 16 are read."""
+    """Limits on how far a list may grow while it is read.
+
+    Example: for 3 pages on the first, up to 16 are read.
+    """
 
     def __init__(self, first: _Pagination) -> None:
         self._first = first
@@ -524,12 +554,13 @@ class _Extent:
         self._meters = 2 * first.total_count + _MORE_METERS
 
     def check(self, last: int, meters: int) -> None:
-        """Raise when the list claims more pages, or holds more meters, than it can have grown by."""
+        """Raise _IncompleteError when the list has implausibly many pages or meters."""
         if last > self._pages:
             raise _IncompleteError(
                 f"Polar's list of meters does not end: of {self._first.max_page} pages on the first, and now "
                 f"of {last}, at most {self._pages} are read"
             )
+        # A missing `total_count` also reads as 0, so 0 is not usable as a limit.
         if self._first.total_count and meters > self._meters:
             raise _IncompleteError(
                 f"Polar's list of meters does not end: it counted {self._first.total_count} meters, and "
@@ -547,7 +578,7 @@ class _Organizations(BaseModel):
 
 
 class _Identity(BaseModel):
-    """What a meter's answer must hold besides its spec; fields that this version does not know may come."""
+    """Fields that every meter must have in addition to its spec. Unknown fields are ignored."""
 
     id: UUID
     organization_id: UUID
@@ -564,8 +595,11 @@ def _page(answer: Any) -> _Page:
 
 
 def _meter(answer: Any) -> LiveMeter:
-    """Read a meter. What this version cannot read of it leaves it without a spec, so that one meter of
-    tomorrow does not stop all others. Raises TransientError when the answer is not a meter at all."""
+    """Parse a meter.
+
+    If this version cannot read the spec, `spec` is None, so that one meter of a future kind does not block
+    all others. Raises TransientError when the answer is not a meter at all.
+    """
     try:
         identity = _Identity.model_validate(answer)
         metadata = answer.get("metadata")
@@ -588,14 +622,17 @@ def _spec(answer: Mapping[str, Any]) -> MeterSpec | None:
         if not is_known(answer["filter"], answer["aggregation"]):
             return None
         spec = MeterSpec.from_json(answer)
-        _ = spec.fingerprint  # wrong types inside show here
+        _ = spec.fingerprint  # forces the canonical form, so wrong types inside raise here
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError, OverflowError):
         return None
     return spec
 
 
 def _retry_after(answer: _Answer) -> float:
-    """Seconds, from either form of the header; Polar's own window when there is none. Never none at all."""
+    """Return the seconds to wait, from either form of the header (number or date).
+
+    Without a usable header the result is 60 seconds, Polar's own window. The result is never 0.
+    """
     text = answer.headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return min(max(float(text), _LEAST_WAIT), 3600.0)
@@ -628,7 +665,7 @@ def _no_answer(error: httpx.TransportError, base_url: httpx.URL, watch: _Watch) 
 
 
 def _error(answer: _Answer) -> ApiError:
-    """What an answer that is no success means, in plain words."""
+    """Translate an unsuccessful answer into an error with a readable message."""
     status, request = answer.status, answer.request
     if status == httpx.codes.UNAUTHORIZED:
         return ApiError(
@@ -639,6 +676,8 @@ def _error(answer: _Answer) -> ApiError:
     if status == httpx.codes.FORBIDDEN:
         return ApiError(f"the token may not do this: it lacks the scope {_scope(answer)}", status=status)
     if status == httpx.codes.NOT_FOUND:
+        # Only Polar's own 404 means "no such meter". Example: a wrong POLAR_BASE_URL gets a 404 from any web
+        # server.
         if "polar-version" not in answer.headers or b"ResourceNotFound" not in answer.body:
             return ApiError(
                 f"{request}: not found, and the answer does not look like Polar {API_VERSION}: "
@@ -660,9 +699,10 @@ def _error(answer: _Answer) -> ApiError:
 
 
 def _ended_by_polar(answer: _Answer) -> bool:
-    """Whether an error is Polar's own and not a gateway's, behind which the request may still run.
+    """Tell whether Polar itself produced this error.
 
-    What Polar does not handle itself it answers in plain text, without its header (observed).
+    A gateway's error does not end the request, which may still be running behind it. Polar answers errors
+    that it does not handle in plain text, without its header (observed).
     """
     if answer.status != httpx.codes.INTERNAL_SERVER_ERROR:
         return False
@@ -672,7 +712,10 @@ def _ended_by_polar(answer: _Answer) -> bool:
 
 
 def _scope(answer: _Answer) -> str:
-    """The missing scope, named in `www-authenticate: Bearer …, scope="meters:write", …` (observed)."""
+    """Return the missing scope.
+
+    Polar names it in `www-authenticate: Bearer …, scope="meters:write", …` (observed).
+    """
     header = answer.headers.get("www-authenticate", "")
     _, found, rest = header.partition('scope="')
     return rest.partition('"')[0] if found else "meters:read or meters:write"
@@ -696,9 +739,10 @@ def _detail(answer: _Answer) -> list[dict[str, Any]]:
 
 
 def check_base_url(url: str, *, allow_http: bool = False) -> str:
-    """An address that a token may be sent to: https, or http to this machine only, unless allowed.
+    """Return the address without a trailing `/v1`, if it is safe to send a token to.
 
-    Raises PolarIacError otherwise.
+    Safe means https, or http to this machine only, unless `allow_http` is set. Raises PolarIacError
+    otherwise.
     """
     nonsense = PolarIacError("POLAR_BASE_URL holds no address like https://api.polar.sh")
     try:

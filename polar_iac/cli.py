@@ -1,4 +1,4 @@
-"""The commands: parse, call, print, exit. Collaborators are imported inside, so that `--help` is quick."""
+"""Commands: parse, call, print, exit. Other modules are imported late, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def apply(
         allow_archive = allow_archive or reviewed.allow_archive
     if digest is not None and not re.fullmatch("[0-9a-f]{32,64}", digest):
         raise click.UsageError("--digest takes 32 to 64 hexadecimal digits, as the plan shows them")
-    # What was reviewed may be gone by now: that makes it stale, and is no mistake of the command line.
+    # The reviewed meters may be gone. That makes the plan stale, and is not a command-line error.
     asked = () if reviewed else targets
     _, path, _ = _read(common, environment, lockfile_path, asked)
     stop, events = Stop(), list[Event]()
@@ -241,7 +241,7 @@ def apply(
         terminal.stopped_by_deadline(stop, deadline),
         ExitStack() as stack,
     ):
-        # Read again under the lock: the run that held it has written.
+        # Read again under the lock: the run that held it may have written.
         manifest, path, recorded = _read(common, environment, lockfile_path, asked)
         if reviewed and reviewed.project != manifest.project:
             raise _refused_plan(f"the project {reviewed.project}", f"of {manifest.project}")
@@ -256,7 +256,7 @@ def apply(
         _permit(found, reviewed, digest, max_changes)
         if found.wanted and not auto_approve:
             terminal.confirm(recorded.environment, found.wanted)
-            # Somebody may have changed something while the question was open.
+            # Someone may have changed something while the prompt was open.
             observed = run.read_live()
             shown, found = found, run.plan(observed, targets=targets, allow_archive=allow_archive)
             _permit(found, shown, None, None)
@@ -267,7 +267,7 @@ def apply(
                     events.append(event)
                     if not isinstance(event, Left):
                         progress.print(event_text(event))
-        finally:  # also where it ends in the middle
+        finally:  # also when it ends early
             if left := [event for event in events if isinstance(event, Left)]:
                 terminal.print_result(left_text(left))
             if events:
@@ -284,7 +284,7 @@ def apply(
 def _as_planned(
     common: options.Options, lockfile_path: Path | None, reviewed: Plan
 ) -> tuple[options.Options, Path | None]:
-    """The manifest and the lockfile that a saved plan is about. Raises RefusedError for others."""
+    """Return the manifest and the lockfile that a saved plan is about. Raises RefusedError for others."""
     from dataclasses import replace
     from pathlib import Path
 
@@ -308,7 +308,7 @@ def _refused_plan(planned: str, given: str) -> Exception:
 
 
 def _permit(found: Plan, reviewed: Plan | None, digest: str | None, max_changes: int | None) -> None:
-    """Raise when the plan is not what was reviewed, or refused as a whole: before any effect."""
+    """Raise, before any effect, when the plan is not the reviewed one or is refused as a whole."""
     from polar_iac.errors import RefusedError, StalePlanError
     from polar_iac.plan import differences
     from polar_iac.render.text import refusal_text, stale_text
@@ -364,7 +364,7 @@ def serve(common: options.Options, port: int) -> int:
 def _read(
     common: options.Options, environment: str | None, lockfile_path: Path | None, targets: tuple[str, ...]
 ) -> tuple[Manifest, Path, Lockfile]:
-    """The manifest, the lockfile's path and the lockfile of the environment that is meant."""
+    """Return the manifest, the lockfile's path, and the lockfile of the chosen environment."""
     from polar_iac import lockfile, manifest
     from polar_iac.yaml_text import nearest
 
@@ -391,7 +391,7 @@ def _read(
 
 
 class _TerminatedError(BaseException):
-    """SIGTERM, where nothing has to be put in order first."""
+    """SIGTERM, when nothing needs cleanup first."""
 
 
 def _terminate(_number: int, _frame: object) -> NoReturn:
@@ -399,9 +399,9 @@ def _terminate(_number: int, _frame: object) -> NoReturn:
 
 
 def main() -> None:
-    """The entry point: click's own errors exit 1, since 2 means that a plan has changes.
+    """Run the command. click's own errors exit 1, because 2 means that a plan has changes.
 
-    The codes are those of `ExitCode`, which only what runs has loaded.
+    The codes are those of `ExitCode`, which is loaded only when a command runs.
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:

@@ -1,4 +1,4 @@
-"""The creates of a run: sent, lost, looked for, found, sent again, or unconfirmed.
+"""Create tracking: each create of a run is sent, lost, looked for, found, sent again, or unconfirmed.
 
     send ──201──────────────────────────────► created
       │──refused, or never sent─────────────► failed
@@ -7,7 +7,7 @@
                        ├──────────────► send again (once)
                        └──────────────► unconfirmed: the intent stays in the journal
 
-One lookup serves all lost creates, and other keys go on meanwhile.
+One lookup covers all lost creates, and work on other keys continues during it.
 """
 
 from __future__ import annotations
@@ -21,26 +21,29 @@ from polar_iac.recovery import active_by_marker
 from polar_iac.waiting import Clock, StoppedError
 
 MAX_SENDS = 2
-"""How often a run sends one create. Still nothing after the second time needs a person, or a later run."""
+"""Maximum times that a run sends one create. If nothing is found after that, a person or a later run must
+decide."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
-"""Seconds between two lookups: short at first, for a replica that lags, then easy on the rate limit."""
+"""Shortest and longest time between two lookups, in seconds: short at first, for a replica that lags, then
+longer to spare the rate limit."""
 
 
 @dataclass
 class Create:
-    """A create on its way. `trouble` says what became of its last POST."""
+    """A create in progress. `trouble` describes what happened to its last POST."""
 
     key: str
     marker: str
     sends: int = 0
     earlier: int = 0
-    """Creates of earlier runs that were never answered."""
+    """Number of unanswered creates from earlier runs."""
     trouble: str = ""
     lookup_trouble: str = ""
-    """Why the last lookup told nothing."""
+    """Reason that the last lookup gave no result."""
     deadline: float = 0.0
-    """When it can no longer land, by the clock: a lookup that begins later and finds nothing is the last."""
+    """Time, by the clock, after which it can no longer take effect. A lookup that begins later and finds
+    nothing is final."""
 
     @property
     def may_be_sent(self) -> bool:
@@ -48,7 +51,7 @@ class Create:
 
     @property
     def unconfirmed(self) -> str:
-        """What is known of it, where neither an answer nor a meter was found."""
+        """Message for a create with neither an answer nor a meter."""
         times = self.sends + self.earlier
         sent = "once" if times == 1 else f"{times} times"
         cause = f" ({self.trouble})" if self.trouble else ""
@@ -65,20 +68,20 @@ class Create:
 
 @dataclass(frozen=True)
 class Look:
-    """What one lookup of the lost creates saw; `began` by the clock."""
+    """Result of one lookup of the lost creates. `began` is by the clock."""
 
     began: float
     bearers: Mapping[str, Sequence[LiveMeter]]
-    """Active meters by marker, the oldest first."""
+    """Active meters by marker, oldest first."""
     trouble: str = ""
 
 
 @dataclass
 class LostCreates:
-    """The creates that may have landed, and when they are looked for.
+    """Creates that may have taken effect, and the schedule of their lookups.
 
-    `find` asks Polar for the meters that bear one of some markers; `recorded` tells under which key an id is
-    recorded.
+    `find` asks Polar for the meters that have one of the given markers. `recorded` maps meter ids to their
+    keys.
     """
 
     find: Callable[[Sequence[str]], Sequence[LiveMeter]]
@@ -92,7 +95,7 @@ class LostCreates:
         return bool(self.creates)
 
     def add(self, create: Create, seconds: float) -> None:
-        """Look for a create, for so many seconds at least."""
+        """Add a create to look for, during at least `seconds` seconds."""
         now = self.clock.now()
         create.deadline = now + seconds
         self.creates[create.key] = create
@@ -103,7 +106,7 @@ class LostCreates:
         return [create.marker for create in self.creates.values()]
 
     def look(self, markers: Sequence[str]) -> Look:
-        """Ask once for all of them; for a thread of the pool."""
+        """Look up all lost creates with one request. Runs in a pool thread."""
         began = self.clock.now()
         try:
             found = self.find(markers)
@@ -112,7 +115,10 @@ class LostCreates:
         return Look(began, active_by_marker(found, self.recorded))
 
     def judge(self, look: Look) -> Iterator[tuple[Create, LiveMeter | None]]:
-        """The creates that a lookup decides, with the meter that it found; the others wait for the next."""
+        """Yield the creates that a lookup decides, with the meter that it found.
+
+        The others wait for the next lookup.
+        """
         for create in list(self.creates.values()):
             create.lookup_trouble = look.trouble
             found = look.bearers.get(create.marker)
@@ -120,6 +126,6 @@ class LostCreates:
                 del self.creates[create.key]
                 yield create, found[0] if found else None
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
-        # The last look is not to come late.
+        # Do not schedule the last lookup later than the deadline.
         last = max(min((c.deadline for c in self.creates.values()), default=0.0), self.clock.now())
         self.next_look = min(self.clock.now() + self._pause, max(last, self.clock.now() + _FIRST_PAUSE))

@@ -1,4 +1,4 @@
-"""What differs between a live meter and what the manifest declares: the merged spec, fields, and origins."""
+"""Comparison of a live meter with its declaration: merged spec, changed fields, and their origins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from polar_iac.plan import FieldChange, Origin
 
 
 def merged(desired: DesiredMeter, record: Record | None, live: MeterSpec) -> MeterSpec:
-    """The spec after an apply: the manifest's, but for ignored fields, with metadata merged key by key."""
+    """Return the spec after an apply: the manifest's, with ignored fields kept and metadata merged by key."""
     ignored = desired.ignore_changes
     kept: dict[str, Any] = {"name": live.name} if "name" in ignored else {}
     if "unit" in ignored:
@@ -34,7 +34,10 @@ def merged(desired: DesiredMeter, record: Record | None, live: MeterSpec) -> Met
 def changed_fields(
     desired: DesiredMeter, record: Record | None, live: MeterSpec, after: MeterSpec, manifest: Manifest
 ) -> Iterator[FieldChange]:
-    """What differs between live and after, field by field in reading order. Equality decided before."""
+    """Yield the differences between `live` and `after`, field by field in display order.
+
+    Two equal specs yield nothing.
+    """
     if replace(live, archived=False) == after:
         return
     was, then = live.by_path, after.by_path
@@ -51,7 +54,7 @@ def changed_fields(
 
 
 def created_fields(desired: DesiredMeter, manifest: Manifest) -> Iterator[FieldChange]:
-    """Every field that a create sends: the required ones and those that differ from Polar's defaults."""
+    """Yield every field that a create sends: required ones, and those unlike Polar's defaults."""
     canonical = desired.spec.canonical
     for name, impact in IMPACT.items():
         if name == "metadata":
@@ -64,16 +67,20 @@ def created_fields(desired: DesiredMeter, manifest: Manifest) -> Iterator[FieldC
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
-    """The paths whose values differ."""
-    from deepdiff import DeepDiff  # slow to import, and only a plan with changes needs it
+    """Return the paths whose values differ."""
+    from deepdiff import DeepDiff  # slow to import, and only needed for a plan with changes
 
-    # Two specs that share few paths are still compared path by path, and not as one changed whole.
+    # Compare path by path, even if the two specs share few paths; otherwise the whole is reported as one
+    # change.
     tree = DeepDiff(before, after, view="tree", threshold_to_diff_deeper=0)
     return {level.path(output_format="list")[0] for levels in tree.values() for level in levels}
 
 
 def _origin(path: str, live: Any, wanted: Any, record: Record | None) -> Origin:
-    """Who moved the two apart since the last apply. What that did not send, the manifest sends now."""
+    """Tell who made a value differ since the last apply.
+
+    The manifest counts for anything that apply did not send.
+    """
     if record is None or record.spec is None or is_ignored(path, record.ignored):
         return "manifest"
     recorded = record.applied.get(path)

@@ -1,4 +1,4 @@
-"""Which Polar is meant: addresses, tokens and organizations of `production`, `sandbox` and `local`."""
+"""Connection settings: addresses, tokens, and organizations of `production`, `sandbox`, and `local`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ LOCAL_DATABASE = "local.sqlite"
 
 
 def pinned_organization(manifest: Manifest, lock: Lockfile) -> str | None:
-    """The organization that the manifest or an earlier apply names.
+    """Return the organization that the manifest or an earlier apply names.
 
-    Raises RefusedError when they name two.
+    Raises RefusedError when they name different ones.
     """
     declared = manifest.organizations.get(lock.environment)
     if declared and lock.organization_id and declared != lock.organization_id:
@@ -45,10 +45,10 @@ def connect(
     timeout: float = 30.0,
     allow_http: bool = False,
 ) -> Iterator[PolarClient]:
-    """A client for the environment; `variables` is the process environment, the only source of tokens.
+    """Open a client for the environment. `variables` is the process environment, the only source of tokens.
 
-    `local` is the embedded Polar, kept in the state directory beside the lockfile. `timeout` is that of one
-    request, in seconds.
+    `local` is the embedded Polar, stored in the state directory next to the lockfile. `timeout` is the limit
+    of one request, in seconds.
     """
     if environment == "local":
         from httpx import WSGITransport
@@ -84,7 +84,10 @@ def connect(
 
 
 def _setting(name: str, environment: str, variables: Mapping[str, str]) -> str | None:
-    """A variable's value, the environment's own before the general one; empty means unset."""
+    """Return a variable's value.
+
+    The environment-specific name wins over the general one; empty means unset.
+    """
     found = variables.get(f"{name}_{environment.upper()}") or variables.get(name) or ""
     return found.strip() or None
 
@@ -103,7 +106,7 @@ def _token(environment: str, variables: Mapping[str, str]) -> str:
 
 
 def confirm_organization(pinned: str | None, live: Sequence[LiveMeter], environment: str) -> str | None:
-    """The organization that the token belongs to, as far as live meters tell.
+    """Return the organization that the token belongs to, as far as live meters show it.
 
     Raises RefusedError when it is not the pinned one.
     """
@@ -118,10 +121,11 @@ def confirm_organization(pinned: str | None, live: Sequence[LiveMeter], environm
 
 
 def confirm_by_listing(client: PolarClient, pinned: str, environment: str) -> bool:
-    """Ask for the token's organizations, where no meter shows whose it is; whether they hold the pinned one.
+    """Check the pinned organization against the token's organizations. Return True if it is confirmed.
 
-    A token with meters scopes alone is not told: then the first create shows it. Raises RefusedError when the
-    pinned organization is not among them.
+    For use when no live meter shows the organization. Returns False when a token with only meters scopes may
+    not list organizations; the first create then shows it. Raises RefusedError when the pinned organization
+    is not in the list.
     """
     found = client.organization_ids()
     if found is None:

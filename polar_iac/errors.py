@@ -1,4 +1,4 @@
-"""What can go wrong, as values: positions, diagnostics, and exceptions that know their exit code."""
+"""Errors as values: positions, diagnostics, and exceptions that carry their exit code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the command, a contract with scripts."""
+    """Exit codes of the command. Scripts depend on them."""
 
     OK = 0
     ERROR = 1
@@ -22,9 +22,9 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class SourceSpan:
-    """A place in a file: `line` and `column` count characters from 1, `end_column` is exclusive.
+    """A position in a file. `line` and `column` count characters from 1; `end_column` is exclusive.
 
-    A value of several lines is marked on its first line only.
+    A value that spans several lines is marked only on its first line.
     """
 
     file: str
@@ -38,9 +38,9 @@ class SourceSpan:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Diagnostic:
-    """One problem at one place: what is wrong and what to do.
+    """One problem at one position, with what is wrong and how to fix it.
 
-    `excerpt` is the whole offending line as it stands in the file, without its line break.
+    `excerpt` is the whole line as written in the file, without its line break.
     """
 
     span: SourceSpan
@@ -49,13 +49,13 @@ class Diagnostic:
 
 
 class PolarIacError(Exception):
-    """An error that the user is told in one or more lines, without a traceback."""
+    """An error that is shown to the user as text, without a traceback."""
 
     exit_code: ExitCode = ExitCode.ERROR
 
 
 class DiagnosticError(PolarIacError):
-    """Problems in a file of the user's; all that were found, sorted by position, without repeats."""
+    """All problems found in a user's file, sorted by position and without duplicates."""
 
     def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
         self.diagnostics = tuple(sorted(set(diagnostics)))
@@ -69,6 +69,6 @@ class RefusedError(PolarIacError):
 
 
 class StalePlanError(PolarIacError):
-    """What would be done now is not what was reviewed; nothing was done."""
+    """The plan differs from the one that was reviewed; nothing was done."""
 
     exit_code = ExitCode.STALE_PLAN

@@ -1,4 +1,4 @@
-"""What a reviewer should know of a change besides what differs: facts of Polar, doubts about the meter."""
+"""Additional information for reviewers of a change: facts about Polar, and doubts about the meter."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def of_unarchiving(touched: Sequence[str], record: Record | None) -> tuple[Evide
 
 
 def of_others_archiving(record: Record | None, meter: LiveMeter) -> tuple[Evidence, ...]:
-    """That someone archived the meter at Polar, or brought it back, since the last apply."""
+    """Report that someone archived or unarchived the meter in Polar since the last apply."""
     if not record or not record.spec or record.spec.archived == meter.archived:
         return ()
     told = (
@@ -61,7 +61,7 @@ def of_others_archiving(record: Record | None, meter: LiveMeter) -> tuple[Eviden
 
 
 def of_no_room(key: str, marker: str, meter: LiveMeter) -> Evidence:
-    """That a meter keeps no marker, since others' metadata leave it no room."""
+    """Report that a meter has no marker, because other people's metadata leave no room for it."""
     text = (
         f"`{key}` is managed without its ownership marker: {meter.id} has {MAX_METADATA_KEYS} metadata keys, "
         "and Polar takes no more. If the lockfile is lost, the meter is not found again"
@@ -70,7 +70,7 @@ def of_no_room(key: str, marker: str, meter: LiveMeter) -> Evidence:
 
 
 def of_unknown_meters(key: str, meters: Sequence[LiveMeter]) -> Evidence:
-    """That active meters bear a key's marker, while neither the manifest nor the lockfile has the key."""
+    """Report active meters with a marker whose key neither the manifest nor the lockfile has."""
     text = (
         f"`{key}` of this project is live at Polar; neither this manifest nor this lockfile knows it: "
         "applied from another branch or manifest, or the lockfile was lost"
@@ -79,7 +79,7 @@ def of_unknown_meters(key: str, meters: Sequence[LiveMeter]) -> Evidence:
 
 
 def of_foreign_record(key: str, meter: LiveMeter) -> Evidence:
-    """That a key which is gone is forgotten although its meter is active, since nothing shows it is ours."""
+    """Report that a removed key is forgotten while its meter stays active: nothing shows it is ours."""
     owner = f"bears the marker {meter.marker}" if meter.marker else "bears no marker"
     text = (
         f"`{key}` is gone from the manifest, and {meter.id} {owner}: its record is forgotten, and the meter "
@@ -89,7 +89,7 @@ def of_foreign_record(key: str, meter: LiveMeter) -> Evidence:
 
 
 def of_same_billing(others: Sequence[LiveMeter]) -> Iterator[Evidence]:
-    """That a new meter would count what a meter counts that is not ours."""
+    """Report that a new meter would count the same events as a meter that is not ours."""
     for meter in others:
         owner = f"belongs to {meter.marker}" if meter.marker else "has no owner"
         text = (
@@ -100,7 +100,7 @@ def of_same_billing(others: Sequence[LiveMeter]) -> Iterator[Evidence]:
 
 
 def of_same_name(others: Sequence[LiveMeter]) -> Iterator[Evidence]:
-    """That a new meter would have the name of one that is not ours and counts something else."""
+    """Report that a new meter would share its name with one that is not ours and counts something else."""
     for meter in others:
         text = f"{meter.id} has the same name and another filter or aggregation"
         yield Evidence("same-name", "info", text, "polar", data=_named([meter]))
@@ -111,16 +111,16 @@ def _named(meters: Sequence[LiveMeter]) -> dict[str, Any]:
 
 
 def quoted(name: str) -> str:
-    """A name in quotes that it cannot close."""
+    """Return the name in quotes, escaped so that it cannot end them."""
     return json.dumps(name, ensure_ascii=False)
 
 
 _REMARKS = 5
-"""Of doubtful clauses, as many as are told."""
+"""Maximum number of doubtful clauses to list."""
 
 
 def of_meaning(spec: MeterSpec, touched: Sequence[str]) -> tuple[Evidence, ...]:
-    """What of a new filter or aggregation hardly means what it says."""
+    """Report the parts of a new filter or aggregation that probably do not mean what they say."""
     clauses = set(filter_remarks(spec.filter)) if "filter" in touched else set()
     found = sorted(clauses, key=lambda remark: (remark[0] != "warning", remark[1]))
     found += aggregation_remarks(spec.aggregation) if "aggregation" in touched else ()
@@ -132,7 +132,7 @@ def of_meaning(spec: MeterSpec, touched: Sequence[str]) -> tuple[Evidence, ...]:
 
 
 def with_renames(changes: Sequence[Change]) -> list[Change]:
-    """The changes, with a word where a key went and a new one bills by the same rule."""
+    """Return the changes, with a hint where a key was removed and a new key bills by the same rule."""
     renamed = renames(changes)
 
     def hinted(change: Change) -> Change:

@@ -1,6 +1,6 @@
-"""Carries out a plan: calls Polar, records each effect before the next step, and yields what happened.
+"""Plan executor: calls Polar, records each effect before the next step, and yields the results.
 
-Requests run in a pool of threads; the caller's thread alone writes the journal and yields the events.
+Requests run in a thread pool. Only the caller's thread writes the journal and yields events.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ from polar_iac.recovery import (
 from polar_iac.waiting import Clock, Stop, StoppedError, SystemClock
 
 _ABORTING = frozenset({401, 403})
-"""Statuses that every further request would get too."""
+"""Statuses that every later request would also get."""
 
 _FAILURES_IN_A_ROW = 8
-"""After so many changes without a usable answer Polar is taken to be out of reach."""
+"""Number of consecutive changes without a usable answer after which Polar counts as unreachable."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How an apply goes about it; seconds.
+    """Limits of an apply, in seconds except for `parallelism`.
 
-    `lookup_timeout`: how long to look for what a read replica may not show yet. `resend_after`: how long a
-    create without an answer may still land, so that it is not sent again before.
+    `lookup_timeout` is how long to look for data that a read replica may not show yet. `resend_after` is how
+    long a create without an answer may still take effect; it is not sent again before that.
     """
 
     parallelism: int = 4
@@ -67,8 +67,7 @@ class Limits:
 
 @dataclass
 class _Job:
-    """Everything that is to happen to one key, or a duplicate of it that is settled. `base` is its record as
-    the run found it."""
+    """All the work for one key, or for one duplicate of it. `base` is its record at the start of the run."""
 
     key: str
     change: Change | None
@@ -82,7 +81,7 @@ class _Job:
 
     @property
     def id(self) -> str:
-        """The meter's id; a create has none yet."""
+        """Meter id; empty for a create."""
         found = self.change.id if self.change else self.bookkeeping[0].id
         return found or ""
 
@@ -107,13 +106,13 @@ def execute(
     clock: Clock | None = None,
     organization_confirmed: bool = False,
 ) -> Iterator[Event]:
-    """Do what the plan says; one meter's failure does not stop the others. Yields one event a change, in the
-    order of their keys, and one for each duplicate that this run made and settled.
+    """Carry out the plan. A failure of one meter does not stop the others.
 
-    `live` is the list that the plan was made from, `at_start` what the lockfile held when the run began. Once
-    `stop` is requested nothing more is begun. When an event is yielded, the journal holds its effect. Raises
-    PolarIacError when the journal cannot be written, or when the first answer shows that the token belongs to
-    another organization than the pinned one.
+    Yields one event per change, in key order, and one per duplicate that this run created and settled. `live`
+    is the list that the plan was made from; `at_start` is the lockfile content when the run began. Nothing
+    new is started once `stop` is requested. When an event is yielded, its effect is already in the journal.
+    Raises PolarIacError when the journal cannot be written, or when the first answer shows that the token
+    belongs to another organization than the pinned one.
     """
     for change in plan.changes:
         if change.action == "blocked":
@@ -122,15 +121,15 @@ def execute(
     settles, jobs = _jobs(plan, manifest, journal)
     yield from run.all(deque(settles), limits.parallelism)
     while jobs and not live and not run.organization_confirmed and not organization_confirmed:
-        # In an empty organization only an answer can tell whose the token is: until one does, a create goes
-        # alone.
+        # In an empty organization, only an answer shows which organization the token belongs to. Until then,
+        # run one create at a time.
         yield from run.all(deque([jobs.popleft()]), parallelism=1)
     yield from run.all(jobs, limits.parallelism)
     yield from run.sweep()
 
 
 def _jobs(plan: Plan, manifest: Manifest, journal: Journal) -> tuple[list[_Job], deque[_Job]]:
-    """The duplicates to settle, and after them everything else by key."""
+    """Return the duplicates to settle, and all other jobs in key order."""
     settles = [_Job(change.key, change) for change in plan.changes if change.action == "settle"]
     changes = {c.key: c for c in plan.changes if c.action not in ("blocked", "settle")}
     bookkeeping: dict[str, list[Bookkeeping]] = defaultdict(list)
@@ -147,15 +146,15 @@ def _jobs(plan: Plan, manifest: Manifest, journal: Journal) -> tuple[list[_Job],
 
 @dataclass
 class _InOrder:
-    """Events in the order of their jobs: each is given out as soon as all before it are there."""
+    """Buffer that yields events in job order: each one as soon as all events before it are available."""
 
     numbers: Mapping[int, int]
-    """The place of each job, by its identity."""
+    """Position of each job, by the job's `id()`."""
     events: dict[int, Event | None] = field(default_factory=dict)
     given: int = 0
 
     def add(self, job: _Job, event: Event | None) -> Iterator[Event]:
-        """Take an event in; None where a later step of the run decides about the job."""
+        """Add an event, or None when a later step of the run decides about the job."""
         self.events[self.numbers[id(job)]] = event
         while self.given in self.events:
             ready = self.events.pop(self.given)
@@ -164,13 +163,13 @@ class _InOrder:
                 yield ready
 
     def rest(self) -> Iterator[Event]:
-        """Whatever is there, when the run ends in the middle."""
+        """Yield the remaining events when the run ends early."""
         yield from (event for _, event in sorted(self.events.items()) if event is not None)
 
 
 @dataclass
 class _Run:
-    """What the steps of one run share."""
+    """State shared by the steps of one run."""
 
     plan: Plan
     manifest: Manifest
@@ -182,18 +181,19 @@ class _Run:
     limits: Limits
     clock: Clock
     organization_confirmed: bool = False
-    """Whether a meter that this run made or found has shown that the token is the pinned organization's."""
+    """True once a meter that this run created or found has shown that the token belongs to the pinned
+    organization."""
     abort_reason: str | None = None
     failures_in_a_row: int = 0
     creates: dict[str, Create] = field(default_factory=dict)
     intents: list[tuple[str, Intent]] = field(default_factory=list)
-    """The creates that this run sent, by key."""
+    """Creates that this run sent, with their keys."""
     created: set[str] = field(default_factory=set)
-    """Ids of the 201s of this run."""
+    """Meter ids from the 201 answers of this run."""
     archived: set[str] = field(default_factory=set)
     """Ids of the duplicates that this run settled."""
     unconfirmed: list[_Job] = field(default_factory=list)
-    """Creates that may have been done: the sweep at the end decides what is said of them."""
+    """Creates that may have taken effect. The final sweep decides their result."""
 
     def __post_init__(self) -> None:
         self.by_id = {meter.id: meter for meter in self.live}
@@ -203,11 +203,14 @@ class _Run:
 
     @property
     def stopped(self) -> str | None:
-        """Why nothing more is begun."""
+        """Reason for starting nothing more, or None."""
         return self.stop.reason or self.abort_reason
 
     def all(self, jobs: deque[_Job], parallelism: int) -> Iterator[Event]:
-        """Run the jobs, `parallelism` at a time, while lost creates are looked for; a stop skips the rest."""
+        """Run the jobs, at most `parallelism` at a time, while looking for lost creates.
+
+        A stop skips the rest.
+        """
         order = _InOrder({id(job): number for number, job in enumerate(jobs)})
         by_key = {job.key: job for job in jobs}
         running: dict[Future[_Result], _Job] = {}
@@ -237,27 +240,30 @@ class _Run:
             for job in [*jobs, *(by_key[key] for key in self.lost.creates if key in by_key)]:
                 yield from order.add(job, self._skip(job))
         except Exception:
-            yield from order.rest()  # what is done is said, whatever ends the run
+            yield from order.rest()  # report what was done, even if the run fails
             raise
 
     def _may_look(self) -> bool:
         return self.stopped is None and self.clock.now() >= self.lost.next_look
 
     def _wait(self, running: Mapping[Future[_Result], _Job], looking: Future[Look] | None) -> Sequence[Any]:
-        """Wait for an answer, or until the lost creates are to be looked for again."""
+        """Wait for an answer, or until the next lookup of lost creates is due."""
         looks_again = self.lost and looking is None and self.stopped is None
         pause = max(0.0, self.lost.next_look - self.clock.now()) if looks_again else None
         futures: list[Future[Any]] = [*running, *([looking] if looking else [])]
         if futures:
             return list(wait(futures, timeout=pause, return_when=FIRST_COMPLETED).done)
         if pause:
-            with suppress(StoppedError):  # `stopped` says why
+            with suppress(StoppedError):  # `stopped` holds the reason
                 self.clock.sleep(pause)
         return ()
 
     def _start(self, job: _Job, pool: ThreadPoolExecutor) -> Future[_Result] | Event | None:
-        """Begin a job: a request that is under way, or an event where none is needed; None for a create that
-        an earlier run may have sent, which is looked for first."""
+        """Start a job.
+
+        Returns a running request, or an event when no request is needed. Returns None for a create that an
+        earlier run may have sent, because it must be looked for first.
+        """
         if job.change is None:
             return self.record(job, job.id)
         if job.action == "settle":
@@ -287,7 +293,7 @@ class _Run:
     def _judge(
         self, look: Look, jobs: deque[_Job], by_key: Mapping[str, _Job]
     ) -> Iterator[tuple[str, Event | None]]:
-        """What a lookup decides: creates that are found, sent again, or given up as unconfirmed."""
+        """Yield what a lookup decides: creates that are found, sent again, or given up as unconfirmed."""
         for create, meter in self.lost.judge(look):
             job = by_key[create.key]
             if meter is not None:
@@ -299,7 +305,10 @@ class _Run:
                 yield create.key, None
 
     def _skip(self, job: _Job) -> Event | None:
-        """A job that a stop leaves over. A create that was sent is not skipped: the sweep decides."""
+        """Return the event of a job that a stop skipped.
+
+        Returns None for a create that was sent: it is not skipped, and the sweep decides its result.
+        """
         create = self.creates.get(job.key)
         if job.action == "create" and create and (create.sends or create.earlier):
             self.lost.creates.pop(job.key, None)
@@ -308,7 +317,7 @@ class _Run:
         return Left(job.key, job.action, self.stopped or "")
 
     def _finish(self, job: _Job, future: Future[_Result]) -> Event | None:
-        """Record what came of a request; None where it is a create that is lost."""
+        """Record the result of a request. Returns None for a lost create."""
         try:
             result = future.result()
         except (ApiError, StoppedError) as error:
@@ -325,7 +334,7 @@ class _Run:
         return self.record(job, result.id)
 
     def _not_created(self, job: _Job, error: ApiError | StoppedError) -> Event | None:
-        """Tell creates that were lost, and may still land, from those that made nothing."""
+        """Separate lost creates, which may still take effect, from creates that made nothing."""
         create = self.creates[job.key]
         fate = error.fate if isinstance(error, TransientError) else "not-sent"
         if fate == "not-sent":
@@ -334,12 +343,12 @@ class _Run:
             refused = not isinstance(error, TransientError | StoppedError)
             if refused or not (create.sends or create.earlier):
                 return self._not_changed(job, error)
-            self.unconfirmed.append(job)  # an earlier one may land yet
+            self.unconfirmed.append(job)  # an earlier POST may still take effect
             return None
         create.trouble = str(error)
         if create.sends == 1:
             self._count_failure("create")
-        # Polar's own 500 ends the request: only a replica may still hide what it made.
+        # Polar's own 500 ends the request, so only a lagging replica can still hide its meter.
         self.lost.add(create, self.limits.lookup_timeout if fate == "over" else self._patience)
         return None
 
@@ -354,15 +363,17 @@ class _Run:
         return self._refused(job, error)
 
     def _count_failure(self, action: str) -> None:
-        """A change came to no usable answer; after enough of them in a row no other is tried."""
+        """Count a change without a usable answer. Enough of them in a row abort the run."""
         self.failures_in_a_row += 1
         if self.failures_in_a_row >= _FAILURES_IN_A_ROW:
             what = "creates" if action == "create" else "changes"
             self.abort_reason = f"skipped: {self.failures_in_a_row} {what} in a row failed"
 
     def sweep(self) -> Iterator[Event]:
-        """One last look at everything, where this run has created something: for what landed late, and for
-        duplicates. A run that was stopped leaves that to the next one."""
+        """Check everything once more if this run sent creates: find late meters and settle duplicates.
+
+        A stopped run leaves this to the next run.
+        """
         if self.stop.reason is None:
             if self.intents or self.unconfirmed:
                 try:
@@ -388,7 +399,7 @@ class _Run:
             if found := by_marker.get(self._marker(job.key)):
                 self.unconfirmed.remove(job)
                 yield self._found(job, found[0])
-        # A create that was answered made the meter of its answer, and no other.
+        # An answered create made exactly the meter in its answer.
         lost = [intent for key, intent in self.intents if intent in self.journal.intents(key)]
         landed = {m.id for m in live if any(intent.may_have_made(m) for intent in lost)}
         targets = self.plan.targets
@@ -406,12 +417,18 @@ class _Run:
         self._close(live)
 
     def _close(self, live: Sequence[LiveMeter]) -> None:
-        """Once nothing that this machine created can be a duplicate any more, no later run has to look."""
+        """Clear the list of created meters once none of them can be a duplicate.
+
+        Later runs then need not check them.
+        """
         if self.journal.created and no_duplicates(live, self.journal, self.archived):
             self.journal.swept()
 
     def _found(self, job: _Job, meter: LiveMeter) -> Event:
-        """A lookup found what a create may have made: this run's or another's. `record` is for the first."""
+        """Handle a meter that a lookup found and that a create, of this run or another, may have made.
+
+        Only a meter that is as declared is recorded as fully applied.
+        """
         self._check_organization(job, meter, created=False)
         self.failures_in_a_row = 0
         declared = job.desired.spec if job.desired else None
@@ -423,7 +440,7 @@ class _Run:
         return Left(job.key, job.action, reason)
 
     def record(self, job: _Job, meter_id: str, *, answer: Answer | None = None) -> Done:
-        """Write down what a key is now; a key that left the manifest is forgotten."""
+        """Record the new state of a key. Forget a key that left the manifest."""
         if job.desired is None:
             self.journal.forget(job.key, meter_id)
         else:
@@ -433,11 +450,11 @@ class _Run:
         return Done(job.key, job.action, meter_id)
 
     def _refused(self, job: _Job, error: ApiError) -> Failed:
-        """An error as the manifest's author reads it: at the lines of the fields that Polar named."""
+        """Convert an error to diagnostics at the manifest lines of the fields that Polar named."""
         if not isinstance(error, InvalidRequestError):
             return Failed(job.key, job.action, str(error))
         if job.id and any(e["type"] == "forbidden" and e["loc"][-1] in FROZEN_FIELDS for e in error.detail):
-            # Remembered, so that later plans say it without asking.
+            # Remember this, so that later plans report it without a request.
             spec = job.base.spec if job.base else None
             self.journal.record(job.key, Record(job.id, spec, frozen=True), was=job.was)
         if job.desired is None:
@@ -453,8 +470,10 @@ class _Run:
         return Failed(job.key, job.action, str(error), diagnostics)
 
     def _check_organization(self, job: _Job, meter: LiveMeter, *, created: bool) -> None:
-        """The first answer in an empty organization shows whose the token is. `created`: a 201 named the
-        meter, so that it is this run's to archive."""
+        """Check the token's organization, which in an empty organization only the first answer shows.
+
+        `created` means that a 201 returned the meter, so this run may archive it.
+        """
         pinned = self.journal.organization_id or self.plan.organization_id
         if pinned is None:
             self.journal.learn_organization(meter.organization_id)
@@ -467,7 +486,7 @@ class _Run:
         self.organization_confirmed = True
 
     def _withdraw(self, meter: LiveMeter, created: bool) -> str:
-        """Archive a meter that was created in an organization that was not meant; what to say of it."""
+        """Archive a meter that was created in the wrong organization. Return the message about it."""
         if not created:
             return f"{meter.id} bears the marker {meter.marker} there: archive it there, if nobody uses it"
         try:
@@ -479,22 +498,22 @@ class _Run:
     def _marker(self, key: str) -> str:
         return f"{self.plan.project}/{key}"
 
-    # What follows runs in the pool.
+    # The methods below run in the pool.
 
     def _settle(self, change: Change) -> Done | Failed | Left:
-        """Archive a duplicate that the plan shows."""
+        """Archive a duplicate that the plan lists."""
         loser, winner = self.by_id[change.id or ""], self.by_id[change.duplicate_of or ""]
         return archive_duplicate(change.key, loser, winner, self.client)
 
     def _change(self, job: _Job, change: Change) -> LiveMeter:
-        """Update, archive, unarchive or mark, in one PATCH that carries only what changed."""
+        """Update, archive, unarchive, or mark a meter in one PATCH that carries only what changed."""
         desired, body = job.desired, dict[str, Any]()
         for name in (f.path for f in change.fields if not f.path.startswith("metadata.")):
             body[name] = desired.spec.wire(name) if desired else None
         if job.action in ("archive", "unarchive"):
             body["is_archived"] = job.action == "archive"
         if change.marker or any(f.path.startswith("metadata.") for f in change.fields):
-            # A PATCH replaces the whole object: read just before, so that nobody's key is lost.
+            # A PATCH replaces the whole object. Read it just before, so that nobody else's key is lost.
             live = self.client.get_meter(job.id)
             metadata = self._metadata(job, change, live)
             if live.spec and canonical_json(metadata) != canonical_json(
@@ -506,7 +525,7 @@ class _Run:
         return self.client.update_meter(job.id, body)
 
     def _metadata(self, job: _Job, change: Change, live: LiveMeter) -> dict[str, Any]:
-        """The whole metadata object to send: ours merged into what is there now, and the marker."""
+        """Return the whole metadata object to send: ours merged into the live one, and the marker."""
         marker = self._marker(job.key)
         planned = change.marker.before if change.marker else live.marker and marker
         if live.spec is None or live.marker not in (planned, marker):
@@ -524,5 +543,5 @@ class _Run:
 
 
 def _whole(metadata: Mapping[str, Any], marker: str | None) -> dict[str, Any]:
-    """Metadata as Polar holds it, the marker among it."""
+    """Return the metadata as Polar holds it, including the marker."""
     return {**metadata, **({MARKER: marker} if marker else {})}

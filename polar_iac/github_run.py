@@ -1,4 +1,4 @@
-"""The run on GitHub Actions, as its variables tell of it: where things stand, and what its pages are told."""
+"""GitHub Actions integration: reads the run's variables, and writes its summary and outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from polar_iac.render.markup import Links
 
 SUMMARY_LIMIT = 1_000_000
-"""Bytes of what one step may tell in the job's summary; GitHub takes 1 MiB, or nothing at all."""
+"""Maximum bytes that one step adds to the job summary. GitHub accepts 1 MiB, and drops anything larger
+entirely."""
 _LEAST = 4_000
 _IN_LOG = "the log of this step"
 
@@ -24,7 +25,7 @@ def on_github(variables: Mapping[str, str]) -> bool:
 
 
 def links(variables: Mapping[str, str]) -> Links | None:
-    """Where the manifest and this run are to be seen, as GitHub's variables tell; None elsewhere."""
+    """Return links to the manifest and this run from GitHub's variables, or None outside GitHub."""
     from polar_iac.render.markup import Links
 
     server, repository = variables.get("GITHUB_SERVER_URL"), variables.get("GITHUB_REPOSITORY")
@@ -36,7 +37,7 @@ def links(variables: Mapping[str, str]) -> Links | None:
 
 
 def directory(variables: Mapping[str, str]) -> str:
-    """Where this run's paths begin, seen from the top of the repository: that may be checked out anywhere."""
+    """Return the current directory relative to the repository root, which may be anywhere."""
     here = Path.cwd()
     tops = (path for path in (here, *here.parents) if (path / ".git").exists())
     top = next(tops, Path(variables.get("GITHUB_WORKSPACE") or here))
@@ -48,7 +49,7 @@ def directory(variables: Mapping[str, str]) -> str:
 
 
 def _head_commit(variables: Mapping[str, str]) -> str | None:
-    """The commit whose files people see: a pull request's own, not the merge that is tested for it."""
+    """Return the commit that people see: the head of the pull request, not its test merge."""
     import json
 
     try:
@@ -77,7 +78,7 @@ def publish_plans(plans: Sequence[Plan], manifest_file: str, variables: Mapping[
 
 
 def publish_results(plan: Plan, events: Sequence[Event], variables: Mapping[str, str]) -> str:
-    """Append what came of an apply to the job's summary, what went wrong first, and the plan to its outputs.
+    """Append the results of an apply to the job summary, problems first, and the plan to the job outputs.
 
     Returns the workflow commands that point at risky changes and at failures, for stderr.
     """
@@ -107,7 +108,7 @@ def publish_results(plan: Plan, events: Sequence[Event], variables: Mapping[str,
 
 
 def publish_error(code: ExitCode, told: str, variables: Mapping[str, str]) -> None:
-    """Append to the job's summary why nothing came of a command: the text that the log has of it."""
+    """Append to the job summary why a command failed, with the same text as in the log."""
     from click import unstyle
 
     from polar_iac.render.fitting import Lines
@@ -119,12 +120,12 @@ def publish_error(code: ExitCode, told: str, variables: Mapping[str, str]) -> No
     lines = unstyle(told).rstrip("\n").split("\n")
     room = max(_LEAST, summary_room(variables)) - 200
     text = f"### 🛑 Polar meters: {title.get(code, 'an error')}\n\n"
-    with suppress(PolarIacError):  # the error itself is told already
+    with suppress(PolarIacError):  # the error itself is already reported
         _summarize(f"{text}{Lines(lines, language='').markdown(room, _IN_LOG)}\n", variables)
 
 
 def summary_room(variables: Mapping[str, str]) -> int:
-    """How many bytes this step may still add to the job's summary."""
+    """Return the number of bytes that this step may still add to the job summary."""
     summary = variables.get("GITHUB_STEP_SUMMARY")
     try:
         return SUMMARY_LIMIT - (Path(summary).stat().st_size if summary else 0)
@@ -133,7 +134,7 @@ def summary_room(variables: Mapping[str, str]) -> int:
 
 
 def _summarize(text: str, variables: Mapping[str, str]) -> None:
-    """Append a text to the job's summary; not one by which GitHub would refuse all of it."""
+    """Append text to the job summary, unless it is so large that GitHub would reject the whole summary."""
     if (summary := variables.get("GITHUB_STEP_SUMMARY")) and len(text.encode()) < summary_room(variables):
         _append(Path(summary), f"{text}\n")
 

@@ -1,6 +1,6 @@
-"""The decision table's first half: which live meter a key means, or why that cannot be told.
+"""First half of the decision table: finds the live meter of a key, or the reason that it cannot be known.
 
-`identify` transcribes the table row by row; `tests/test_planner.py` names each row.
+`identify` implements the table row by row; `tests/test_planner.py` names each row.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from polar_iac.plan import UNKNOWN_HERE, Cause, Evidence, FieldChange, MeterRefe
 
 @dataclass(frozen=True)
 class Blocked:
-    """Why nothing may be done about a key; `meters` are the live ones that `reason` names."""
+    """Reason that nothing may be done about a key. `meters` are the live ones that `reason` names."""
 
     cause: Cause
     reason: str
@@ -30,9 +30,9 @@ class Blocked:
 
 @dataclass(frozen=True)
 class Identity:
-    """The live meter that a key means, if any. `losers` are its duplicates, to be settled in its favor.
+    """The live meter of a key, if any. `losers` are its duplicates, to be settled in its favor.
 
-    `ours` is False for a recorded meter of a key that is gone, where nothing shows that the meter is ours.
+    `ours` is False for the recorded meter of a removed key when nothing shows that the meter is ours.
     """
 
     meter: LiveMeter | None = None
@@ -48,15 +48,15 @@ class State:
     recorded: Mapping[str, Record]
     by_id: Mapping[str, LiveMeter]
     bearers: Mapping[str, Sequence[LiveMeter]]
-    """Per key the meters that bear its marker, wherever they are recorded."""
+    """Meters by the key in their marker, wherever they are recorded."""
     owner: Mapping[str, str]
-    """Under which key each id is recorded."""
+    """Recorded key of each meter id."""
     unowned: Sequence[LiveMeter]
-    """Active meters that are none of ours."""
+    """Active meters that do not belong to this project."""
     record_was: Mapping[str, str]
-    """Keys that `moved` renamed in the lockfile, with the former key."""
+    """Former keys of records that `moved` renamed, by new key."""
     marker_was: Mapping[str, str]
-    """Ids of meters whose marker `moved` renamed, with the marker as it is at Polar."""
+    """Markers in Polar of meters whose marker `moved` renamed, by meter id."""
     made: Made
     project: str
     refreshed: bool
@@ -69,7 +69,7 @@ class State:
         return f"{self.project}/{key}"
 
     def recorded_elsewhere(self, meter: LiveMeter, key: str) -> str | None:
-        """The other key under which a meter is recorded."""
+        """Return the other key under which a meter is recorded, or None."""
         owner = self.owner.get(meter.id, key)
         return None if owner == key else owner
 
@@ -80,13 +80,13 @@ def observe(
     live: Sequence[LiveMeter] | None,
     made: Made,
 ) -> State:
-    """Follow `moved` through the lockfile and the markers, and index what is there."""
+    """Apply `moved` to the lockfile and the markers, and index the result."""
     project = manifest.project
     paths = _paths(manifest.moved)
-    # A move to a key that is gone itself is merely old: what is left has the name that it was left with.
+    # A move to a key that no longer exists is outdated: the meter keeps its last name.
     new_key = {old: path[-1] for old, path in paths.items() if path[-1] in manifest.meters}
     records, record_was = dict(recorded), {}
-    # The name that a meter bore last comes first, so it wins when two names were recorded.
+    # The meter's most recent name comes first, so it wins when two names were recorded.
     for old, new in new_key.items():
         if old in records and new not in records:
             records[new] = records.pop(old)
@@ -118,7 +118,10 @@ def observe(
 
 
 def _paths(moves: Sequence[Move]) -> dict[str, list[str]]:
-    """Per former key all keys up to today's, chains followed; keys nearest to their destination first."""
+    """Return, for each former key, all keys up to the current one.
+
+    Keys nearest to their destination come first.
+    """
     step = {move.source: move.target for move in moves}
     paths = {}
     for source in step:
@@ -132,11 +135,11 @@ def _paths(moves: Sequence[Move]) -> dict[str, list[str]]:
 def _key_today(
     marked: str, owner: str | None, paths: Mapping[str, Sequence[str]], new_key: Mapping[str, str]
 ) -> str:
-    """The key that a marker means after `moved`.
+    """Return the key that a marker means after `moved`.
 
-    The key under which the meter is recorded counts where it is on the way: after `moved: a to b`, a meter
-    that is marked `a` is `b`'s, be it recorded under `b` or nowhere; one that is still recorded under `a`,
-    since `b` has a meter already, stays `a`'s.
+    The recorded key wins if it is on the path of moves. Example, after `moved: a to b`: a meter marked `a`
+    belongs to `b` if it is recorded under `b` or not at all. If it is still recorded under `a`, because `b`
+    already has a meter, it belongs to `a`.
     """
     if owner is not None and owner in (marked, *paths.get(marked, ())):
         return owner
@@ -144,13 +147,13 @@ def _key_today(
 
 
 def _key_in(project: str, marker: str | None) -> str | None:
-    """The key of this project that a marker names."""
+    """Return the key that a marker names, if it is of this project."""
     owner, slash, key = (marker or "").partition("/")
     return key if slash and key and owner == project else None
 
 
 def identify(key: str, declared: bool, state: State) -> Identity:
-    """Tell which live meter a key means: the decision table's first half, the first row that fits."""
+    """Return the live meter of a key, by the first matching row of the table's first half."""
     record = state.recorded.get(key)
     meter = state.by_id.get(record.id) if record else None
     active = [m for m in state.bearers.get(key, ()) if not m.archived]
@@ -162,7 +165,7 @@ def identify(key: str, declared: bool, state: State) -> Identity:
         return Identity(meter)
     if record:
         if not state.refreshed:
-            return Identity()  # Nothing was ever applied to it: what it holds is not known offline.
+            return Identity()  # Nothing was ever applied to it, so its content is unknown offline.
         if declared or not state.any_record_live:
             reason = f"Polar does not know its id {record.id}: {UNKNOWN_HERE}."
             if active:
@@ -173,9 +176,9 @@ def identify(key: str, declared: bool, state: State) -> Identity:
 
 
 def _unrecorded(key: str, declared: bool, active: Sequence[LiveMeter], state: State) -> Identity:
-    """The rows of a key that the lockfile does not have."""
+    """Handle the rows of a key that is not in the lockfile."""
     if not declared:
-        return Identity()  # Another branch's or manifest's meter: whoever made it knows it.
+        return Identity()  # Another branch's or manifest's meter. Whoever created it manages it.
     if len(active) > 1:
         return _duplicates(key, active, None, state)
     bearers = active or state.bearers.get(key, ())
@@ -195,7 +198,7 @@ def _unmarked(
     active: Sequence[LiveMeter],
     state: State,
 ) -> Identity:
-    """The rows of a recorded meter that does not bear its key's marker."""
+    """Handle the rows of a recorded meter without its key's marker."""
     foreign = meter.marker is not None and _key_in(state.project, meter.marker) is None
     if not declared and not active and (foreign or meter.marker is None):
         return Identity(meter, ours=False)
@@ -241,11 +244,12 @@ def _mismatch_elsewhere(key: str, meter: LiveMeter, state: State) -> Blocked:
 
 
 def _duplicates(key: str, meters: Sequence[LiveMeter], recorded: LiveMeter | None, state: State) -> Identity:
-    """Two or more active meters for one key.
+    """Handle two or more active meters for one key.
 
-    Settled only where all bear the key's own marker, and every loser was made by a run of this machine. The
-    winner is the recorded one, else the oldest, so that every run agrees on it. A recorded id that this
-    machine made, and that was not settled yet, is known to no other run:
+    They are settled only if all have the key's own marker, and every loser was created by a run on this
+    machine. The winner is the recorded meter, else the oldest, so that every run picks the same one.
+    Exception: no other run knows a recorded id that this machine created and has not settled yet, so it does
+    not win by being recorded.
 
         run A   POST (made a2) ... killed            next run of A: a1 wins, a2 is settled
         run B            POST (made a1, older by the clock of Polar's answers) ... done
@@ -280,6 +284,6 @@ def _unsettled(key: str, ordered: Sequence[LiveMeter], state: State) -> Blocked:
 
 
 def reference(meter: LiveMeter, state: State) -> MeterReference:
-    """What a plan says of a live meter that it names."""
+    """Return what a plan shows about a live meter that it names."""
     marker = state.marker_was.get(meter.id, meter.marker)
     return MeterReference(meter.id, meter.name, marker, meter.created_at, meter.archived_at)

@@ -1,7 +1,7 @@
-"""The journal: what a run set out to do and what it did, on disk before the next step is taken.
+"""Journal: records on disk what a run is about to do and what it did, before the next step.
 
-One JSON object a line, appended; recording one effect costs the same however many meters there are. A run
-that ends folds it into the lockfile; a run that finds one goes on from it.
+One JSON object per line, append only, so recording an effect costs the same for any number of meters. A run
+that ends folds the journal into the lockfile; a run that finds one continues from it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from polar_iac.meter import LiveMeter, Made, MeterSpec, Record, instant
 
 T = TypeVar("T")
 RETENTION = timedelta(hours=24)
-"""How long an unanswered create is remembered, so that a meter that appears late is known as ours. No gateway
-keeps a request for nearly as long."""
+"""Time that an unanswered create is remembered, so that a late meter is recognized as ours. No gateway keeps
+a request nearly that long."""
 
 
 @dataclass(frozen=True)
 class Intent:
-    """A POST that may have been sent: the marker to look for, and the spec that was declared.
+    """A POST that may have been sent: the marker to look for, and the declared spec.
 
-    `at` is when it was about to be sent, by Polar's clock and no later than that, in the form of
-    `LiveMeter.created_at`; empty in journals of earlier versions.
+    `at` is the time just before it was sent, by Polar's clock or slightly earlier, in the format of
+    `LiveMeter.created_at`. It is empty in journals of earlier versions.
     """
 
     marker: str
@@ -44,20 +44,20 @@ class Intent:
         return bool(self.at) and same and meter.created_at >= self.at and self._is_declared(meter)
 
     def _is_declared(self, meter: LiveMeter) -> bool:
-        # A meter that was archived since is still the one that was made.
+        # A meter that was archived later is still the one that was created.
         return meter.spec is not None and replace(meter.spec, archived=self.spec.archived) == self.spec
 
 
 Answer = Literal["created"] | Intent
-"""What answers a POST: its 201, or a lookup that found what this one made."""
+"""Resolution of a POST: its 201 answer, or the intent whose meter a lookup found."""
 
 
 @dataclass
 class Story:
-    """The state as the journal tells it, from the lockfile on.
+    """State according to the lockfile plus the journal.
 
-    `intents` holds per key the creates that were sent, or about to be, and never answered, oldest first;
-    `created` the ids of 201s since the last sweep, which may yet turn out to be duplicates.
+    `intents` holds, per key, the creates that were sent (or about to be) and never answered, oldest first.
+    `created` holds the ids from 201 answers since the last sweep; they may still turn out to be duplicates.
     """
 
     organization_id: str | None = None
@@ -67,24 +67,24 @@ class Story:
 
     @property
     def unresolved(self) -> dict[str, Sequence[Intent]]:
-        """The unanswered creates of keys for which no meter is known."""
+        """Unanswered creates of keys with no known meter."""
         return {key: intents for key, intents in self.intents.items() if key not in self.meters}
 
     def made(self, live: Iterable[LiveMeter], answered: Collection[Intent] = ()) -> Made:
-        """Which of the live meters runs of this machine made, as far as the journal knows.
+        """Return which of the live meters were created by runs on this machine, as far as the journal knows.
 
-        What the `answered` creates made is known, so that they stand for no other meter.
+        The meters that the `answered` creates made are known, so these creates match no other meter.
         """
         intents = [i for found in self.intents.values() for i in found if i not in answered]
         landed = {m.id for m in live if any(intent.may_have_made(m) for intent in intents)}
         return Made(frozenset(self.created), frozenset(landed))
 
     def tell(self, entry: Mapping[str, Any]) -> None:
-        """Take one entry in. Raises ValueError, KeyError, TypeError or AttributeError when it is not one."""
+        """Apply one entry. Raises ValueError, KeyError, TypeError, or AttributeError for an invalid entry."""
         effect, key = entry["effect"], str(entry["key"])
         match effect:
             case "begin":
-                pass  # which lockfile it was begun from: `read` has looked
+                pass  # names the lockfile it started from; `_read` has checked it
             case "organization":
                 self.organization_id = str(entry["id"])
             case "create":
@@ -121,16 +121,16 @@ class Story:
             self._answered(key, found if isinstance(found, str) else "")
 
     def _forget(self, key: str, meter_id: str | None) -> None:
-        """Drop a record, unless it is another meter's by now."""
+        """Remove a record, unless it now belongs to another meter."""
         known = self.meters.get(key)
         if known and meter_id in (None, known.id):
             del self.meters[key]
 
     def _answered(self, key: str, at: str = "") -> None:
-        """The create of a key that was sent `at` this time, else the last, is known to have made a meter, or
-        none.
+        """Mark one create of a key as resolved: it is known to have made a meter, or none.
 
-        Others without an answer stay: their meters may still appear, as duplicates.
+        It is the create that was sent `at` this time, else the last one. Other unanswered creates stay,
+        because their meters may still appear as duplicates.
         """
         intents = self.intents.get(key, [])
         last = next((n for n in reversed(range(len(intents))) if at in ("", intents[n].at)), len(intents) - 1)
@@ -139,10 +139,10 @@ class Story:
             self.intents.pop(key, None)
 
     def on(self, newer: Lockfile) -> Story:
-        """The story on a lockfile that was written since: pulled from git, say, after other runs.
+        """Return the story rebased onto a lockfile that was written since (for example, pulled from git).
 
-        What that says of a key, or of a meter, is the newer word. Kept is what it cannot know: meters that
-        only the journal names, creates that were never answered, and that Polar once refused.
+        The newer lockfile wins for every key and meter that it has. Kept from the journal is what that
+        lockfile cannot know: meters that only the journal has, unanswered creates, and `frozen` flags.
         """
         meters = dict(newer.meters)
         taken = {record.id for record in meters.values()}
@@ -155,7 +155,7 @@ class Story:
         return Story(newer.organization_id or self.organization_id, meters, self.intents, self.created)
 
     def without_expired(self, now: datetime) -> Story:
-        """The story without creates that can make nothing any more."""
+        """Return the story without the creates that can no longer produce a meter."""
         oldest = instant(now - RETENTION)
         intents = {
             key: [i for i in found if (i.at >= oldest if i.at else key not in self.meters)]
@@ -164,7 +164,7 @@ class Story:
         return replace(self, intents={key: found for key, found in intents.items() if found})
 
     def entries(self, state: Lockfile) -> list[Mapping[str, Any]]:
-        """What a journal begun from the lockfile `state` has to tell, for this story to come of it."""
+        """Return the entries of a journal that starts from the lockfile `state` and leads to this story."""
         entries: list[Mapping[str, Any]] = []
         if self.organization_id and self.organization_id != state.organization_id:
             entries.append({"effect": "organization", "key": "", "id": self.organization_id})
@@ -179,19 +179,19 @@ def path_for(lockfile_path: Path) -> Path:
 
 
 def read(path: Path, state: Lockfile) -> Story:
-    """The lockfile's state, and what the journal at `path` tells since; telling it twice changes nothing.
+    """Read the lockfile's state plus the journal at `path`. Reading it twice changes nothing.
 
-    A last line cut short by a crash never happened. Raises PolarIacError when the file is no journal, or one
-    of another environment or project.
+    A last line that a crash cut short is ignored. Raises PolarIacError when the file is not a journal, or is
+    one of another environment or project.
     """
     return _read(path, state)[0]
 
 
 def _read(path: Path, state: Lockfile) -> tuple[Story, bool]:
-    """The story, and whether the lockfile is still the one that the journal was begun from."""
+    """Return the story, and whether the journal was started from this lockfile."""
     story = Story(state.organization_id, dict(state.meters))
     try:
-        # No link is followed: whoever could plant one would tell this run which meters are ours.
+        # Follow no link: an attacker who can plant one could tell this run which meters are ours.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
             lines = file.read().split(b"\n")[:-1]
     except FileNotFoundError:
@@ -228,17 +228,17 @@ def _check_owner(path: Path, entry: Mapping[str, Any], begun: Mapping[str, Any])
 
 
 class Journal:
-    """The open journal of a run; each method returns once its entry is on disk. For one thread."""
+    """Open journal of a run. Each method returns once its entry is on disk. For use by one thread."""
 
     def __init__(self, path: Path, state: Lockfile) -> None:
         self._path = path
         self._lockfile = state
         self._story, same = _read(path, state)
         if not same:
-            # From here on it goes with the lockfile that is there now.
+            # From here on the journal is based on the current lockfile.
             lockfile.write_atomically(path, "".join(map(_line, self._story.entries(state))))
         try:
-            # No link is followed: the journal is written where it is meant to be, or not at all.
+            # Follow no link: write the journal at this path or fail.
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
             whole = os.pread(self._file, os.fstat(self._file).st_size, 0)
             os.ftruncate(self._file, whole.rfind(b"\n") + 1)
@@ -266,11 +266,11 @@ class Journal:
 
     @property
     def unresolved(self) -> Mapping[str, Sequence[Intent]]:
-        """The unanswered creates of keys for which no meter is known, oldest first."""
+        """Unanswered creates of keys with no known meter, oldest first."""
         return self._story.unresolved
 
     def intents(self, key: str) -> Sequence[Intent]:
-        """The unanswered creates of a key, oldest first."""
+        """Return the unanswered creates of a key, oldest first."""
         return tuple(self._story.intents.get(key, ()))
 
     @property
@@ -279,12 +279,12 @@ class Journal:
         return self._story.created
 
     def made(self, live: Iterable[LiveMeter], answered: Collection[Intent] = ()) -> Made:
-        """Which of the live meters runs of this machine made."""
+        """Return which of the live meters were created by runs on this machine."""
         return self._story.made(live, answered)
 
     @property
     def state(self) -> Lockfile:
-        """The lockfile as it will be."""
+        """Lockfile that this run will write."""
         meters = dict(self._story.meters)
         return replace(self._lockfile, meters=meters, organization_id=self._story.organization_id)
 
@@ -292,11 +292,14 @@ class Journal:
         self._append({"effect": "organization", "key": "", "id": organization_id})
 
     def intend(self, key: str, marker: str, spec: MeterSpec, now: datetime) -> None:
-        """A POST for `key` is about to be sent. `now` is by Polar's clock, and no later than the present."""
+        """Record that a POST for `key` is about to be sent.
+
+        `now` is by Polar's clock, or slightly earlier.
+        """
         self._append(_intent(key, Intent(marker, spec, instant(now))))
 
     def give_up(self, key: str) -> None:
-        """The last POST for `key` is known to have created nothing."""
+        """Record that the last POST for `key` is known to have created nothing."""
         self._append({"effect": "gave-up", "key": key})
 
     def record(
@@ -307,7 +310,10 @@ class Journal:
         was: str | None = None,
         answer: Answer | None = None,
     ) -> None:
-        """`key` is this meter now. `was` is the key that it replaces, `answer` what answered a POST."""
+        """Record that `key` is now this meter.
+
+        `was` is the key that it replaces. `answer` is the resolution of a POST.
+        """
         more: dict[str, Any] = {"was": was} if was else {}
         if isinstance(answer, Intent):
             more["found"] = answer.at or True
@@ -316,18 +322,19 @@ class Journal:
         self._append({**_record(key, record), **more})
 
     def forget(self, key: str, meter_id: str) -> None:
-        """`key` is not this meter any more; a record of another meter stays."""
+        """Record that `key` is no longer this meter. A record of another meter stays."""
         self._append({"effect": "forget", "key": key, "id": meter_id})
 
     def swept(self) -> None:
-        """No meter that this run created is a duplicate any more."""
+        """Record that none of the meters that this run created is a duplicate."""
         self._append({"effect": "swept", "key": ""})
 
     def finish(self, lockfile_path: Path, now: datetime) -> None:
-        """Fold everything into the lockfile; what a later run must know still stays in the journal.
+        """Fold everything into the lockfile. Only what a later run must know stays in the journal.
 
-        A run that learned nothing leaves the lockfile as it is. One that was replaced since the run began (a
-        `git pull`, say) is merged. Raises PolarIacError when it cannot be read: the journal then keeps all.
+        A run that learned nothing does not rewrite the lockfile. A lockfile that was replaced during the run
+        (for example, by `git pull`) is merged. Raises PolarIacError when it cannot be read; the journal then
+        keeps everything.
         """
         state, begun = self.state, self._lockfile
         if lockfile_path.exists():
@@ -357,10 +364,11 @@ class Journal:
 
 
 def merge(base: Lockfile, ours: Lockfile, theirs: Lockfile) -> Lockfile:
-    """Merge what a run did since `base` into a lockfile that was replaced meanwhile, key by key.
+    """Merge what a run did since `base` into a lockfile that was replaced during the run, key by key.
 
-    Where both changed a key and mean one meter, the run's record holds, since it is the later one; where they
-    mean two, the new lockfile's does, as for a journal that is older than its lockfile. An id has one key.
+    If both changed a key and mean the same meter, the run's record wins, because it is later. If they mean
+    different meters, the new lockfile wins, as it does for a journal that is older than its lockfile. An id
+    has only one key.
     """
     meters = dict(theirs.meters)
     for key in sorted({*base.meters, *ours.meters}):
@@ -385,7 +393,7 @@ def _typed(value: Any, kind: type[T]) -> T:
 
 
 def _begin(state: Lockfile) -> dict[str, Any]:
-    """The first line: whose journal this is, and from which lockfile it goes on."""
+    """Return the first line: the owner of this journal, and the digest of the lockfile it starts from."""
     return {
         "effect": "begin",
         "key": "",

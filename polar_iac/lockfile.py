@@ -1,4 +1,4 @@
-"""The lockfile: which Polar meter each key became, and the spec as last applied. Reviewed, merged by git."""
+"""Lockfile: maps each key to its Polar meter and the spec as last applied. Reviewed, and merged by git."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ _SURROGATE = re.compile(r"\\u[dD][89abABcdefCDEF]")
 
 @dataclass(frozen=True)
 class Lockfile:
-    """`organization_id` is None until an apply has learned it. `extra` holds fields of later versions."""
+    """A parsed lockfile.
+
+    `organization_id` is None until an apply learns it. `extra` holds fields of later versions.
+    """
 
     environment: str
     organization_id: str | None
@@ -40,14 +43,14 @@ class Lockfile:
 
 
 def default_path(manifest: Path, environment: str) -> Path:
-    """`meters.yaml` has `meters.<environment>.lock.json` beside it."""
+    """Return the path next to the manifest. Example: `meters.yaml` has `meters.<environment>.lock.json`."""
     return manifest.with_name(f"{manifest.stem}.{environment}.lock.json")
 
 
 def state_directory(lockfile: Path) -> Path:
-    """The directory beside the lockfile for what is not to be committed; made if need be.
+    """Return the directory next to the lockfile for files that are not committed, and create it if needed.
 
-    It ignores itself through a `.gitignore` of its own. Raises PolarIacError when it cannot be made.
+    The directory ignores itself through its own `.gitignore`. Raises PolarIacError when it cannot be created.
     """
     directory = lockfile.parent / STATE_DIRECTORY
     try:
@@ -64,22 +67,23 @@ def state_directory(lockfile: Path) -> Path:
 
 
 def refuse_tracked_state(lockfile: Path) -> None:
-    """Raise RefusedError when git tracks the directory beside the lockfile that is not to be committed.
+    """Raise RefusedError when git tracks the state directory next to the lockfile.
 
-    A pull request could plant a journal in it, and so tell an apply which meters are ours.
+    A pull request could add a forged journal there, and so tell an apply which meters are ours.
     """
     directory = lockfile.parent / STATE_DIRECTORY
     if directory.is_symlink():
         raise RefusedError(f"{directory} is a symbolic link: remove it, so that state stays here")
     if not directory.is_dir():
         return
-    # The workspace of a container may belong to another user, and no hook of the repository is to run.
+    # A container's workspace may belong to another user, hence `safe.directory`. No hook of the repository
+    # may run, hence `core.fsmonitor=false`.
     options = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
     command = ["git", *options, "ls-files", "-z", "--", STATE_DIRECTORY]
     try:
         listed = subprocess.run(command, cwd=lockfile.parent, capture_output=True, check=False)  # noqa: S603
     except OSError:
-        return  # without git nothing was checked out by it here
+        return  # without git, this directory cannot come from a checkout
     if listed.returncode == 0 and listed.stdout:
         raise RefusedError(
             f"{directory} is tracked by git. It holds what only this machine knows, and a pull request could "
@@ -88,7 +92,7 @@ def refuse_tracked_state(lockfile: Path) -> None:
 
 
 def read(path: Path, environment: str, project: str) -> Lockfile:
-    """The lockfile at `path`, or an empty one when there is none.
+    """Read the lockfile at `path`. Return an empty one when there is no file.
 
     Raises DiagnosticError with the position of the fault, PolarIacError when the file cannot be read.
     """
@@ -104,7 +108,7 @@ def read(path: Path, environment: str, project: str) -> Lockfile:
 
 
 def loads(text: str, file: str, environment: str, project: str) -> Lockfile:
-    """Read a lockfile's text and hold it against the environment and project that are meant."""
+    """Parse a lockfile's text, and check that it is for this environment and project."""
     if conflict := _CONFLICT.search(text):
         raise _fault(text, file, conflict.start(), "a git conflict marker: resolve the merge first")
     try:
@@ -115,6 +119,7 @@ def loads(text: str, file: str, environment: str, project: str) -> Lockfile:
         raise _located(text, file, fault) from fault
     except (ValueError, RecursionError) as error:
         raise _fault(text, file, 0, "this is no lockfile: a number or a nesting beyond reason") from error
+    # JSON may escape half a character (`"\ud83d"`), which Python reads but cannot write as UTF-8.
     if half := _SURROGATE.search(text):
         try:
             json.dumps(data, ensure_ascii=False).encode()
@@ -128,12 +133,18 @@ def loads(text: str, file: str, environment: str, project: str) -> Lockfile:
 
 
 def dumps(lockfile: Lockfile) -> str:
-    """Sorted keys, two spaces, a final newline, no timestamps: equal states give equal texts."""
+    """Serialize the lockfile; equal states give equal texts.
+
+    Sorted keys, two spaces, a final newline, no timestamps.
+    """
     return json.dumps(_document(lockfile), sort_keys=True, indent=2, ensure_ascii=False) + "\n"
 
 
 def digest(lockfile: Lockfile) -> str:
-    """SHA-256 of what the lockfile says: equal exactly where `dumps` is, and much sooner told."""
+    """Return the SHA-256 of the lockfile's content.
+
+    Equal exactly when `dumps` is equal, and faster to compute.
+    """
     text = canonical_json(_document(lockfile))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -160,16 +171,17 @@ def _document(lockfile: Lockfile) -> dict[str, Any]:
 
 
 def save(path: Path, lockfile: Lockfile) -> None:
-    """Write the lockfile so that at each moment, whatever crashes, either the old or the new one is there."""
+    """Write the lockfile atomically: after a crash, either the old or the new file is there."""
     write_atomically(path, dumps(lockfile))
 
 
 @contextmanager
 def lock(path: Path, timeout: float, on_wait: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lockfile at `path` against other runs on this machine.
+    """Lock the lockfile at `path` against other runs on this machine.
 
-    The lock is on a file beside it, since replacing a file defeats a lock on it. `on_wait` is told who holds
-    it. Raises PolarIacError when it is not had in `timeout` seconds.
+    The lock is on a separate file next to it, because replacing a file would defeat a lock on it. `on_wait`
+    receives a description of the holder. Raises PolarIacError when the lock is not acquired within `timeout`
+    seconds.
     """
     from filelock import FileLock, Timeout
 
@@ -199,7 +211,8 @@ def lock(path: Path, timeout: float, on_wait: Callable[[str], None]) -> Iterator
 
 
 def _holder(path: Path) -> str:
-    """Who holds the lock, as that run wrote a moment after it had it."""
+    """Describe the run that holds the lock, from the file that it writes right after acquiring it."""
+    # Retry for 0.2 seconds: the holder may have the lock and not yet have written its file.
     for _ in range(20):
         with (
             suppress(OSError),
@@ -211,10 +224,10 @@ def _holder(path: Path) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by a file that holds `text`, on disk before the name points at it.
+    """Replace `path` with a file that contains `text`, synced to disk before the rename.
 
-    The new file is made by us alone (no link is followed) and keeps the old one's mode, else the umask's.
-    Raises PolarIacError when it cannot be written.
+    The new file is created exclusively (no link is followed). It keeps the mode of the old file, or uses the
+    umask if there was none. Raises PolarIacError when it cannot be written.
     """
     try:
         try:
@@ -240,7 +253,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make a rename, a new name or a removal in `directory` survive a power cut."""
+    """Make a rename, a new name, or a removal in `directory` survive a power failure."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -249,13 +262,14 @@ def sync_directory(directory: Path) -> None:
 
 
 def _umask() -> int:
+    # The umask can only be read by setting it.
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
 
 
 class _FaultError(Exception):
-    """Something in the JSON that is not a lockfile's; `path` leads to it."""
+    """Invalid lockfile content. `path` leads to the value in the JSON."""
 
     def __init__(self, message: str, *path: str, duplicate: str | None = None) -> None:
         super().__init__(message)
@@ -278,6 +292,7 @@ def _lockfile(data: Any, environment: str, project: str) -> Lockfile:
     if not isinstance(data, dict):
         raise _FaultError("a lockfile is a JSON object; restore it from git")
     version = data.pop("version", None)
+    # `True == 1` in Python: `"version": true` must not pass.
     if version != VERSION or isinstance(version, bool):
         raise _FaultError(
             f"lockfile version {json.dumps(version)} is not known to this polar-iac: it reads {VERSION}; "
@@ -332,7 +347,7 @@ def _record(key: str, value: Any) -> Record:
     try:
         parsed = None if spec is None else MeterSpec.from_json(spec)
         if parsed is not None:
-            _ = parsed.fingerprint  # wrong types inside show here, not in the middle of a plan
+            _ = parsed.fingerprint  # wrong types inside raise here, not during a plan
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise _FaultError(
             f"the spec of `{key}` is no meter; restore it from git", "meters", key, "spec"
@@ -348,6 +363,7 @@ def _located(text: str, file: str, fault: _FaultError) -> DiagnosticError:
     position = 0
     for name in fault.path:
         needle = re.compile(re.escape(json.dumps(name, ensure_ascii=False)) + r"\s*:")
+        # Search for each name after the one before it. Example: "meters", then the key, then "id".
         found = needle.search(text, position)
         position = found.start() if found else position
     return _fault(text, file, position, str(fault))

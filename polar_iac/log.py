@@ -1,4 +1,4 @@
-"""Text as it may be printed, on a terminal or in a log: whatever it quotes, it stays text."""
+"""Safe output: makes text printable on a terminal or in a log, whatever it quotes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from polar_iac.render import WIDTH
 
 
 def for_log(text: str, variables: Mapping[str, str]) -> str:
-    """`text` of our renderers as it may be printed here, whatever it quotes: nothing moves the cursor, and
-    on GitHub, where a runner reads commands from what a step prints, no line is one."""
+    """Return text of our renderers in a form that is safe to print here.
+
+    Whatever it quotes, nothing moves the cursor. On GitHub, where the runner reads commands from a step's
+    output, no line is a command.
+    """
     from polar_iac.render.words import printable_styled
 
     text = printable_styled(text)
@@ -23,14 +26,17 @@ def for_log(text: str, variables: Mapping[str, str]) -> str:
 
 
 def plain(text: str, variables: Mapping[str, str]) -> str:
-    """The same for text that is no renderer's, and so has no colours of ours."""
+    """Return other text, without our colors, in a form that is safe to print here."""
     from polar_iac.render.words import printable_lines
 
     return for_log(printable_lines(text), variables)
 
 
 def told_of(error: Exception, variables: Mapping[str, str], width: int = WIDTH) -> str:
-    """What stderr says of an error, with its annotation on GitHub; lines of the user's in `width` columns."""
+    """Return the stderr text for an error, with an annotation on GitHub.
+
+    User lines are limited to `width` columns.
+    """
     from polar_iac.errors import DiagnosticError
     from polar_iac.render.github import diagnostic_commands, error_command
     from polar_iac.render.text import diagnostics_text, error_text

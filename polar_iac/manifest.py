@@ -1,6 +1,6 @@
-"""The manifest: YAML text to the desired meters, with a position for every value.
+"""Manifest parser: turns YAML text into desired meters, with a position for every value.
 
-Everything that Polar would refuse, or accept and then break on, is refused here, before anything is sent.
+Refuses, before anything is sent, whatever Polar would reject, or accept and then fail on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-
 
 @dataclass(frozen=True)
 class Move:
-    """A key was renamed; the meter stays the same one."""
+    """A renamed key. The meter stays the same."""
 
     source: str
     target: str
@@ -37,7 +37,7 @@ class Move:
 
 @dataclass(frozen=True)
 class DesiredMeter:
-    """One meter of the manifest; `span` is that of its key."""
+    """One meter of the manifest. `span` is the position of its key."""
 
     key: str
     spec: MeterSpec
@@ -47,7 +47,7 @@ class DesiredMeter:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A whole and right manifest; `organizations` has an id per environment that pins one."""
+    """A complete and valid manifest. `organizations` holds an id for each environment that pins one."""
 
     file: str
     project: str
@@ -63,7 +63,7 @@ class Manifest:
         return {key: meter.spec for key, meter in self.meters.items()}
 
     def span(self, key: str, path: Sequence[str | int] = ()) -> SourceSpan:
-        """Where the value at `path` below `meters.<key>` stands, or the nearest thing above it there is."""
+        """Return the position of `path` below `meters.<key>`, or of its nearest existing parent."""
         return self.document.at(("meters", key, *path))
 
     def diagnose(self, key: str, path: Sequence[str | int], message: str) -> Diagnostic:
@@ -71,9 +71,9 @@ class Manifest:
 
 
 def read(path: Path) -> Manifest:
-    """The manifest in the file at `path`.
+    """Read the manifest file at `path`.
 
-    Raises DiagnosticError with all that is wrong in it, PolarIacError when it cannot be read.
+    Raises DiagnosticError with every problem found, PolarIacError when the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -88,9 +88,9 @@ def read(path: Path) -> Manifest:
 
 
 def load(text: bytes, file: str) -> Manifest:
-    """The manifest in `text`. Raises DiagnosticError with all that is wrong in it."""
+    """Parse the manifest in `text`. Raises DiagnosticError with every problem found."""
     collecting = gc.isenabled()
-    gc.disable()  # A tree has no cycles; the collector would only walk it, again and again, while it grows.
+    gc.disable()  # A tree has no cycles; the collector would only walk it repeatedly while it grows.
     try:
         shapes = Shapes(source.parse(text, file))
         manifest = _manifest(shapes)
@@ -129,6 +129,7 @@ def _manifest(shapes: Shapes) -> Manifest:
 
 def _version(shapes: Shapes, node: source.Node) -> None:
     value = node.value if isinstance(node, source.Scalar) else None
+    # `type() is`, because `True == 1` in Python: `version: true` must not pass.
     if type(value) is not int:
         shapes.fault(node, f"version must be the number 1, got {got(node)}")
     elif value != 1:
@@ -164,7 +165,7 @@ def _meters(shapes: Shapes, node: source.Node, project: str) -> dict[str, Desire
     meters = shapes.map(node, "meters", "api-calls: {name: …, filter: …, aggregation: …}")
     if meters is None:
         return found
-    # Those that come twice are read as well: what is wrong in them is told now, and not after that.
+    # Also read the entries of duplicate keys, so that their problems are reported in the same run.
     for key, entry in [*((key, meters.entries[key.text]) for key in meters.keys), *meters.repeated]:
         shapes.slug(key, "a meter's key")
         value = shapes.map(entry, "a meter", "{name: …, filter: …, aggregation: …}")
@@ -176,7 +177,7 @@ def _meters(shapes: Shapes, node: source.Node, project: str) -> dict[str, Desire
 
 
 def block(key: str, spec: MeterSpec) -> str:
-    """The lines that declare a meter under `meters:`, indented as they stand there."""
+    """Return the YAML lines that declare a meter, indented to fit under `meters:`."""
     from ruamel.yaml import YAML
 
     declared: dict[str, Any] = {"archived": True} if spec.archived else {}
@@ -186,14 +187,14 @@ def block(key: str, spec: MeterSpec) -> str:
     declared |= {"metadata": dict(spec.metadata)} if spec.metadata else {}
 
     def quoted(representer: Any, text: str) -> Any:
-        """In quotes but for plain words: parsers differ on the rest."""
+        """Quote everything except plain words, because YAML parsers disagree on the rest."""
         plain = _PLAIN.fullmatch(text) and resolve(text) == text
-        # Single quotes know no escapes, and fold what YAML takes for the end of a line.
+        # Single quotes have no escapes, and fold any character that YAML treats as a line break.
         style = None if plain else "'" if text.isprintable() else '"'
         return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     yaml = YAML(typ="safe", pure=True)
-    # Before the first look at the representer, which takes it over.
+    # Set before the first access to `representer`, which copies this setting.
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.representer.add_representer(str, quoted)
     yaml.default_flow_style = None
@@ -223,7 +224,10 @@ def _moved(shapes: Shapes, node: source.Node, meters: source.Node | None) -> tup
 def _check_moves(
     shapes: Shapes, moves: Sequence[tuple[str, str, source.Map]], declared: Mapping[str, Any]
 ) -> None:
-    """Moves that contradict one another or the meters. One whose target is gone is merely old."""
+    """Report moves that contradict one another or the meters.
+
+    A move whose target is gone is only outdated.
+    """
     target: dict[str, str] = {}
     by_old: dict[str, source.Map] = {}
     by_new: dict[str, source.Map] = {}
@@ -232,6 +236,8 @@ def _check_moves(
         if old == new:
             shapes.fault(new_node, f"`{old}` is moved to itself: remove this entry")
             continue
+        # Example: `moved: [{from: a, to: b}]` while `a` is still under `meters`: `a` would be both renamed
+        # and kept.
         if old in declared:
             shapes.fault(
                 old_node, f"`{old}` is still declared under meters: rename it there, or remove this entry"
@@ -246,6 +252,7 @@ def _check_moves(
         by_new.setdefault(new, entry)
         by_old[old] = entry
         target[old] = new
+    # Follow each chain once. Example: `a → b`, `b → a` is a cycle; `a → b`, `b → c` is a valid chain.
     seen: set[str] = set()
     for start in target:
         path = [start]
@@ -257,16 +264,16 @@ def _check_moves(
             shapes.fault(by_old[circle[0]], f"these moves go in a circle: {clip(' → '.join(circle), 200)}")
 
 
-# --- What Polar says of a manifest ---
+# --- Polar's problems with a manifest ---
 
 _BRANCHES = {"Filter": FILTER_KEYS, "FilterClause": CLAUSE_KEYS}
 
 
 def problems_of(detail: Iterable[Mapping[str, Any]]) -> dict[tuple[str | int, ...], str]:
-    """Polar's 422 `detail` as messages by path below the meter, for `Manifest.diagnose`.
+    """Convert Polar's 422 `detail` to messages by path below the meter, for `Manifest.diagnose`.
 
-    Polar tries a clause as a clause and as a filter, and a value as each type it may have: nothing is kept of
-    a branch that was not meant, and the messages for one place become one.
+    Polar tries each clause both as a clause and as a filter, and each value as every allowed type. Entries
+    from a branch that was not meant are dropped, and the messages for one path are joined.
     """
     entries = [(tuple(entry.get("loc", ())), entry) for entry in detail]
     missing = {loc for loc, entry in entries if entry.get("type") == "missing"}
@@ -277,6 +284,8 @@ def problems_of(detail: Iterable[Mapping[str, Any]]) -> dict[tuple[str | int, ..
                 tried.setdefault(loc[:i], set()).add(loc[i])
     unmeant = set()
     for item, branches in tried.items():
+        # Example: a clause with a bad operator also fails as a filter, where `conjunction` and `clauses` are
+        # both missing. A branch that is missing every one of its fields was not meant.
         empty = [b for b in branches if all((*item, b, name) in missing for name in _BRANCHES[b])]
         if len(empty) == 1 and len(branches) > 1:
             unmeant.add((*item, empty[0]))
@@ -291,7 +300,7 @@ def problems_of(detail: Iterable[Mapping[str, Any]]) -> dict[tuple[str | int, ..
 
 
 def _plain(loc: Sequence[str | int]) -> tuple[str | int, ...]:
-    """A `loc` without "body" and without what names a member of a union rather than a part of the body."""
+    """Return `loc` without "body" and without the parts that name a union member instead of a field."""
     parts = loc[1:] if loc[:1] == ("body",) else loc
     path: list[str | int] = []
     for i, part in enumerate(parts):
@@ -301,5 +310,5 @@ def _plain(loc: Sequence[str | int]) -> tuple[str | int, ...]:
             continue
         path.append(part)
         if (path[0] == "filter" and part == "value") or (path[0] == "metadata" and len(path) == 2):
-            break  # What follows names the types that were tried.
+            break  # The rest names the types that were tried.
     return tuple(path)

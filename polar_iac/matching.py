@@ -1,7 +1,7 @@
-"""What of a meter can never match, or hardly means what it says, as billing reads it when events come in.
+"""Checks for filters and aggregations that can never match, or probably do not mean what they say.
 
-Polar accepts all of it, so it is no fault of the manifest: a reviewer is told. The facts are observed on the
-real server.
+They follow how billing reads events as they arrive. Polar accepts all of these, so they are not errors in the
+manifest, but reviewers are informed. The facts are observed on the real server.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Remark = tuple[Literal["info", "warning"], str]
 
 _NUMERIC = re.compile(r"[-+]?[0-9][0-9_,]*(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _OWN = ("name", "source")
-"""The properties of an event itself that are texts; `timestamp` is a number, all others are metadata."""
+"""Properties of the event itself that are text. `timestamp` is a number; all others are metadata."""
 
 
 def filter_remarks(conditions: Filter) -> Iterator[Remark]:
-    """One remark for each doubtful clause."""
+    """Yield one remark for each doubtful clause."""
     for part in conditions.clauses:
         if isinstance(part, Filter):
             yield from filter_remarks(part)
@@ -52,7 +52,7 @@ def _clause(clause: Clause) -> Iterator[Remark]:
 
 
 def aggregation_remarks(aggregation: Aggregation) -> Iterator[Remark]:
-    """What it counts instead of what it seems to."""
+    """Yield a remark when the aggregation counts something other than it seems to."""
     func, name = aggregation.func, canonical_property(aggregation.property or "")
     if func in ("sum", "max", "min", "avg") and name in _OWN:
         yield "warning", f"{func} of {name} is always 0: an event's {name} is text"

@@ -1,4 +1,4 @@
-"""What a meter is: its spec, the canonical form that equality uses, and the meter as Polar holds it."""
+"""Meter data model: the spec, its canonical form for comparison, and the meter as Polar holds it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ FUNCS = ("count", "sum", "max", "min", "avg", "unique")
 UNITS = ("scalar", "token", "custom")
 UNIT_FIELDS = ("unit", "custom_label", "custom_multiplier")
 IGNORABLE = ("name", "unit", "metadata")
-"""What `ignore_changes` may name, besides single keys of metadata; `unit` covers label and multiplier."""
+"""Fields that `ignore_changes` may name, in addition to single metadata keys. `unit` includes the label and
+multiplier."""
 
 MARKER = "polar_iac"
 """The metadata key of the ownership marker; its value is `<project>/<key>`."""
 
 MAX_METADATA_KEYS = 50
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-"""An id as Polar writes it."""
+"""Pattern of an id as Polar writes it."""
 
 IMPACT: Mapping[str, Impact] = {
     "filter": "billing",
@@ -40,28 +41,32 @@ IMPACT: Mapping[str, Impact] = {
     "custom_multiplier": "invoice",
     "metadata": "internal",
 }
-"""The fields of a meter in the order in which people read them, and whom a change of each concerns."""
+"""Fields of a meter in display order, each with what a change of it affects."""
 
 
 def reading_order(path: str) -> tuple[int, str]:
-    """Where people read a path: a field's name, or `metadata.KEY`."""
+    """Sort key for a path (a field name or `metadata.KEY`): fields in display order, then metadata keys."""
     name, _, key = path.partition(".")
     return list(IMPACT).index(name), key
 
 
 FROZEN_FIELDS = ("filter", "aggregation")
-"""What Polar refuses to change once the meter aggregates events."""
+"""Fields that Polar refuses to change once the meter has aggregated events."""
 
 
 def canonical_json(value: Any) -> str:
-    """Compact JSON with sorted keys: equal texts mean equal values, and `1`, `1.0` and `true` differ."""
+    """Return compact JSON with sorted keys.
+
+    Equal texts mean equal values; `1`, `1.0`, and `true` are all different.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def canonical_property(name: str) -> str:
-    """A property without any leading `metadata.`.
+    """Return a property name without any leading `metadata.`.
 
-    Polar strips one on each write and another on every read (observed), so only the bare name is stable.
+    Polar strips one such prefix on each write and another on each read (observed), so only the bare name is
+    stable.
     """
     while name.startswith("metadata."):
         name = name.removeprefix("metadata.")
@@ -69,21 +74,25 @@ def canonical_property(name: str) -> str:
 
 
 def canonical_value(value: Any) -> Any:
-    """A clause's value as Polar stores it: whole floats become ints (observed)."""
+    """Return a clause's value as Polar stores it: whole floats become ints (observed)."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def canonical_metadata_value(value: Any) -> Any:
-    """A metadata value as a GET returns it: floats written with an exponent that are whole become ints,
-    `-0.0` becomes `0.0` (observed: PostgreSQL's jsonb keeps numbers as decimals)."""
+    """Return a metadata value as a GET returns it.
+
+    Whole floats written with an exponent become ints, and `-0.0` becomes `0.0` (observed: PostgreSQL's jsonb
+    stores numbers as decimals).
+    """
     if isinstance(value, float) and value.is_integer():
+        # Examples: `1e20` (repr "1e+20") becomes 100000000000000000000; `5.0` stays 5.0.
         return int(Decimal(repr(value))) if "e" in repr(value) else value + 0.0
     return value
 
 
 @dataclass(frozen=True, eq=False)
 class Clause:
-    """One comparison of an event's property with a value."""
+    """A comparison of one event property with a value."""
 
     property: str
     operator: str
@@ -101,31 +110,30 @@ class Clause:
 
 @dataclass(frozen=True, eq=False)
 class Filter:
-    """A conjunction of clauses and filters; without clauses it matches every event."""
+    """A conjunction ("and" or "or") of clauses and filters. Without clauses it matches every event."""
 
     conjunction: str
     clauses: tuple[Clause | Filter, ...] = ()
 
     def wire(self) -> dict[str, Any]:
-        """The filter as it is sent: in the author's order."""
+        """Return the filter as it is sent to Polar, in the author's order."""
         return {"conjunction": self.conjunction, "clauses": [c.wire() for c in self.clauses]}
 
     def canonical(self) -> dict[str, Any]:
-        """The normal form: equal for filters that differ in form only, since both of Polar's engines read
-        them alike (observed).
+        """Return the normal form, which is equal for filters that differ only in form.
 
-        A group of one is its member, a group inside one of the same conjunction is part of it, repeats count
-        once, and order means nothing. An empty group matches every event: it drops out of an `and`, and
-        turns an `or` into every event. The root is always a filter: `or[x]` is `and[x]`, and every event is
-        `and[]`.
+        Both of Polar's engines treat such filters the same (observed). A group of one is replaced by its
+        member, a group inside one of the same conjunction is flattened, duplicates are removed, and order is
+        ignored. An empty group matches every event: it drops out of an `and`, and makes an `or` match every
+        event. The root is always a filter: `or[x]` becomes `and[x]`, and "every event" is `and[]`.
         """
         return _as_root(_normal_form(self).data)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Filter:
-        """Read what `wire` or `canonical` wrote, or what Polar answered.
+        """Parse the output of `wire` or `canonical`, or an answer from Polar.
 
-        Raises KeyError, TypeError or AttributeError when `data` is no filter.
+        Raises KeyError, TypeError, or AttributeError when `data` is not a filter.
         """
         clauses = (
             cls.from_json(c)
@@ -138,16 +146,16 @@ class Filter:
 
 @dataclass(frozen=True)
 class _Normal:
-    """A clause or a group in normal form. `text` is its canonical JSON: equal parts have equal texts."""
+    """A clause or a group in normal form. `text` is its canonical JSON, so equal parts have equal texts."""
 
     data: Mapping[str, Any]
     text: str
     members: tuple[_Normal, ...] | None = None
-    """Of a group; a clause has none. A group without members matches every event."""
+    """Members of a group, or None for a clause. A group without members matches every event."""
 
     @property
     def order(self) -> tuple[bool, str]:
-        """Any total order would do; this one reads well: clauses by their property, groups after them."""
+        """Sort key: clauses by property, then groups. Any total order would do; this one is easy to read."""
         if self.members is not None:
             return True, self.text
         return False, canonical_json([self.data[name] for name in ("property", "operator", "value")])
@@ -162,9 +170,10 @@ def _normal_form(part: Clause | Filter) -> _Normal:
         return _Normal(data, canonical_json(data))
     members: dict[str, _Normal] = {}
     for inner in map(_normal_form, part.clauses):
+        # `or[x, and[]]` matches every event, so the other members do not matter.
         if inner.members == () and part.conjunction == "or":
             return _EVERY_EVENT
-        # `and[a, and[b, c]]` is `and[a, b, c]`. An empty group is an `and` too, with nothing to add to it.
+        # `and[a, and[b, c]]` becomes `and[a, b, c]`. An empty group is also an `and`, with no members to add.
         same = inner.members is not None and inner.data["conjunction"] == part.conjunction
         for member in inner.members or () if same else (inner,):
             members.setdefault(member.text, member)
@@ -174,7 +183,7 @@ def _normal_form(part: Clause | Filter) -> _Normal:
     if not ordered:
         return _EVERY_EVENT
     data = {"conjunction": part.conjunction, "clauses": [member.data for member in ordered]}
-    # Put together from the members' texts: written anew at each level, a deep filter would take long.
+    # Join the members' texts: serializing again at each level would be slow for a deep filter.
     texts = ",".join(member.text for member in ordered)
     return _Normal(data, f'{{"clauses":[{texts}],"conjunction":{json.dumps(part.conjunction)}}}', ordered)
 
@@ -185,7 +194,7 @@ def _as_root(data: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Aggregation:
-    """How the events that match become a number; `count` has no property."""
+    """Function that turns the matching events into a number. `count` has no property."""
 
     func: str
     property: str | None = None
@@ -200,9 +209,9 @@ class Aggregation:
 
 @dataclass(frozen=True, eq=False)
 class MeterSpec:
-    """What the manifest may say of a meter, and so what is compared. Equality is of the canonical form.
+    """The part of a meter that the manifest declares, and that is compared. Equality uses the canonical form.
 
-    `metadata` is without the ownership marker.
+    `metadata` does not include the ownership marker.
     """
 
     name: str
@@ -216,7 +225,10 @@ class MeterSpec:
 
     @cached_property
     def canonical(self) -> dict[str, Any]:
-        """The whole spec as JSON data, every field present, in the form that survives Polar's own."""
+        """The whole spec as JSON data, with every field present.
+
+        Writing it to Polar and reading it back changes nothing.
+        """
         return {
             "name": self.name,
             "unit": self.unit,
@@ -230,13 +242,16 @@ class MeterSpec:
 
     @cached_property
     def by_path(self) -> Mapping[str, Any]:
-        """The canonical values by path: a field's name, or `metadata.KEY`; `archived` is an action's own."""
+        """Canonical values by path: a field name or `metadata.KEY`.
+
+        `archived` is not included; it has its own actions.
+        """
         values = {name: self.canonical[name] for name in IMPACT if name != "metadata"}
         return values | {f"metadata.{key}": value for key, value in self.canonical["metadata"].items()}
 
     @property
     def billing(self) -> str:
-        """Equal for two meters exactly where they bill the same: by their filter and aggregation."""
+        """Text that is equal for two meters exactly when they bill the same: same filter and aggregation."""
         return canonical_json([self.canonical[name] for name in FROZEN_FIELDS])
 
     @cached_property
@@ -250,12 +265,12 @@ class MeterSpec:
         return hash(self.fingerprint)
 
     def wire(self, field_name: str) -> Any:
-        """The value of one field as it is sent to Polar."""
+        """Return the value of one field as it is sent to Polar."""
         value = getattr(self, field_name)
         return value.wire() if isinstance(value, Filter | Aggregation) else value
 
     def create_body(self, marker: str) -> dict[str, Any]:
-        """The body of a POST: what differs from Polar's defaults, and the ownership marker."""
+        """Return a POST body: the fields that differ from Polar's defaults, and the ownership marker."""
         body = {"name": self.name, "filter": self.filter.wire(), "aggregation": self.aggregation.wire()}
         if self.unit != "scalar":
             body["unit"] = self.unit
@@ -266,8 +281,10 @@ class MeterSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> MeterSpec:
-        """Read a canonical spec or a meter as Polar answers it; fields that later versions of Polar brought
-        may be absent. Raises KeyError, TypeError or AttributeError when `data` is no meter."""
+        """Parse a canonical spec or a meter from Polar. Fields that Polar added later may be missing.
+
+        Raises KeyError, TypeError, or AttributeError when `data` is not a meter.
+        """
         aggregation = data["aggregation"]
         metadata = data.get("metadata", {})
         return cls(
@@ -295,10 +312,10 @@ def _text(value: Any) -> str:
 
 
 def is_known(filter_: Any, aggregation: Any) -> bool:
-    """Tell whether this version knows every part of a filter and an aggregation, as Polar answers them.
+    """Tell whether this version knows every part of a filter and an aggregation from Polar.
 
-    A part that a later Polar brought (an operator, a function, a field inside a clause) decides what is
-    billed. A meter with such a part cannot be compared, so it must never pass for equal.
+    A part that a later Polar added (an operator, a function, a field inside a clause) affects billing. A
+    meter with such a part cannot be compared, so it must never be treated as equal.
     """
     unread = [filter_]
     while unread:
@@ -332,16 +349,17 @@ def _is_known_clause(clause: Mapping[str, Any]) -> bool:
 
 
 def instant(moment: datetime) -> str:
-    """A time as text that compares as times do: RFC 3339 in UTC, to the microsecond."""
+    """Format a time as RFC 3339 in UTC, to the microsecond, so that texts sort like times."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 @dataclass(frozen=True)
 class LiveMeter:
-    """A meter as Polar holds it now. Times are RFC 3339 texts in UTC of one length, comparable as texts.
+    """A meter as Polar holds it now.
 
-    `spec` is None where this version cannot read it, or does not know all parts of its filter and
-    aggregation: such a meter is never compared, and nothing but archived. `label` is its name then.
+    Times are RFC 3339 texts in UTC, all of one length, so they sort as texts. `spec` is None when this
+    version cannot read the meter, or does not know every part of its filter and aggregation. Such a meter is
+    never compared, and can only be archived; `label` is its name.
     """
 
     id: str
@@ -361,18 +379,18 @@ class LiveMeter:
         return self.archived_at is not None
 
     def marked(self, marker: str) -> LiveMeter:
-        """The same meter under another ownership marker."""
+        """Return the same meter with another ownership marker."""
         return replace(self, marker=marker)
 
 
 @dataclass(frozen=True)
 class Record:
-    """What the lockfile says of one meter.
+    """Lockfile entry of one meter.
 
-    `spec` is what the manifest declared when it was last applied; None when nothing ever was (a meter that
-    was found by its marker and then refused a change). `frozen` means that Polar once refused to change its
-    filter or aggregation. `ignored` holds the fields of `spec` that were not sent, as `ignore_changes` names
-    them. `extra` holds fields of later versions of this tool.
+    `spec` is what the manifest declared at the last apply. It is None when nothing was ever applied: the
+    meter was found by its marker and then refused a change. `frozen` means that Polar once refused to change
+    its filter or aggregation. `ignored` holds the fields of `spec` that were not sent, named as in
+    `ignore_changes`. `extra` holds fields of later versions of this tool.
     """
 
     id: str
@@ -383,22 +401,22 @@ class Record:
 
     @property
     def applied(self) -> Mapping[str, Any]:
-        """The canonical values that the last apply stands for, by path: a field's name, or `metadata.KEY`."""
+        """Canonical values of the last apply, by path: a field name or `metadata.KEY`."""
         values = self.spec.by_path if self.spec else {}
         return {path: value for path, value in values.items() if not is_ignored(path, self.ignored)}
 
     @property
     def applied_metadata(self) -> Mapping[str, Any]:
-        """The base of a merge."""
+        """Metadata of the last apply: the base of a three-way merge."""
         return {path.partition(".")[2]: v for path, v in self.applied.items() if path.startswith("metadata.")}
 
 
 @dataclass(frozen=True)
 class Made:
-    """Ids of meters that this machine's runs made, as its journal knows.
+    """Ids of meters that runs on this machine created, according to its journal.
 
-    `created` are those of 201s that no run has held against the other meters yet; `landed` are meters that
-    look like what a create without an answer would have made.
+    `created` are ids from 201 answers that no run has yet checked for duplicates. `landed` are meters that
+    match a create without an answer.
     """
 
     created: frozenset[str] = frozenset()
@@ -419,19 +437,20 @@ def record_of(
     *,
     created: bool = False,
 ) -> Record:
-    """What is to be recorded of a meter once it is as declared. `base` is what was recorded of it before;
-    `created`: a create sent everything.
+    """Return the lockfile entry for a meter once it is as declared.
 
-    Archiving sends nothing else: the rest stays what was applied before. Telling the same twice changes
-    nothing.
+    `base` is its previous entry. `created` means that a create sent every field. Archiving sends only the
+    archived flag, so the rest stays as it was last applied. Recording the same state twice changes nothing.
     """
     base = base if base and base.id == meter_id else None
     told = replace(base, spec=declared) if base else Record(meter_id, declared)
     if declared.archived and not created:
         if base and base.spec:
             return replace(told, spec=replace(base.spec, archived=True))
+        # The meter is archived, and nothing of this spec was ever applied: record it all as not sent.
         return replace(told, ignored=frozenset((*FROZEN_FIELDS, *IGNORABLE)))
-    # What was sent once, and is declared still, is known although it is ignored now.
+    # A value that was sent before, and is still declared, is known even if the field is ignored now. Example:
+    # `name` was applied as "A", then added to `ignore_changes` and still declared as "A": it stays recorded.
     sent = base.applied if base else {}
     unsent = (
         "unit" if path in UNIT_FIELDS else path
@@ -442,7 +461,7 @@ def record_of(
 
 
 def is_ignored(path: str, ignored: Set[str]) -> bool:
-    """Whether `ignore_changes` entries cover a path: a field's name, or `metadata.KEY`."""
+    """Tell whether `ignore_changes` entries cover a path: a field name or `metadata.KEY`."""
     field_name = path.partition(".")[0]
     return path in ignored or ("unit" if field_name in UNIT_FIELDS else field_name) in ignored
 
@@ -453,22 +472,24 @@ def merge_metadata(
     live: Mapping[str, MetadataValue],
     ignored: frozenset[str],
 ) -> dict[str, MetadataValue]:
-    """Three-way merge, key by key, as `kubectl apply` does it.
+    """Merge metadata three ways, key by key, like `kubectl apply`.
 
-    A desired key is set; a key of `base` (what was declared last) that is desired no more is removed, also
-    when someone changed it meanwhile; a key that someone else added stays. `ignored` holds
-    `ignore_changes` entries: those keys stay as they are live.
+    A desired key is set. A key of `base` (the last declared metadata) that is no longer desired is removed,
+    even if someone changed it since. A key that someone else added stays. `ignored` holds `ignore_changes`
+    entries; those keys keep their live values.
     """
     if "metadata" in ignored:
         return dict(live)
+    # Example: base {a, b}, desired {a}, live {a, b, c}: `b` is removed, and `c` (not ours) stays.
     ours = {k for k in {*desired, *base} if f"metadata.{k}" not in ignored}
     kept = {k: v for k, v in live.items() if k not in ours}
-    # A value that Polar would only normalise is left as it is, so that no key of ours shows as a change.
+    # Keep the live value if Polar would only normalize ours. Example: 1e20 and 100000000000000000000 are
+    # equal.
     return kept | {
         k: live[k] if k in live and same_value(live[k], v) else v for k, v in desired.items() if k in ours
     }
 
 
 def same_value(left: Any, right: Any) -> bool:
-    """Whether two metadata values are one to Polar; `1`, `1.0` and `true` are three."""
+    """Tell whether Polar treats two metadata values as equal. `1`, `1.0`, and `true` are all different."""
     return canonical_json(canonical_metadata_value(left)) == canonical_json(canonical_metadata_value(right))

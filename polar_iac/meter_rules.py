@@ -1,4 +1,4 @@
-"""What one meter of the manifest may say: the fields of Polar's create body, and every rule of Polar's."""
+"""Rules for one meter of the manifest: the fields of Polar's create body, and all of Polar's checks."""
 
 from __future__ import annotations
 
@@ -47,15 +47,17 @@ _METER_KEYS = (
 _INT32 = range(-(2**31), 2**31)
 _MAX_INT64 = 2**63 - 1
 _MAX_DEPTH = 127
-"""Levels that Polar can answer. A clause counts as one, so what stands in filter 127 is one too many."""
+"""Maximum filter depth that Polar can return. A clause counts as one level, so a clause inside filter 127 is
+too deep."""
 _MAX_CLAUSES = 5_000
 _MAX_BODY = 10 * 1024 * 1024
 _LONG = 1_000
-"""Without a longer text, and with no more than 500 clauses, no body comes near the limit."""
+"""Length from which a text counts as long. Without a long text, and with at most 500 clauses, no body comes
+near the size limit."""
 
 
 class MeterRules:
-    """Reads one meter; `blamed` is blamed for what the meter lacks."""
+    """Reader of one meter. `blamed` is the node to report for missing fields."""
 
     def __init__(self, shapes: Shapes, key: source.Scalar, project: str) -> None:
         self.shapes = shapes
@@ -66,7 +68,7 @@ class MeterRules:
         self.long_texts = False
 
     def read(self, node: source.Map) -> tuple[MeterSpec, frozenset[str]]:
-        """The spec, and what `lifecycle.ignore_changes` names."""
+        """Return the spec, and the fields that `lifecycle.ignore_changes` names."""
         entries = node.entries
         self.blamed = source.written_at(self.key, node)
         self.shapes.keys(node, _METER_KEYS, ("name", "filter", "aggregation"), self.blamed)
@@ -100,7 +102,7 @@ class MeterRules:
         return f"{self.project}/{self.key.text}"
 
     def text(self, node: source.Node, what: str) -> str | None:
-        """A text that Polar does not limit but for the whole body."""
+        """Return a text that Polar limits only through the size of the whole body."""
         text = self.shapes.text(node, what)
         if text is not None and len(text) > _LONG:
             self.long_texts = True
@@ -113,7 +115,7 @@ class MeterRules:
         return text or ""
 
     def unit(self, node: source.Map) -> tuple[str, str | None, int | None]:
-        """The unit, its label, and its multiplier, which fits any unit."""
+        """Return the unit, its label, and its multiplier. A multiplier is allowed with any unit."""
         entries = node.entries
         unit, label, multiplier = "scalar", None, None
         if "unit" in entries:
@@ -144,10 +146,10 @@ class MeterRules:
             return value
         return None
 
-    # --- What is billed ---
+    # --- Fields that affect billing ---
 
     def filter(self, node: source.Node, blamed: source.Node, depth: int) -> Filter:
-        """A filter and all below it; `depth` 1 is the meter's own."""
+        """Return a filter and everything below it. `depth` 1 is the meter's own filter."""
         found = self.shapes.map(node, "a filter", "{conjunction: and, clauses: []}")
         if found is None:
             return Filter("and")
@@ -163,7 +165,7 @@ class MeterRules:
             items = self.shapes.list(entries["clauses"], "clauses", example)
         self.clauses += len(items)
         if self.clauses > _MAX_CLAUSES:
-            return Filter(conjunction)  # Refused as a whole, and not read: it may be huge.
+            return Filter(conjunction)  # Rejected as a whole and not read, because it may be huge.
         clauses: list[Clause | Filter] = []
         for item in items:
             if depth == _MAX_DEPTH:
@@ -195,7 +197,7 @@ class MeterRules:
         return Clause(name or "", operator, value)
 
     def value(self, node: source.Node) -> Scalar:
-        """A clause's value in its YAML type: `5`, `"5"` and `true` are three things."""
+        """Return a clause's value in its YAML type: `5`, `"5"`, and `true` are different."""
         value = _value(node)
         if type(value) is str:
             if len(value) > 1000:
@@ -221,7 +223,7 @@ class MeterRules:
         return ""
 
     def bool_clause(self, name: str, operator: str, node: source.Node) -> None:
-        """The clauses with true or false that Polar stores and then cannot compute."""
+        """Reject the true/false clauses that Polar stores and then cannot compute."""
         if name == "timestamp" and operator not in ("like", "not_like"):
             message = "a timestamp cannot be compared with true or false: write seconds since 1970"
             self.shapes.fault(node, message)
@@ -249,7 +251,7 @@ class MeterRules:
             )
         return Aggregation(func, name)
 
-    # --- What is not ---
+    # --- Other fields ---
 
     def metadata(self, node: source.Node, blamed: source.Node) -> dict[str, MetadataValue]:
         found = self.shapes.map(node, "metadata", "{team: ai}")
@@ -337,7 +339,7 @@ def _is_null(node: source.Node) -> bool:
 
 
 def _value(node: source.Node) -> Value:
-    """The value of a scalar, whole floats as ints, which is how Polar stores them; None for anything else."""
+    """Return a scalar's value, or None for other nodes. Whole floats become ints, as Polar stores them."""
     if not isinstance(node, source.Scalar):
         return None
     value = node.value
@@ -345,7 +347,7 @@ def _value(node: source.Node) -> Value:
 
 
 def _body_size(spec: MeterSpec, marker: str) -> int:
-    """The size of the body that would be sent, or something over the limit: it is never built as a whole."""
+    """Return the size of the body to send, or a number above the limit. The whole body is never built."""
     without_filter = MeterSpec(
         spec.name, Filter("and"), spec.aggregation, spec.unit, spec.custom_label, metadata=spec.metadata
     )

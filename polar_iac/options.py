@@ -1,4 +1,4 @@
-"""What commands have in common: their options, and that errors are told in plain words."""
+"""Shared parts of the commands: their options, and readable error messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class File(click.Path):
-    """The path of a file, as `pathlib` has it; that is loaded only where there is one."""
+    """Parameter type for a file path as `pathlib.Path`. `pathlib` is loaded only when a path is given."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from pathlib import Path
@@ -33,17 +33,17 @@ class File(click.Path):
 
 @dataclass(frozen=True)
 class Options:
-    """What every command takes."""
+    """Options that every command takes."""
 
     file: Path
     quiet: bool
     verbose: bool
     debug: bool
     file_given: bool = False
-    """Whether the command line names the manifest."""
+    """True if the command line names the manifest."""
 
     def say(self, text: str) -> None:
-        """A word on the way, on stderr; nothing with --quiet."""
+        """Print a progress message to stderr, unless --quiet."""
         if not self.quiet:
             from polar_iac.log import plain
 
@@ -51,7 +51,7 @@ class Options:
 
 
 def command(function: Callable[..., int]) -> click.Command:
-    """A command from a function that returns its exit code: the common options, and errors in plain words."""
+    """Make a command of a function that returns an exit code: common options, readable errors."""
 
     @functools.wraps(function)
     def run(file: Path, quiet: bool, verbose: bool, debug: bool, no_color: bool, **rest: Any) -> NoReturn:
@@ -83,7 +83,7 @@ def command(function: Callable[..., int]) -> click.Command:
 
 
 def width(stream: TextIO) -> int:
-    """Columns for text on a stream: a narrow terminal has fewer than a log."""
+    """Return the number of columns for text on a stream. A narrow terminal has fewer than a log."""
     import shutil
 
     from polar_iac.render import WIDTH
@@ -176,7 +176,7 @@ resend_after = click.option(
 
 
 def format_(function: Callable[..., int]) -> Callable[..., int]:
-    """How plans are shown, and where they are written besides."""
+    """Add the options for the output format and for report files."""
     formats = ["text", "json", "markdown"]
     shown = click.option("--format", "format_", type=click.Choice(formats), default="text", show_default=True)
     reported = click.option(
@@ -191,7 +191,7 @@ def format_(function: Callable[..., int]) -> Callable[..., int]:
 
 @dataclass(frozen=True)
 class Connection:
-    """How Polar is asked; seconds."""
+    """Connection options. Times are in seconds."""
 
     timeout: float
     lookup_timeout: float
@@ -205,7 +205,7 @@ class Connection:
         clock: Clock,
         progress: Progress,
     ) -> AbstractContextManager[PolarClient]:
-        """A client for the environment, with the token that the process environment holds for it."""
+        """Open a client for the environment, with its token from the process environment."""
         from polar_iac.environment import connect
 
         return connect(
@@ -222,7 +222,7 @@ class Connection:
 
 
 def connection(function: Callable[..., int]) -> Callable[..., int]:
-    """The options of a command that talks to Polar, as one argument `connection`."""
+    """Add the options of a command that talks to Polar, passed as one argument `connection`."""
 
     @functools.wraps(function)
     def run(*arguments: Any, timeout: float, lookup_timeout: float, allow_http: bool, **rest: Any) -> int:

@@ -1,4 +1,4 @@
-"""A plan: a value that says what would change and why, with nothing executable in it; and what came of it."""
+"""Plan data model: what would change and why, as plain values, and the results of an apply."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polar_iac.meter import Impact, MeterSpec, canonical_json
 Action = Literal["create", "update", "archive", "unarchive", "mark", "settle", "blocked"]
 MarkReason = Literal["adopted", "moved", "restored"]
 Housekeeping = Literal["adopt", "forget", "moved", "refresh", "marker"]
-"""What only the lockfile records; `marker` occurs in saved plans of format version 1 only."""
+"""Actions that only affect the lockfile. `marker` occurs only in saved plans of format version 1."""
 Origin = Literal["manifest", "outside", "both"]
 Freeze = Literal["unknown", "open", "frozen"]
 Cause = Literal[
@@ -33,9 +33,9 @@ CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 @dataclass(frozen=True)
 class FieldChange:
-    """One field that would differ: `path` is a field's name, or `metadata.KEY`.
+    """One field that would change. `path` is a field name or `metadata.KEY`.
 
-    `before` and `after` are canonical values; None stands for absent. `origin` says who moved the two apart
+    `before` and `after` are canonical values; None means absent. `origin` says who caused the difference
     since the last apply: the manifest, someone outside, or both.
     """
 
@@ -49,10 +49,10 @@ class FieldChange:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A fact that a reviewer should know, and where it comes from (`as_of`: RFC 3339).
+    """A fact for reviewers, and its source (`as_of`: RFC 3339).
 
-    `data` holds what `text` mentions, for scripts: ids above all. `key` is that of the meter for a note that
-    stands beside the changes; the note of a change has none.
+    `data` holds what `text` mentions, mainly ids, for scripts. `key` is the meter's key for a note outside
+    the changes; the note of a change has none.
     """
 
     kind: str
@@ -66,7 +66,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class MarkerChange:
-    """An ownership marker that is written, as `<project>/<key>`: None stands for no marker."""
+    """An ownership marker to write, as `<project>/<key>`. None means no marker."""
 
     before: str | None
     after: str | None
@@ -74,7 +74,7 @@ class MarkerChange:
 
 @dataclass(frozen=True)
 class MeterReference:
-    """A live meter that the prose of a change names."""
+    """A live meter that the text of a change names."""
 
     id: str
     name: str
@@ -85,12 +85,12 @@ class MeterReference:
 
 @dataclass(frozen=True)
 class Change:
-    """What would happen to one meter. `before` is the live spec, `after` the whole spec afterwards.
+    """The effect on one meter. `before` is the live spec, `after` the whole spec afterwards.
 
-    `marker` is set where the ownership marker is written. `reason` says why a marker alone is written
-    (`MarkReason`), or in prose why a blocked change is blocked and what to do; `cause` names the latter for
-    scripts, and `meters` are the ones that it mentions. A `settle` archives the duplicate `id`, and
-    `duplicate_of` is the meter that stays.
+    `marker` is set when the ownership marker is written. `reason` says why only a marker is written
+    (`MarkReason`), or explains why a change is blocked and what to do. `cause` names the latter for scripts,
+    and `meters` are the ones that it mentions. A `settle` archives the duplicate `id`; `duplicate_of` is the
+    meter that stays.
     """
 
     key: str
@@ -112,18 +112,18 @@ class Change:
 
     @property
     def order(self) -> tuple[str, bool, str]:
-        """By key; what settles a key's duplicates comes before the key's own change."""
+        """Sort key: by key, with the settling of a key's duplicates before the key's own change."""
         return self.key, self.action != "settle", self.id or ""
 
     @property
     def place(self) -> tuple[str, str]:
-        """What the change is about: a key has one change of its own, and one for each duplicate to settle."""
+        """Identity of the change within a plan: a key has one change, plus one per duplicate to settle."""
         return self.key, (self.id or "") if self.action == "settle" else ""
 
 
 @dataclass(frozen=True)
 class Bookkeeping:
-    """What only the lockfile records. `was` is the former key of a moved meter."""
+    """An action that only affects the lockfile. `was` is the former key of a moved meter."""
 
     key: str
     action: Housekeeping
@@ -133,7 +133,7 @@ class Bookkeeping:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why an apply would be refused as a whole, before any effect, and the keys that it is about."""
+    """Reason that an apply would be refused as a whole, before any effect, and the keys concerned."""
 
     cause: Literal["unknown-id", "unlisted"]
     keys: tuple[str, ...]
@@ -141,13 +141,13 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Plan:
-    """Changes in `Change.order`, notes and bookkeeping in the order of their keys.
+    """A plan, with changes in `Change.order`, and notes and bookkeeping in key order.
 
-    `refreshed` is False for a plan against the lockfile alone. `notes` are about meters that no change is
-    about. `refusal` says why an apply of this plan would be refused as a whole before any effect. `targets`
-    (empty: every key), `allow_archive`, `manifest` and `lockfile` (paths as they were given) are what it was
-    asked with, so that an apply of it can ask the same. `outdated` is set for a saved plan of an earlier
-    format: it can be shown, and never applied.
+    `refreshed` is False for a plan against the lockfile alone. `notes` are about meters that have no change.
+    `refusal` says why an apply of this plan would be refused as a whole before any effect. `targets` (empty:
+    every key), `allow_archive`, `manifest`, and `lockfile` (paths as given) are the inputs of the plan, so
+    that an apply can use the same. `outdated` is set for a saved plan of an earlier format: it can be shown,
+    but never applied.
     """
 
     environment: str
@@ -164,7 +164,7 @@ class Plan:
     manifest: str | None = None
     lockfile: str | None = None
     outdated: str | None = None
-    """The digest that it had in the earlier format."""
+    """Digest that the plan had in the earlier format."""
 
     @property
     def summary(self) -> Mapping[str, int]:
@@ -173,14 +173,14 @@ class Plan:
 
     @property
     def wanted(self) -> int:
-        """How many changes an apply would carry out."""
+        """Number of changes that an apply would carry out."""
         return sum(change.action != "blocked" for change in self.changes)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of whose meters the plan is about and of its changes' digests, sorted.
+        """SHA-256 of the plan's environment and organization and of its changes' digests, sorted.
 
-        Notes and bookkeeping are in no digest.
+        Notes and bookkeeping are not included.
         """
         if self.outdated:
             return self.outdated
@@ -195,13 +195,15 @@ class Plan:
 
 
 SHORT_DIGEST = 32
-"""Hexadecimal digits that are printed and demanded. With 12, whoever writes the manifest can find two plans
-with one digest in minutes."""
+"""Number of hexadecimal digits that are printed and required. With 12, an author of the manifest can find two
+plans with the same digest in minutes."""
 
 
 def renames(changes: Sequence[Change]) -> Mapping[str, str]:
-    """Keys that went from the manifest while their meters are active, each with a new key that bills by the
-    same filter and aggregation: likely the same meter, renamed."""
+    """Map each removed key whose meter is active to a new key with the same filter and aggregation.
+
+    The two are probably the same meter, renamed.
+    """
     new: dict[str, str] = {}
     for change in changes:
         if change.action == "create" and change.after:
@@ -220,7 +222,7 @@ def change_digest(
     after: MeterSpec | None,
     marker: MarkerChange | None,
 ) -> str:
-    """SHA-256 of what a change does, and of nothing else: no positions, no prose, no versions."""
+    """Return the SHA-256 of the effect of a change. Positions, texts, and versions are not included."""
     return sha256(
         {
             "environment": environment,
@@ -236,14 +238,14 @@ def change_digest(
 
 
 def sha256(value: Any) -> str:
-    """SHA-256 of canonical JSON."""
-    # A name may hold a lone surrogate if Polar ever lets one through: a digest must not fail on it.
+    """Return the SHA-256 of canonical JSON."""
+    # If Polar ever allows a lone surrogate in a name, the digest must not fail.
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
 class Done:
-    """The meter is as its change or bookkeeping says, and recorded."""
+    """The meter is as its change or bookkeeping says, and this is recorded."""
 
     key: str
     action: str
@@ -252,7 +254,10 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The meter could not be changed; `diagnostics` point at the manifest where Polar named fields."""
+    """The meter could not be changed.
+
+    `diagnostics` point at the manifest lines of fields that Polar named.
+    """
 
     key: str
     action: str
@@ -262,7 +267,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Unconfirmed:
-    """A create was sent, no answer came, and the meter cannot be found: it may still appear."""
+    """A create was sent without an answer, and the meter cannot be found. It may still appear."""
 
     key: str
     action: str
@@ -280,7 +285,7 @@ class Left:
 
 @dataclass(frozen=True)
 class Unsure:
-    """Something about the run as a whole that is not known; everything that is known is recorded."""
+    """Something about the run as a whole is unknown. Everything that is known is recorded."""
 
     message: str
 
@@ -290,7 +295,7 @@ Event = Done | Failed | Unconfirmed | Left | Unsure
 
 @dataclass(frozen=True)
 class Difference:
-    """A change that came since a plan was reviewed, went, or became another."""
+    """A change that appeared, disappeared, or became a different one since the review of a plan."""
 
     key: str
     reviewed: Change | None
@@ -298,7 +303,7 @@ class Difference:
 
 
 def differences(reviewed: Plan, fresh: Plan) -> tuple[Difference, ...]:
-    """What makes a reviewed plan stale, by key; empty when the two do the same."""
+    """Return what makes a reviewed plan stale, by key. Empty when both plans do the same."""
     then, now = ({change.place: change for change in plan.changes} for plan in (reviewed, fresh))
     return tuple(
         Difference(place[0], then.get(place), now.get(place))

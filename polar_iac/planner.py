@@ -1,7 +1,7 @@
-"""What would change: the decision table, as a pure function of desired, recorded and live state.
+"""Planner: the decision table as a pure function of desired, recorded, and live state.
 
-`identify` and `_decide` transcribe the two halves of the table, row by row; `tests/test_planner.py` names
-each row. Nothing here does IO, knows a clock or reads the environment.
+`identify` and `_decide` implement the two halves of the table, row by row; `tests/test_planner.py` names each
+row. Nothing here does I/O, uses a clock, or reads the environment.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from polar_iac.plan import (
 class _Effect:
     action: Action
     after: MeterSpec | None
-    """None for a meter with unknown parts, which can be archived and nothing else."""
+    """Spec afterwards, or None for a meter with unknown parts, which can only be archived."""
     fields: tuple[FieldChange, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     marker: MarkerChange | None = None
@@ -51,7 +51,7 @@ class _Effect:
 
 @dataclass(frozen=True)
 class _Scope:
-    """Whose meters a plan is about, which every digest says."""
+    """Environment and organization of a plan, which every digest includes."""
 
     environment: str
     organization_id: str | None
@@ -69,12 +69,12 @@ def make_plan(
     allow_archive: bool = False,
     lockfile: str | None = None,
 ) -> Plan:
-    """Decide what an apply would do.
+    """Return the plan: what an apply would do.
 
-    `live` is every meter of the organization, archived ones too; None plans against the lockfile alone.
-    `made` says which of them this machine's runs made: only those are settled as duplicates. `targets` leaves
-    all other keys alone altogether. `allow_archive` turns a removal that the manifest does not list
-    (`archived: true`) from blocked into archive. `lockfile` is its path as it was given.
+    `live` is every meter of the organization, including archived ones; None plans against the lockfile alone.
+    `made` says which of them were created by runs on this machine; only those are settled as duplicates.
+    `targets` excludes all other keys completely. `allow_archive` changes a removal that the manifest does not
+    list (`archived: true`) from blocked to archive. `lockfile` is its path as given.
     """
     state = observe(manifest, recorded, live, made)
     scope = _Scope(environment, organization_id)
@@ -155,7 +155,7 @@ def _settled(
     state: State,
     scope: _Scope,
 ) -> Change:
-    """Archive a duplicate that a run of this machine made, and take its marker off."""
+    """Return the change that archives a duplicate made by a run on this machine, and removes its marker."""
     before = loser.spec
     after = before and replace(before, archived=True)
     marker = MarkerChange(state.marker(key), None)
@@ -183,7 +183,7 @@ def _decide(
     state: State,
     allow_archive: bool,
 ) -> _Effect | Blocked | None:
-    """The decision table's second half: what happens to the meter, by what the manifest says of its key."""
+    """Return the effect on a meter, by the second half of the decision table."""
     meter, record = identity.meter, state.recorded.get(key)
     if desired is None:
         return _absent(key, identity, record, manifest, state, allow_archive)
@@ -198,11 +198,11 @@ def _decide(
         return _mark(meter, marker)
     if desired.spec.archived:
         facts = (*evidence.of_others_archiving(record, meter), *evidence.of_archiving())
-        marker = marker if meter.spec else None  # its other metadata may not be known
+        marker = marker if meter.spec else None  # the other metadata may be unknown
         return _Effect("archive", _archived(meter), evidence=facts, marker=marker)
     if meter.spec is None:
         return _unknown_parts(meter)
-    # A record of another meter (the loser of two duplicates) says nothing of this one.
+    # A record of another meter (the loser of two duplicates) does not describe this one.
     known = record if record and record.id == meter.id else None
     return _compared(desired, known, meter, meter.spec, marker, manifest)
 
@@ -215,7 +215,7 @@ def _absent(
     state: State,
     allow_archive: bool,
 ) -> _Effect | Blocked | None:
-    """The rows of a key that the manifest does not have."""
+    """Handle the rows of a key that is not in the manifest."""
     meter = identity.meter
     if meter is None:
         if record and not state.refreshed and record.spec is None:
@@ -254,8 +254,8 @@ def _compared(
     marker: MarkerChange | None,
     manifest: Manifest,
 ) -> _Effect | Blocked | None:
-    """The rows of an active declaration and a live meter: equal, different, archived, frozen."""
-    if desired.spec == live:  # the common case, and the cheap one
+    """Handle the rows of an active declaration and a live meter: equal, different, archived, frozen."""
+    if desired.spec == live:  # the common case, and the fastest
         return _mark(meter, marker)
     after = merged(desired, record, live)
     fields = tuple(changed_fields(desired, record, live, after, manifest))
@@ -282,9 +282,9 @@ def _compared(
 
 
 def _marker_change(key: str, meter: LiveMeter, state: State) -> MarkerChange | None:
-    """The ownership marker that is to be written, where it is not as it should be.
+    """Return the ownership marker to write, or None when it is already correct.
 
-    A meter that others' metadata leave no room keeps none.
+    A meter without room for the marker, because of other people's metadata, gets none.
     """
     wanted, found = state.marker(key), state.marker_was.get(meter.id, meter.marker)
     if found == wanted or _is_full(meter):
@@ -293,12 +293,12 @@ def _marker_change(key: str, meter: LiveMeter, state: State) -> MarkerChange | N
 
 
 def _is_full(meter: LiveMeter) -> bool:
-    """Tell whether a meter without our marker has no room for it."""
+    """Tell whether a meter has no room left for our marker."""
     return meter.marker is None and meter.spec is not None and len(meter.spec.metadata) >= MAX_METADATA_KEYS
 
 
 def _mark(meter: LiveMeter, marker: MarkerChange | None) -> _Effect | Blocked | None:
-    """Write the marker alone, where it must be written."""
+    """Return the effect that writes only the marker, if it must be written."""
     if marker is None:
         return None
     if meter.spec is None:
@@ -327,7 +327,7 @@ def _unlisted(key: str, meter_id: str, manifest: Manifest, after: MeterSpec | No
 
 
 def _offline_unknown(desired: DesiredMeter, record: Record) -> Blocked | None:
-    """Only the id is recorded, nothing was ever applied: offline that is all there is to say."""
+    """Handle a meter with a recorded id to which nothing was ever applied: offline, nothing else is known."""
     if record.frozen:
         return Blocked("frozen", _frozen_reason(FROZEN_FIELDS), desired.spec)
     return None
@@ -345,7 +345,7 @@ def _frozen_reason(fields: Sequence[str]) -> str:
 def _bookkeeping(
     key: str, desired: DesiredMeter | None, identity: Identity, effect: _Effect | None, state: State
 ) -> Iterator[Bookkeeping]:
-    """What only the lockfile records."""
+    """Yield the changes that only affect the lockfile."""
 
     def entry(action: Housekeeping, meter_id: str, was: str | None = None) -> Bookkeeping:
         return Bookkeeping(key, action, meter_id, was)
@@ -361,7 +361,7 @@ def _bookkeeping(
         yield entry("moved", meter.id, was)
     if record is None or record.id != meter.id:
         yield entry("adopt", meter.id)
-    # A record of what is equal already is brought up to date; one of a change is written with the change.
+    # Update the record of a meter that is already equal. The record of a change is written with the change.
     elif not effect and record != record_of(meter.id, desired.spec, desired.ignore_changes, record):
         yield entry("refresh", meter.id)
 
@@ -369,7 +369,7 @@ def _bookkeeping(
 def _notes(
     key: str, desired: DesiredMeter | None, identity: Identity, effect: _Effect | None, state: State
 ) -> Iterator[Evidence]:
-    """What a reviewer should know of meters that no change is about."""
+    """Yield notes for reviewers about meters that have no change."""
     meter = identity.meter
     if desired is not None:
         managed = meter and state.refreshed and not meter.archived and (effect is None or not effect.marker)
@@ -385,7 +385,7 @@ def _notes(
 
 
 def _refusal(changes: Sequence[Change], state: State) -> Refusal | None:
-    """Why an apply would be refused as a whole, if it would."""
+    """Return the reason that an apply would be refused as a whole, or None."""
     unknown = tuple(change.key for change in changes if change.cause == "unknown-id")
     if unknown and not state.any_record_live:
         return Refusal("unknown-id", unknown)

@@ -1,4 +1,4 @@
-"""What earlier or other runs left: lost creates are found, and duplicates under one marker made one."""
+"""Recovery: finds lost creates of earlier runs, and reduces duplicates under one marker to one meter."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from polar_iac.plan import Done, Failed, Left
 from polar_iac.waiting import Clock, StoppedError, look_repeatedly
 
 LOOKUP_TIMEOUT = 10.0
-"""Seconds for which a lookup is repeated: Polar may read from a replica that lags (read)."""
+"""Seconds during which a lookup is repeated. Polar may read from a replica that lags (read)."""
 
 RESEND_AFTER = 60.0
-"""Seconds after which a lost create cannot land any more: longer than a gateway keeps a request alive."""
+"""Seconds after which a lost create can no longer take effect: longer than a gateway keeps a request alive.
+"""
 
 _MANY = 20
-"""Markers from which the whole list is cheaper to ask for, and its address shorter."""
+"""Number of markers from which reading the whole list costs less, with a shorter URL."""
 
 
 def find(markers: Sequence[str], client: PolarClient) -> list[LiveMeter]:
-    """The meters that bear one of the markers, among others."""
+    """Return meters that include all with one of these markers. Others may be included."""
     return client.find_by_markers(*markers) if len(markers) < _MANY else client.list_meters()
 
 
 class Judging(Protocol):
-    """What a lockfile and its journal say of meters, and of which runs of this machine made."""
+    """Knowledge of a lockfile and its journal about meters, and about which were made on this machine."""
 
     @property
     def meters(self) -> Mapping[str, Record]: ...
@@ -37,7 +38,7 @@ class Judging(Protocol):
 
 
 class Pending(Protocol):
-    """What a lockfile and its journal say of creates without an answer."""
+    """Knowledge of a lockfile and its journal about creates without an answer."""
 
     @property
     def meters(self) -> Mapping[str, Record]: ...
@@ -46,11 +47,12 @@ class Pending(Protocol):
 
 
 def found_creates(live: Sequence[LiveMeter], state: Pending) -> dict[str, tuple[Record, Answer | None]]:
-    """What earlier creates without an answer turn out to have made, by key: the oldest active bearers of
-    their markers.
+    """Return, by key, the meters that earlier creates without an answer made.
 
-    Nothing is created here: the planner decides that, since the key may have left the manifest. What is not
-    found stays unresolved.
+    These are the oldest active meters with their markers.
+
+    Nothing is created here. The planner decides that, because the key may have left the manifest. A create
+    that is not found stays unresolved.
     """
     bearers = active_by_marker(live, owners(state.meters))
     found = {}
@@ -62,18 +64,18 @@ def found_creates(live: Sequence[LiveMeter], state: Pending) -> dict[str, tuple[
 
 
 def may_still_show(state: Pending, now: datetime, seconds: float) -> set[str]:
-    """The keys whose creates were sent so lately that a meter may yet show; others show at once, or never."""
+    """Return the keys with creates so recent that a meter may still show. Others show at once, or never."""
     return {key for key, intents in state.unresolved.items() if time_left(intents, now, seconds)}
 
 
 def answered_by(meter: LiveMeter, intents: Sequence[Intent]) -> Answer | None:
-    """The one of these creates that made a meter which a lookup found, if any: the last that may have."""
+    """Return the last of these creates that may have made a meter found by a lookup, if any."""
     may_have = (intent for intent in reversed(intents) if intent.may_have_made(meter) or not intent.at)
     return next(may_have, None)
 
 
 def time_left(intents: Sequence[Intent], now: datetime, seconds: float) -> float:
-    """Seconds until none of these creates can land any more, of the `seconds` after each was sent."""
+    """Return the seconds until none of these creates can take effect, with `seconds` allowed for each."""
     if any(not intent.at for intent in intents):
         return seconds
     ages = [(now - datetime.fromisoformat(intent.at)).total_seconds() for intent in intents]
@@ -89,9 +91,11 @@ def list_with(
     on_page: OnPage = lambda _done, _of: None,
     settled: Callable[[Sequence[LiveMeter]], bool] = lambda _: True,
 ) -> list[LiveMeter]:
-    """Every meter; asked for again, for `lookup_timeout` seconds, while meters with the `awaited` ids do not
-    show, or what shows is not `settled`. `confirm` raises when they never will, since what is live belongs to
-    another organization."""
+    """List every meter, and retry for `lookup_timeout` seconds until the list is complete.
+
+    It is complete when all `awaited` ids are in it and it is `settled`. `confirm` raises when that can never
+    happen, because the live meters belong to another organization.
+    """
     ids, live = set(awaited), list[LiveMeter]()
 
     def look() -> bool:
@@ -104,14 +108,14 @@ def list_with(
 
 
 def owners(meters: Mapping[str, Record]) -> dict[str, str]:
-    """Under which key each id is recorded."""
+    """Map each recorded meter id to its key."""
     return {record.id: key for key, record in meters.items()}
 
 
 def active_by_marker(live: Iterable[LiveMeter], recorded: Mapping[str, str]) -> dict[str, list[LiveMeter]]:
-    """The active meters by their marker; of each the oldest first, by time of creation and id.
+    """Group the active meters by marker; each group is sorted by creation time and id, oldest first.
 
-    `recorded` tells under which key an id is recorded: that outweighs a marker of another key.
+    `recorded` maps meter ids to keys. A recorded key overrides a marker of another key.
     """
     by_marker: dict[str, list[LiveMeter]] = defaultdict(list)
     for meter in sorted(live, key=lambda m: (m.created_at, m.id)):
@@ -124,13 +128,15 @@ def active_by_marker(live: Iterable[LiveMeter], recorded: Mapping[str, str]) -> 
 
 
 def found_as(meter: LiveMeter, declared: MeterSpec | None) -> Record:
-    """What is recorded of a meter that was found by its marker, and may be another run's: what was applied to
-    it is known only where it is as declared."""
+    """Return the record of a meter that was found by its marker, and may be another run's.
+
+    Its applied spec is known only if the meter is as declared.
+    """
     return Record(meter.id, declared if declared == meter.spec else None)
 
 
 def others_may_settle(live: Sequence[LiveMeter], project: str, state: Judging) -> bool:
-    """Tell whether another run may be about to archive a duplicate, or has, and it does not show yet."""
+    """Tell whether another run may be about to archive a duplicate, or did so and it does not show yet."""
     made = state.made(live)
     bearers = active_by_marker(live, owners(state.meters))
     return any(
@@ -148,15 +154,15 @@ def settle_duplicates(
     client: PolarClient,
     journal: Journal,
 ) -> list[Done | Failed | Left]:
-    """Where two or more active meters bear one marker, archive those that this very run made and that lose.
+    """Archive the duplicates that this run created and that lose, where active meters share one marker.
 
-    `own` are the ids that this run made. The winner is the id that the lockfile held when the run began, else
-    the oldest: every run agrees on it. A loser's marker is taken off in the same request. What this run did
-    not make it leaves alone: the run that made it settles it, or the next plan names it.
+    `own` are the ids that this run created. The winner is the id in the lockfile when the run began, else the
+    oldest, so that every run picks the same one. The same request removes the loser's marker. Meters that
+    this run did not create are left alone: the run that created them settles them, or the next plan names
+    them.
 
         run A   list (nothing) ... POST a2 ........... list: a1, a2 -> a2 is younger and A's: archived
         run B   list (nothing) ... POST a1 .. list: a1 (a2 is not there yet) ................ done
-
     """
     events: list[Done | Failed | Left] = []
     for marker, meters in active_by_marker(live, owners(journal.meters)).items():
@@ -179,9 +185,9 @@ def settle_duplicates(
 
 
 def no_duplicates(live: Sequence[LiveMeter], journal: Journal, archived: Collection[str] = ()) -> bool:
-    """Tell whether all meters that runs of this machine created show, and none is a duplicate.
+    """Tell whether all meters created by runs on this machine show, and none is a duplicate.
 
-    `archived` are ids that were archived since `live` was read.
+    `archived` are ids that were archived after `live` was read.
     """
     active = (meter for meter in live if meter.id not in archived)
     bearers = active_by_marker(active, owners(journal.meters)).values()
@@ -190,10 +196,10 @@ def no_duplicates(live: Sequence[LiveMeter], journal: Journal, archived: Collect
 
 
 def _winner(meters: Sequence[LiveMeter], recorded: Record | None, created: Collection[str]) -> LiveMeter:
-    """The meter that stays.
+    """Return the meter that stays.
 
-    An id that this machine made, and that no sweep has judged yet, is in the lockfile by a run that was
-    stopped: no other run knows it from there.
+    An id that this machine created, and that no sweep has checked yet, was written to the lockfile by a run
+    that was stopped. No other run knows it from there.
     """
     known = (m for m in meters if recorded and m.id == recorded.id and m.id not in created)
     return next(known, meters[0])
@@ -202,11 +208,11 @@ def _winner(meters: Sequence[LiveMeter], recorded: Record | None, created: Colle
 def archive_duplicate(
     key: str, loser: LiveMeter, winner: LiveMeter, client: PolarClient
 ) -> Done | Failed | Left:
-    """Archive the loser of two duplicates and take its marker off, in one request."""
+    """Archive the loser of two duplicates and remove its marker, in one request."""
     try:
         if not _still_bears(winner, client):
             return Left(key, "settle", f"{winner.id}, which bore the same marker, is gone: plan again")
-        # A PATCH replaces the whole object: what others added since is sent back.
+        # A PATCH replaces the whole object, so send back what others have added since.
         now = client.get_meter(loser.id)
         if now.spec is None or now.marker not in (None, loser.marker):
             return Left(key, "settle", f"{loser.id} has changed since it was planned: plan again")
@@ -218,8 +224,10 @@ def archive_duplicate(
 
 
 def _still_bears(winner: LiveMeter, client: PolarClient) -> bool:
-    """Tell whether the winner is active under its marker now: the list may be old, and where both gave way to
-    the other there would be neither."""
+    """Tell whether the winner is still active under its marker.
+
+    The list may be outdated. If both runs archived their own meter, no meter would be left.
+    """
     try:
         now = client.get_meter(winner.id)
     except NotFoundError:  # from a replica that lags behind the list

@@ -1,4 +1,4 @@
-"""Plans in the formats that people ask for, to files and back."""
+"""Plan files: writes plans in the available formats, and reads saved plans back."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def rendered(
     variables: Mapping[str, str],
     width: int = WIDTH,
 ) -> str:
-    """The plans of one run, one for each environment, in one of the FORMATS; text in `width` columns.
+    """Render the plans of one run, one per environment, in one of the FORMATS. Text uses `width` columns.
 
-    JSON is an object for one plan, and one object with all of them for several.
+    JSON is one object for a single plan, or one object that contains all of several plans.
     """
     if format_ == "json":
         from polar_iac.render.document import plan_json, plans_json
@@ -52,7 +52,7 @@ def write_reports(
     manifest_file: str,
     variables: Mapping[str, str],
 ) -> None:
-    """Write each FORMAT=FILE. Raises PolarIacError for one that is none, or cannot be written."""
+    """Write each FORMAT=FILE. Raises PolarIacError for an invalid one, or one that cannot be written."""
     from click import unstyle
 
     for report in reports:
@@ -63,8 +63,11 @@ def write_reports(
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file that the user named, whole or not at all; into a device or a pipe (`/dev/stdout`), which
-    must not be replaced. Raises PolarIacError when it cannot be written."""
+    """Write a file that the user named, completely or not at all.
+
+    A device or a pipe (`/dev/stdout`) is written to and not replaced. Raises PolarIacError when the file
+    cannot be written.
+    """
     if path.exists() and not path.is_file():
         try:
             with path.open("w", encoding="utf-8") as stream:
@@ -76,7 +79,7 @@ def write(path: Path, text: str) -> None:
 
 
 def read_plan(path: Path) -> Plan:
-    """A plan that `plan --out` wrote. Raises PolarIacError when the file does not hold one."""
+    """Read a plan that `plan --out` wrote. Raises PolarIacError when the file does not contain one."""
     plans = read_plans(path)
     if len(plans) != 1:
         raise PolarIacError(f"{path}: error: this file holds {len(plans)} plans: save one with `plan --out`")
@@ -84,7 +87,7 @@ def read_plan(path: Path) -> Plan:
 
 
 def read_plans(path: Path) -> list[Plan]:
-    """The plans that `plan` wrote as JSON. Raises PolarIacError when the file holds none."""
+    """Read the plans that `plan` wrote as JSON. Raises PolarIacError when the file contains none."""
     import json
 
     from polar_iac.render.document import plans_from_document

@@ -1,6 +1,6 @@
-"""One run against an organization: see what is there, plan, carry the plan out, record each effect.
+"""One run against an organization: read the live meters, plan, carry out the plan, and record each effect.
 
-The commands put words to it; the invariants are tested on it.
+The commands add the output; the invariants are tested on this module.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from polar_iac.waiting import Clock, Stop
 
 
 class State(Protocol):
-    """What a lockfile and its journal say: a `Story` that is only read, or an open `Journal`."""
+    """State of a lockfile and its journal: a read-only `Story`, or an open `Journal`."""
 
     @property
     def meters(self) -> Mapping[str, Record]: ...
@@ -38,7 +38,7 @@ class State(Protocol):
 
 @dataclass(frozen=True)
 class Observed:
-    """What Polar has. `confirmed`: the token is known to be the pinned organization's."""
+    """Live meters of an organization. `confirmed`: the token is known to belong to the pinned one."""
 
     live: Sequence[LiveMeter]
     organization_id: str | None
@@ -55,11 +55,11 @@ def read_live(
     clock: Clock,
     on_page: OnPage = lambda _done, _of: None,
 ) -> Observed:
-    """Read every meter, and whose they are.
+    """Read every meter, and find out which organization they belong to.
 
-    What a replica may not show yet is waited for, `lookup_timeout` seconds: meters that the state records,
-    creates that it lost lately, and duplicates that another run is about to settle. Raises RefusedError when
-    the token is another organization's.
+    Waits up to `lookup_timeout` seconds for what a replica may not show yet: recorded meters, recently lost
+    creates, and duplicates that another run is about to settle. Raises RefusedError when the token belongs to
+    another organization.
     """
     pinned = pinned_organization(manifest, recorded)
     confirm = partial(confirm_organization, pinned, environment=recorded.environment)
@@ -87,7 +87,7 @@ def plan_for(
     targets: Collection[str] = (),
     allow_archive: bool = False,
 ) -> Plan:
-    """Plan from what was observed; None plans against the lockfile alone."""
+    """Plan from what was observed. None plans against the lockfile alone."""
     found = found_creates(observed.live, state) if observed else {}
     answered = [answer for _, answer in found.values() if isinstance(answer, Intent)]
     return make_plan(
@@ -105,7 +105,7 @@ def plan_for(
 
 @dataclass(frozen=True)
 class Run:
-    """An apply. `recorded` is the lockfile at `path` as it was when the run began."""
+    """An apply. `recorded` is the lockfile at `path` at the start of the run."""
 
     manifest: Manifest
     recorded: Lockfile
@@ -116,9 +116,9 @@ class Run:
     clock: Clock
 
     def read_live(self) -> Observed:
-        """Read what is live, and record what turns out to be made by creates without an answer.
+        """Read the live meters, and record in the journal what earlier creates without an answer made.
 
-        Only read: the record is in the journal. Raises RefusedError when the token is another organization's.
+        Changes nothing in Polar. Raises RefusedError when the token belongs to another organization.
         """
         observed = read_live(
             self.manifest,
@@ -144,7 +144,7 @@ class Run:
         )
 
     def carry_out(self, plan: Plan, observed: Observed, *, stop: Stop) -> Iterator[Event]:
-        """Do what the plan says, and write the lockfile; yields and raises what `execute` does."""
+        """Carry out the plan and write the lockfile. Yields and raises the same as `execute`."""
         if plan.organization_id and self.journal.organization_id != plan.organization_id:
             self.journal.learn_organization(plan.organization_id)
         yield from execute(

@@ -1,4 +1,4 @@
-"""Reading typed values out of a positioned tree, and collecting what is wrong with them."""
+"""Typed access to a tree of positioned values, with a list of everything that is wrong with them."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _SAID_AS: Mapping[str, str] = {
     "all": "and",
     "any": "or",
 }
-"""What the choices are called elsewhere."""
+"""Other tools' names for the choices."""
 
 
 class Shapes:
-    """The values of one document.
+    """Typed values of one document.
 
-    A method that finds fault with a value returns something of the right type all the same: nothing is made
-    of it, since any fault raises in the end.
+    A method that finds a fault still returns a value of the right type. That value is never used, because any
+    fault raises in the end.
     """
 
     def __init__(self, document: source.Document) -> None:
@@ -54,9 +54,9 @@ class Shapes:
         self._faults: dict[tuple[int, str], Diagnostic] = {}
 
     def fault(self, node: source.Node, message: str, about: source.Node | None = None) -> None:
-        """Once for a value, however often aliases repeat it; never for what the parser told of.
+        """Report a fault once per value, even if aliases repeat it, and never for what the parser reported.
 
-        `about` is the value when it is not what is shown.
+        `about` is the value, when it is not the node that is shown.
         """
         fault = (id(about or node), message)
         if node.blamed or fault in self._faults:
@@ -66,7 +66,10 @@ class Shapes:
             self.finish()
 
     def finish(self) -> None:
-        """Raise all that was found; what the parser could not make sense of is not blamed a second time."""
+        """Raise all faults that were found.
+
+        Values that the parser already reported are not reported again.
+        """
         known = {problem.span for problem in self.document.problems}
         faults = [fault for fault in self._faults.values() if fault.span not in known]
         if self.document.problems or faults:
@@ -75,7 +78,7 @@ class Shapes:
     def keys(
         self, node: source.Map, known: Sequence[str], required: Sequence[str], blamed: source.Node
     ) -> None:
-        """Unknown keys, each with the known one that was probably meant; required ones that are missing."""
+        """Report unknown keys, each with the known key that was probably meant, and missing required keys."""
         meant = set()
         for key in node.keys:
             name = key.text
@@ -107,7 +110,7 @@ class Shapes:
         return []
 
     def text(self, node: source.Node, what: str) -> str | None:
-        """A text; None for anything else, which is a fault."""
+        """Return a text, or None (and a fault) for anything else."""
         value = node.value if isinstance(node, source.Scalar) else None
         if type(value) is str:
             if "\0" not in value:
@@ -123,7 +126,7 @@ class Shapes:
         return None
 
     def choice(self, node: source.Node, what: str, choices: Sequence[str]) -> str:
-        """One of `choices`; an empty text, or one that is no choice, was found at fault."""
+        """Return one of `choices`. An empty text, or one that is not a choice, was reported."""
         text = self.text(node, what)
         if text is None:
             return ""
@@ -134,7 +137,7 @@ class Shapes:
         return text
 
     def slug(self, node: source.Node, what: str) -> str:
-        """A name that can be part of the ownership marker; empty when it was found at fault."""
+        """Return a name that can be part of the ownership marker, or an empty text after a fault."""
         text = self.text(node, what)
         if text is None or _SLUG.fullmatch(text):
             return text or ""
@@ -149,7 +152,7 @@ class Shapes:
 
 
 def _meant_key(name: str, known: Sequence[str]) -> str | None:
-    """The known key that was probably meant: one written wrong, shortened (`op`, `label`) or spelt out."""
+    """Return the known key that was probably meant: misspelled, shortened (`op`, `label`), or written out."""
     if len(name) > 1 and name.isalpha():
         near = [k for k in known if k.startswith(name) or k.endswith(f"_{name}") or name.startswith(k)]
         if len(near) == 1:
@@ -158,7 +161,7 @@ def _meant_key(name: str, known: Sequence[str]) -> str | None:
 
 
 def _meant_choice(text: str, choices: Sequence[str]) -> str | None:
-    """The choice that was meant, if that is beyond doubt: another one would bill something else."""
+    """Return the choice that was meant, if beyond doubt: a wrong guess would bill something else."""
     lower = text.lower()
     said = lower if lower in choices else _SAID_AS.get(lower)
     if said in choices:
@@ -168,12 +171,12 @@ def _meant_choice(text: str, choices: Sequence[str]) -> str | None:
 
 
 def got_text(node: source.Node) -> str:
-    """The same where a text would be right."""
+    """Describe a value where a text is expected."""
     return f"nothing: {node.hint}" if isinstance(node, source.Nothing) else got(node)
 
 
 def got(node: source.Node) -> str:
-    """A value as people would say it."""
+    """Describe a value in everyday terms."""
     if isinstance(node, source.List):
         return "a list"
     if isinstance(node, source.Map):

@@ -1,8 +1,7 @@
-"""YAML text to a tree in which everything knows its position.
+"""YAML parser that builds a tree in which every node knows its position.
 
-Built iteratively from the C parser's events, so that nothing a file holds can overflow a stack, and with
-limits, so that a short file cannot become a huge tree. JSON is YAML: the position of a fault in a lockfile is
-found here as well.
+The tree is built iteratively from the C parser's events, so that no input can overflow the stack. Limits keep
+a short file from expanding into a huge tree. JSON is YAML, so this also locates problems in a lockfile.
 """
 
 from __future__ import annotations
@@ -31,13 +30,16 @@ from polar_iac.yaml_text import (
 MAX_DEPTH = 300
 MAX_SCALAR = 1024 * 1024
 MAX_PROBLEMS = 1_000
-"""Nobody reads more, and finding them all could take minutes."""
+"""Maximum number of problems reported. Nobody reads more, and finding them all could take minutes."""
 MAX_EXPANSION = 1_000_000
-"""How many nodes aliases and merge keys may add to those that are written down."""
+"""Maximum number of nodes that aliases and merge keys may add to the ones written in the file."""
 
 
 class Scalar:
-    """A text; `plain` when it stands there without quotes and so may mean something else than text."""
+    """A scalar value.
+
+    `plain` means that it is written without quotes, so it may be something other than text.
+    """
 
     __slots__ = ("end", "plain", "start", "text")
     blamed = False
@@ -54,14 +56,14 @@ class Scalar:
 
 
 class Unread(Scalar):
-    """Stands for a value that the document's problems tell of already."""
+    """Placeholder for a value whose problem is already reported."""
 
     __slots__ = ()
     blamed = True
 
 
 class Nothing(Scalar):
-    """An empty value although something stands there: `hint` says why that is no text."""
+    """An empty value where the file does contain characters. `hint` says why they are not text."""
 
     __slots__ = ("hint",)
 
@@ -71,9 +73,9 @@ class Nothing(Scalar):
 
 
 class Collection:
-    """What maps and lists share. `end` is past the bracket; without brackets it equals `start`.
+    """Common base of maps and lists. `end` is after the closing bracket; without brackets it equals `start`.
 
-    It is `blamed` when a problem of the document tells why it is not what was meant, or not complete.
+    `blamed` is True when a reported problem explains why the collection is wrong or incomplete.
     """
 
     __slots__ = ("anchor", "blamed", "children", "end", "height", "start")
@@ -89,15 +91,15 @@ class Collection:
 
 
 class List(Collection):
-    """Its items are its `children`."""
+    """A list. Its items are its `children`."""
 
     __slots__ = ()
 
 
 class Map(Collection):
-    """Keys and values, with what merge keys bring; `keys` and `entries` have the same order.
+    """A map, including the entries from merge keys. `keys` and `entries` have the same order.
 
-    `repeated` holds what stands under a key that was there before: a problem, to be read all the same.
+    `repeated` holds the entries of duplicate keys: they are a problem, but are still read.
     """
 
     __slots__ = ("_by_name", "entries", "keys", "repeated")
@@ -116,7 +118,7 @@ class Map(Collection):
         return self._by_name[name]
 
     def place(self, name: str) -> Node:
-        """What to blame for the whole of an entry: its key, or its value when that is written elsewhere."""
+        """Return the node to report for an entry: its key, or its value if that is written elsewhere."""
         return written_at(self.key(name), self.entries[name])
 
 
@@ -124,14 +126,17 @@ Node = Scalar | List | Map
 
 
 def written_at(key: Scalar, value: Node) -> Node:
-    """The key if the value is written there, else the value: an alias stands behind what it repeats."""
+    """Return the key if the value is written next to it, else the value.
+
+    An alias refers to a value written earlier in the file, so that value starts before the key.
+    """
     return key if value.start >= key.start else value
 
 
 class Document:
-    """The tree of a file, and where each of its nodes stands.
+    """The tree of a file, and the positions of its nodes.
 
-    `problems` are those that did not stop the parser: duplicate keys, unknown anchors and tags.
+    `problems` are the ones that did not stop the parser: duplicate keys, unknown anchors, and unknown tags.
     """
 
     def __init__(self, file: str, text: str) -> None:
@@ -146,7 +151,10 @@ class Document:
         return [0, *(match.end() for match in re.finditer(r"\r\n|\r|\n", self.text))]
 
     def line(self, index: int) -> int:
-        """The number of the line in which the character `index` stands; the end belongs to the last line."""
+        """Return the line number of the character at `index`.
+
+        The end of the text belongs to the last line.
+        """
         line = bisect_right(self._lines, index)
         return line - 1 if line > 1 and self._lines[line - 1] == len(self.text) else line
 
@@ -154,12 +162,15 @@ class Document:
         line = self.line(start)
         begin = self._lines[line - 1]
         length = len(self._excerpt(line))
-        start = min(start, begin + length)  # What is empty may stand behind the last line break.
+        start = min(start, begin + length)  # An empty value may be positioned after the last line break.
         stop = max(start + 1, min(end, begin + length))
         return SourceSpan(self.file, line, start - begin + 1, stop - begin + 1)
 
     def _excerpt(self, line: int) -> str:
-        """One string per line however many problems it has: a file may be one line of many megabytes."""
+        """Return the text of a line.
+
+        The string is shared by all problems of the line: a file may be one line of many megabytes.
+        """
         excerpt = self._excerpts.get(line)
         if excerpt is None:
             end = self._lines[line] if line < len(self._lines) else len(self.text)
@@ -172,13 +183,13 @@ class Document:
         return self.span(node.start, node.end)
 
     def problem(self, start: int, message: str, end: int = 0) -> Diagnostic:
-        """Note a problem between two characters of the text."""
+        """Record and return a problem for the text from `start` to `end`."""
         problem = self.diagnose_span(self.span(start, end), message)
         self.problems.append(problem)
         return problem
 
     def is_told_before(self, index: int) -> bool:
-        """Whether a problem ends right before a character: then it is why that one does not fit."""
+        """Tell whether a recorded problem ends right before `index`, and so explains an error there."""
         end = len(self.text[:index].rstrip())
         place = self.span(max(end - 1, 0), end)
         return any((p.span.line, p.span.end_column) == (place.line, place.end_column) for p in self.problems)
@@ -190,9 +201,9 @@ class Document:
         return Diagnostic(span, message, self._excerpt(span.line))
 
     def at(self, path: Sequence[str | int]) -> SourceSpan:
-        """Where the value at `path` stands, or the nearest thing above it that exists.
+        """Return the position of the value at `path`, or of its nearest existing parent.
 
-        A map or a list that stands under a key is shown at its key.
+        A map or list under a key is shown at its key.
         """
         node, shown = self.root, self.root
         for step in path:
@@ -207,16 +218,16 @@ class Document:
 
 
 def parse(data: bytes | str, file: str) -> Document:
-    """Read one YAML document; an empty file is an empty scalar.
+    """Parse one YAML document. An empty file is an empty scalar.
 
-    Raises DiagnosticError when what follows a fault cannot be understood.
+    Raises DiagnosticError when the text after a fault cannot be parsed.
     """
     try:
         document = Document(file, decode(data))
     except UnreadableError as error:
         readable = Document(file, error.before.lstrip(MARK) + _UNREADABLE)
         raise DiagnosticError([readable.problem(len(readable.text) - 1, error.message)]) from None
-    # Imported late: commands that read no YAML need not wait for it.
+    # Imported late: commands that read no YAML start faster.
     from _ruamel_yaml import CParser  # type: ignore[import-not-found]
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -224,6 +235,7 @@ def parse(data: bytes | str, file: str) -> Document:
         _Builder(document, CParser(document.text.encode()).get_event).build()
     except MarkedYAMLError as error:
         index, message = explain(error, document.text)
+        # Skip an error that a problem right before it explains: one report is enough.
         if not document.is_told_before(index):
             document.problem(index, message)
     except YAMLError as error:
@@ -240,18 +252,18 @@ def parse(data: bytes | str, file: str) -> Document:
 
 
 _UNREADABLE = "\N{REPLACEMENT CHARACTER}"
-"""What an excerpt shows for the first byte that is no text; it ends there."""
+"""Replacement that an excerpt shows for the first byte that is not text. The excerpt ends there."""
 
 
 class _StopError(Exception):
-    """The tree is not worth completing; the document holds the reason."""
+    """Parsing must stop. The document holds the reason."""
 
 
 _Event = Any  # the C parser's events have no types
 
 
 class _Builder:
-    """The state of one parse: the collections that are open, the anchors seen, what aliases have added."""
+    """State of one parse: open collections, anchors seen, and the number of nodes that aliases added."""
 
     def __init__(self, document: Document, next_event: Callable[[], _Event]) -> None:
         self.document = document
@@ -269,7 +281,10 @@ class _Builder:
         return _StopError()
 
     def build(self) -> None:
-        """The hot loop: plain and cheap for what is common, helpers for the rest."""
+        """Build the tree from the parser's events.
+
+        This is the hot loop: common cases are handled inline, rare ones by helper methods.
+        """
         from ruamel.yaml import events
 
         scalar_event, map_start, map_end = (
@@ -283,7 +298,7 @@ class _Builder:
         current = bottom
         stack: list[Map | List] = []
         children = bottom.children
-        count = documents = 0  # `count`: nodes, those behind aliases included
+        count = documents = 0  # `count`: nodes, including those behind aliases
         while True:
             event = next_event()
             kind = event.__class__
@@ -309,12 +324,12 @@ class _Builder:
                     current.height = height
             elif kind is map_start or kind is list_start:
                 count += 1
-                start = end = event.end_mark.index  # Behind the bracket, or where the first entry begins.
+                start = end = event.end_mark.index  # After the bracket, or where the first entry begins.
                 if event.start_mark.index < end:
                     if event.flow_style:
                         start -= 1
                     elif kind is list_start and text[end : end + 1] != "-":
-                        start = end = end - 1  # A list at its key's indentation: behind the first `-`.
+                        start = end = end - 1  # A list at the indentation of its key: after the first `-`.
                 node: Map | List = Map(start, end) if kind is map_start else List(start, end)
                 if event.anchor or event.ctag:
                     self.decorate(node, event, count - 1)
@@ -341,13 +356,13 @@ class _Builder:
             self.document.root = bottom.children[0]
 
     def special(self, scalar: Scalar, event: _Event, parent: Map | List) -> Scalar:
-        """A scalar that is empty, anchored, tagged or huge."""
+        """Handle a scalar that is empty, anchored, tagged, or very large."""
         text = scalar.text
         if len(text) > MAX_SCALAR:
             message = f"a text of {len(text):,} characters is too long (at most {MAX_SCALAR:,})"
             raise self.stop(scalar.start, message, scalar.end)
         if (event.anchor or event.ctag) and (found := _PROPERTIES.match(self.document.text, scalar.start)):
-            scalar.start = min(found.end(), scalar.end)  # It begins behind them.
+            scalar.start = min(found.end(), scalar.end)  # The value begins after its anchor and tag.
         if not text and scalar.plain:
             scalar = self.nothing(scalar, event, parent)
         if event.ctag:
@@ -357,13 +372,14 @@ class _Builder:
         return scalar
 
     def nothing(self, scalar: Scalar, event: _Event, parent: Map | List) -> Scalar:
-        """An empty value has no place of its own: it is shown at its key."""
+        """Give an empty value the position of its key, because it has none of its own."""
         key = parent.children[-1] if parent.children else None
         if not isinstance(parent, Map) or len(parent.children) % 2 == 0 or not isinstance(key, Scalar):
             return scalar
         if event.anchor:
             hint = f"`&{clip(event.anchor)}` is an anchor without a value; if it is text, put it in quotes"
         elif _COMMENT.match(self.document.text, key.end):
+            # Example: `color: #fff` is an empty value and a comment.
             hint = "what follows # is a comment; put the text in quotes"
         else:
             scalar.start, scalar.end = key.start, key.end
@@ -371,7 +387,7 @@ class _Builder:
         return Nothing(key.start, key.end, hint)
 
     def retype(self, scalar: Scalar, tag: str, start: int) -> Scalar:
-        """Apply a core tag: `!!str 5` is a text, `!!int "5"` a number."""
+        """Apply a core tag. Example: `!!str 5` is text, `!!int "5"` is a number."""
         if tag in ("!", f"{_CORE}str"):
             scalar.plain = False
             return scalar
@@ -396,13 +412,15 @@ class _Builder:
             self.problem(start, _UNKNOWN_TAG.format(_short(event.ctag)), event.end_mark.index)
         if event.anchor:
             node.anchor = (event.anchor, count)
+            # The size is 0 until the collection closes. So a size of 0 marks an alias inside its own value:
+            # `&a [*a]`.
             self.anchors[event.anchor] = (node, 0)
 
     def target(self, event: _Event, depth: int) -> tuple[Node, int]:
-        """The node that an alias stands for, and how many nodes that is."""
+        """Return the node that an alias refers to, and the number of nodes in it."""
         start, end, name = event.start_mark.index, event.end_mark.index, event.anchor
         if name not in self.anchors:
-            # Among few and not for each: a file may have many thousands of both.
+            # Limit the guesses: a file may have many thousands of aliases and anchors.
             few = len(self.document.problems) < _MAX_GUESSES
             latest = (other for other in islice(reversed(self.anchors), 100) if len(other) <= 100)
             meant = nearest(name, tuple(latest)) if few else None
@@ -426,18 +444,20 @@ class _Builder:
             raise self.stop(start, message, end)
 
     def close(self, node: Map) -> int:
-        """Pair keys and values; returns how many nodes merge keys brought."""
+        """Pair keys with values. Return the number of nodes that merge keys added."""
         children = node.children
         node.keys = keys = children[::2]  # type: ignore[assignment]
         names = [key.text for key in keys]
         entries: dict[Any, Node] = dict(zip(names, children[1::2], strict=True))
         node.entries = entries
+        # The common case: no duplicate key, no merge key, and no key that is a collection (its `text` is
+        # None).
         if len(entries) == len(names) and "<<" not in entries and None not in entries:
             return 0
         return self.close_carefully(node)
 
     def close_carefully(self, node: Map) -> int:
-        """A map with a duplicate key, a merge key, or a key that is no scalar."""
+        """Close a map with a duplicate key, a merge key, or a key that is not a scalar."""
         keys: dict[str, Scalar] = {}
         entries: dict[str, Node] = {}
         merged: Node | None = None
@@ -471,20 +491,24 @@ class _Builder:
         return self.merge(node, merged, keys, entries)
 
     def merge(self, node: Map, merged: Node, keys: dict[str, Scalar], entries: dict[str, Node]) -> int:
-        """Bring in what `<<` names: earlier maps win over later ones, a map's own keys over all."""
+        """Add the entries of the maps that `<<` names.
+
+        Earlier maps win over later ones; the map's own keys win over all.
+        """
         sources = merged.children if isinstance(merged, List) else [merged]
         all_keys: dict[str, Scalar] = {}
         all_entries: dict[str, Node] = {}
         brought = 0
         for source in sources:
             if source.blamed:
-                node.blamed = True  # Nobody knows what it lacks.
+                node.blamed = True  # It is unknown which entries are missing.
             if not isinstance(source, Map):
                 if source.blamed:
                     continue
                 node.blamed = True
                 self.problem(source.start, "<< takes a map or a list of maps: `<<: *anchor`", source.end)
                 continue
+            # Merged keys count toward the limit too. Example: 1,000 maps that each merge a map of 1,000 keys.
             brought += len(source.keys)
             self.expand(len(source.keys), source.start, source.end)
             for key in source.keys:
@@ -512,5 +536,5 @@ def _short(tag: str) -> str:
 
 
 def _is_template(node: Map, key: Node, text: str) -> bool:
-    """Whether a map is what becomes of `{{ x }}`."""
+    """Tell whether a map is the result of an unquoted `{{ x }}`."""
     return isinstance(key, Map) and len(node.children) == 2 and text.startswith("{{", node.start)

@@ -1,4 +1,4 @@
-"""The person at the other end: what is printed while something runs, what is asked, and how it is stopped."""
+"""Terminal interaction: progress, prompts, results, and stopping a run."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 STOPPED = {"SIGINT": ExitCode.INTERRUPTED, "SIGTERM": ExitCode.TERMINATED}
-"""Exit codes by the reason of a stop."""
+"""Exit codes by the reason for stopping."""
 
 
 def print_result(text: str) -> None:
-    """Results, on stdout. That nobody reads them any more (`| head`) is no reason to stop half-way.
+    """Print results to stdout. A closed pipe (`| head`) does not stop the run.
 
     Raises PolarIacError when they cannot be written.
     """
@@ -36,12 +36,12 @@ def print_result(text: str) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # also suppresses the error at exit
         raise PolarIacError(f"cannot write to stdout: {error.strerror}") from error
 
 
 def confirm(environment: str, changes: int) -> None:
-    """Ask whether to apply; production is typed in full. Raises click.Abort on a no."""
+    """Ask whether to apply; production must be typed in full. Raises click.Abort on a no."""
     if not sys.stdin.isatty():
         raise click.UsageError("nobody can be asked here, without a terminal: approve with -y")
     these = "this change" if changes == 1 else f"these {changes} changes"
@@ -61,8 +61,10 @@ def confirm(environment: str, changes: int) -> None:
 
 
 class Progress:
-    """What a terminal shows of anything longer than a second: how many of how many, rate, time left, and
-    why it waits. A log gets a line for each wait; nothing of either with `quiet`."""
+    """Progress display for anything longer than a second: count, total, rate, time left, and waits.
+
+    A log gets one line for each wait. With `quiet`, nothing is shown.
+    """
 
     _DELAY = 1.0
 
@@ -82,7 +84,7 @@ class Progress:
             self._bar.close()
 
     def expect(self, total: int) -> None:
-        """So many results are to come."""
+        """Set the number of results to expect."""
         if not self._shown or not total:
             return
         from tqdm import tqdm
@@ -100,7 +102,7 @@ class Progress:
             self._bar.update(done - self._bar.n)
 
     def print(self, text: str) -> None:
-        """A result, above the bar."""
+        """Print a result above the progress bar."""
         if self._bar is None:
             print_result(text)
             return
@@ -112,11 +114,11 @@ class Progress:
             self._bar.refresh()
 
     def wait(self, seconds: float) -> None:
-        """Polar limits the rate; called from any thread."""
+        """Show that Polar limits the rate. May be called from any thread."""
         self._tell(f"rate limited, going on in {seconds:.0f} s")
 
     def retry(self, why: str) -> None:
-        """A request came to nothing and is sent again; called from any thread."""
+        """Show that a request failed and is sent again. May be called from any thread."""
         self._tell(f"{why}; trying again")
 
     def _tell(self, text: str) -> None:
@@ -129,7 +131,10 @@ class Progress:
 
 @contextmanager
 def stopped_by_signals(stop: Stop, quiet: bool) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run in order: what is under way is recorded. A second one leaves at once."""
+    """Stop the run cleanly on Ctrl-C and SIGTERM: work in progress is recorded.
+
+    A second signal exits at once.
+    """
 
     def handle(number: int, _frame: object) -> None:
         name = signal.Signals(number).name
@@ -149,7 +154,7 @@ def stopped_by_signals(stop: Stop, quiet: bool) -> Iterator[None]:
 
 @contextmanager
 def stopped_by_deadline(stop: Stop, seconds: float | None) -> Iterator[None]:
-    """Request a stop after so many seconds; None: never."""
+    """Request a stop after `seconds` seconds; None means never."""
     timer = threading.Timer(seconds or 0, stop.request, ["the deadline has come"])
     timer.daemon = True
     if seconds is not None:

@@ -1,4 +1,4 @@
-"""Letting time pass: while Polar limits the rate, until it shows what was written, until a run is to end."""
+"""Waiting: for the rate limit, for Polar to show what was written, and for a run to stop."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from polar_iac.errors import PolarIacError
 
 
 class StoppedError(PolarIacError):
-    """The run was asked to end while it waited; nothing was sent since."""
+    """The run was asked to stop while it waited. Nothing was sent since."""
 
 
 class Stop:
-    """The wish to end a run early, from a signal or a deadline. The first reason counts."""
+    """Request to end a run early, from a signal or a deadline. The first reason counts."""
 
     _SLICE = 0.05
-    """Seconds after which a wait looks for the wish. A signal may come in the midst of anything, also of a
-    wait in the same thread, so no lock may be taken to tell of it, and none is there to be woken by."""
+    """Seconds between checks for the request. A signal can interrupt anything, including a wait in the same
+    thread, so setting the reason must not take a lock; a waiting thread therefore polls."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -29,7 +29,7 @@ class Stop:
         self.reason = self.reason or reason
 
     def wait(self, seconds: float) -> bool:
-        """Let so many seconds pass; whether the wish came meanwhile, or was there."""
+        """Wait up to `seconds` seconds. Return True if a stop is requested."""
         end = time.monotonic() + seconds
         while self.reason is None and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, self._SLICE))
@@ -37,11 +37,11 @@ class Stop:
 
 
 class Clock(Protocol):
-    """Seconds that only go forward, and a way to let some pass."""
+    """Monotonic clock in seconds, and a way to sleep."""
 
     def now(self) -> float: ...
     def sleep(self, seconds: float) -> None:
-        """Raises StoppedError when the run is to end, even where none are to pass."""
+        """Sleep. Raises StoppedError when the run must end, even for 0 seconds."""
 
 
 class SystemClock:
@@ -57,10 +57,10 @@ class SystemClock:
 
 
 def look_repeatedly(look: Callable[[], bool], patience: float, clock: Clock) -> None:
-    """Look at least once, and again until `look` is content or one began after `patience` seconds.
+    """Call `look` at least once, and again until it returns True or a call began after `patience` seconds.
 
-    Polar may read from a replica that lags (read): what was just written may not show at once. When a look
-    began is what counts: one that was slow tells of the time before.
+    Polar may read from a replica that lags (read), so a recent write may not show at once. The time that a
+    call began counts, because a slow call shows the state from before.
     """
     end, pause = clock.now() + patience, 0.05
     while True:
@@ -72,18 +72,18 @@ def look_repeatedly(look: Callable[[], bool], patience: float, clock: Clock) -> 
 
 
 class RateGate:
-    """Holds all workers back together when Polar says 429.
+    """Gate that holds back all workers together when Polar answers 429.
 
-    Polar's window is fixed, from its first request, and `Retry-After` is always the whole window: an upper
-    bound (observed). So one worker tries when the window that this process has seen must have ended; the
-    others wait for its success, or for the upper bound. A try while limited costs nothing (observed).
-    `on_wait` is told the seconds of each wait.
+    Polar's window is fixed and starts with the first request. `Retry-After` is always the whole window, which
+    is an upper bound (observed). So one worker tries again when the window seen by this process must have
+    ended; the others wait for its success, or for the upper bound. A request while limited costs nothing
+    (observed). `on_wait` receives the seconds of each wait.
     """
 
     _MARGIN = 0.02
-    """Of a window, for the way to Polar: its window begins a little after ours."""
+    """Fraction of a window to add for network delay: Polar's window begins slightly after ours."""
     _NEXT_TRY = 0.1
-    """Of a window, between two tries."""
+    """Fraction of a window between two tries."""
 
     def __init__(self, clock: Clock, on_wait: Callable[[float], None]) -> None:
         self._clock, self._on_wait = clock, on_wait
@@ -94,7 +94,7 @@ class RateGate:
         self._try_at = 0.0
 
     def enter(self) -> int:
-        """Return when a request may be sent, with a ticket for `passed` or `limited`."""
+        """Wait until a request may be sent. Return a ticket for `passed` or `limited`."""
         while True:
             with self._lock:
                 now = self._clock.now()
@@ -106,18 +106,21 @@ class RateGate:
                 if now >= self._try_at:
                     self._try_at = self._closed_until
                     return self._epoch
-                # Woken now and then: a success may open the gate before its time.
+                # Wake up regularly: a success may open the gate early.
                 pause = min(self._try_at - now, 1.0)
             self._clock.sleep(pause)
 
     def passed(self, ticket: int) -> None:
-        """A request was not limited. Answers to requests from before the gate closed say nothing."""
+        """Report that a request was not limited.
+
+        Answers to requests from before the gate closed are ignored.
+        """
         with self._lock:
             if self._closed_until is not None and ticket == self._epoch:
                 self._open(self._clock.now())
 
     def limited(self, ticket: int, window: float) -> None:
-        """A request was answered 429, and told to wait for `window` seconds."""
+        """Report that a request was answered 429 with a wait of `window` seconds."""
         with self._lock:
             if ticket != self._epoch:
                 return

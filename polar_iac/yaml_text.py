@@ -1,4 +1,4 @@
-"""What single texts mean: the bytes of a file, unquoted scalars, and the parser's complaints."""
+"""Text-level YAML: the bytes of a file, unquoted scalars, and readable parser errors."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 MAX_BYTES = 32 * 1024 * 1024
 MAX_DIGITS = 3_000
-"""In hexadecimal too this stays below the 4,300 decimal digits at which Python refuses to convert."""
+"""Maximum digits of a number. In hexadecimal too, this stays below the 4,300 decimal digits that Python
+converts."""
 
 Value = str | int | float | bool | None
 
 
 class UnreadableError(Exception):
-    """Bytes that are no text: what could be read before the fault, and what is wrong."""
+    """Bytes that are not text. Holds the text before the fault, and what is wrong."""
 
     def __init__(self, before: str, message: str) -> None:
         super().__init__(message)
@@ -25,7 +26,7 @@ class UnreadableError(Exception):
 
 
 class Doubtful(str):
-    """An unquoted text that is not to be guessed at; `advice` says why, and what to write instead."""
+    """An unquoted text that is too ambiguous to interpret. `advice` says why, and what to write instead."""
 
     advice: str
 
@@ -36,10 +37,13 @@ class Doubtful(str):
 
 
 class Grouped(Doubtful):
-    """`1,000`: a text to every YAML, and so it is one where nothing but a text can be meant."""
+    """A grouped number such as `1,000`.
+
+    YAML reads it as text, so it is accepted where only text is allowed.
+    """
 
 
-# --- What an unquoted scalar means ---
+# --- Unquoted scalars ---
 
 _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -47,7 +51,7 @@ _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
 SUSPECT = frozenset(["", *"~nNtTfF+-.0123456789"])
-"""What a plain scalar begins with that is not simply text."""
+"""First characters of plain scalars that may be something other than text."""
 _INT = re.compile(r"[-+]?[0-9]+")
 _BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
@@ -56,14 +60,14 @@ _ODD_NUMBER = re.compile(
     r"[-+]?(?:0b(?=_*[01])[01_]+|0o(?=_*[0-7])[0-7_]+|0x(?=_*[0-9a-fA-F])[0-9a-fA-F_]+"
     r"|(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?)"
 )
-"""What is left of the numbers of YAML 1.1, once those of YAML 1.2 are taken away."""
+"""Number formats of YAML 1.1 that YAML 1.2 does not have."""
 _BASES = {"0b": 2, "0o": 8, "0x": 16}
 _GROUPED = re.compile(r"[-+]?[0-9]{1,3}(?:(?:,[0-9]{3})+(?:\.[0-9]+)?|(?P<points>(?:\.[0-9]{3})+,[0-9]+))")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t][0-9: \t.TtZz+-]*)?")
 
 
 def resolve(text: str) -> Value:
-    """What an unquoted text stands for by the core schema of YAML 1.2 (`yes` and `on` are texts)."""
+    """Return the value of an unquoted text by the core schema of YAML 1.2 (`yes` and `on` are texts)."""
     if text in _WORDS:
         return _WORDS[text]
     if _INT.fullmatch(text):
@@ -111,7 +115,7 @@ def _too_long(text: str) -> Doubtful:
 
 
 def clip(text: str, width: int = 40) -> str:
-    """A text of the user's as a message shows it: short, and without what a terminal would act on."""
+    """Shorten a user's text for a message, and remove anything that a terminal would act on."""
     short = text if len(text) <= width else f"{text[: width - 1]}…"
     if short.isprintable():
         return short
@@ -120,21 +124,24 @@ def clip(text: str, width: int = 40) -> str:
 
 @lru_cache(maxsize=1_000)
 def nearest(word: str, known: tuple[str, ...], likeness: float = 0.6) -> str | None:
-    """The known word that was probably meant. Remembered: aliases ask the same many thousand times."""
-    from difflib import get_close_matches  # Only for what is wrong.
+    """Return the known word that was probably meant.
+
+    Cached: aliases ask the same question thousands of times.
+    """
+    from difflib import get_close_matches  # imported late, since it is only needed for errors
 
     return next(iter(get_close_matches(word[:100].lower(), known, 1, likeness)), None)
 
 
-# --- Bytes that are no text ---
+# --- Bytes that are not text ---
 
 MARK = "\ufeff"
-"""The byte order mark. Some editors write one before the one that is there, and the parser counts none."""
+"""Byte order mark. Some editors write a second one before the first, and the parser does not count them."""
 _NO_UTF8 = "the file is UTF-16 or UTF-32: save it as UTF-8"
 
 
 def decode(data: bytes | str) -> str:
-    """UTF-8 without its byte order marks. Raises UnreadableError."""
+    """Decode UTF-8 and remove byte order marks. Raises UnreadableError."""
     if len(data) > MAX_BYTES:
         raise UnreadableError("", f"the file is larger than {MAX_BYTES // 1024**2} MiB")
     if isinstance(data, str):
@@ -160,12 +167,15 @@ def decode(data: bytes | str) -> str:
 
 
 def unprintable(text: str) -> int | None:
-    """Where the first character stands that YAML does not allow. Compiled late: that takes 10 ms."""
+    """Return the index of the first character that YAML does not allow.
+
+    Compiled late, because that takes 10 ms.
+    """
     found = re.search("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text)
     return found.start() if found else None
 
 
-# --- Text that is no YAML ---
+# --- Text that is not YAML ---
 
 _MAX_KEY = 1_024
 _HEX = re.compile("[0-9a-fA-F]+")
@@ -193,7 +203,7 @@ _REASONS: Mapping[str, str] = {
 
 
 def explain(error: Any, text: str) -> tuple[int, str]:
-    """Where a parser's error is best shown, and what it means to a person."""
+    """Return the best position to show a parser's error at, and a readable message."""
     problem, context = error.problem or "", error.context or ""
     index = error.problem_mark.index if error.problem_mark else 0
     opened = error.context_mark.index if error.context_mark else index
@@ -235,7 +245,7 @@ def explain(error: Any, text: str) -> tuple[int, str]:
 
 
 def _long_key(text: str, problem: str, index: int, opened: int) -> int | None:
-    """Where a key begins that is too long for the parser, which then stumbles over the `:` behind it."""
+    """Return the start of a key that is too long for the parser, which then fails at the `:` after it."""
     if problem.startswith("could not find expected ':'"):
         end = text.find(":", opened)
         return opened if end - opened > _MAX_KEY and "\n" not in text[opened:end] else None
@@ -245,14 +255,14 @@ def _long_key(text: str, problem: str, index: int, opened: int) -> int | None:
     line = text[start:index].rstrip()
     if line.endswith(("'", '"')):
         begin = line.rfind(line[-1], 0, -1)
-    else:  # Between brackets the key begins behind the last entry.
+    else:  # Inside brackets, the key begins after the last entry.
         begin = max(map(line.rfind, ",{[")) + 1 if problem.startswith("did not find") else 0
     key = line[begin:].lstrip("- ")
     return start + len(line) - len(key) if len(key) > _MAX_KEY and ": " not in key else None
 
 
 def _no_character(text: str, index: int) -> str:
-    """What is wrong with the escape whose digits begin at `index`."""
+    """Return what is wrong with the escape whose digits begin at `index`."""
     number = int(_HEX.match(text, index)[0], 16)  # type: ignore[index]
     if number > sys.maxunicode:
         return f"no such character (the last is U+{sys.maxunicode:X})"
