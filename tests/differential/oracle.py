@@ -186,7 +186,7 @@ def _duplicates_told(of: Round) -> Iterator[Flag]:
     told = [json.dumps(change) for change in of.blocked.values()]
     for marker, ids in duplicates(of.before.meters).items():
         key = marker.partition("/")[2]
-        unknown = key not in of.declared and not any(of.before.remembers(meter_id) for meter_id in ids)
+        unknown = key not in of.declared and key not in of.before.records
         texts = [*told, *map(json.dumps, of.plan["notes"])] if unknown else told
         named = any(all(meter_id in text for meter_id in ids) for text in texts)
         if len(ids - settled) > 1 and not named:
