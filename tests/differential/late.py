@@ -15,8 +15,11 @@ def land(session: Session, body: Json) -> str:
     The journal still knows of it, so that it is settled where it is a duplicate.
     """
     known = is_to_be_settled(session.moment(), body["metadata"][MARKER], session.world.moved)
-    # Where somebody dropped a record, the meter that was found again answers the create in its stead.
-    known = known and not any(". lockfile: " in line for line in session.log)
+    # Where somebody dropped the key's record (or the file), the meter found again answers the create instead.
+    key = body["metadata"][MARKER].partition("/")[2]
+    edits = [line for line in session.log if ". lockfile: " in line]
+    whole = ("delete", "lose", "restore")
+    known = known and not any(key in edit or any(word in edit for word in whole) for edit in edits)
     meter_id = session.world.create(body)
     session.world.made.add(meter_id)
     session.counts["late"] += 1
