@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from polar_iac import manifest
-from polar_iac.manifest import Manifest
-from polar_iac.meter import LiveMeter, MeterSpec, Record
-from polar_iac.plan import Plan
-from polar_iac.planner import make_plan
+from polar_iac.manifest import read as manifest
+from polar_iac.manifest.model import Manifest
+from polar_iac.meter.live import LiveMeter
+from polar_iac.meter.record import Record
+from polar_iac.meter.spec import MeterSpec
+from polar_iac.plan.decide import make_plan
+from polar_iac.plan.model import Plan
 
 PROJECT = "acme"
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polar_iac import journal, lockfile
-from polar_iac.api import PolarClient
+from polar_iac.files import state_directory
 from polar_iac.local import LocalPolar, serving
-from polar_iac.lockfile import Lockfile
-from polar_iac.meter import MARKER, LiveMeter, MeterSpec, Record
+from polar_iac.meter.live import LiveMeter
+from polar_iac.meter.marker import MARKER
+from polar_iac.meter.record import Record
+from polar_iac.meter.spec import MeterSpec
+from polar_iac.polar.client import PolarClient
+from polar_iac.state import journal, lockfile
+from polar_iac.state.lockfile import Lockfile
 from tests.build import PROJECT, manifest_text, meter, spec_of
 from tests.command import COMMAND, clean_environment
 from tests.serve import served_polar
@@ -92,7 +96,7 @@ class Scene:
             self.truth.create_meter(meter(metadata={MARKER: "other/new-1"})),
         ]
         state = Lockfile("sandbox", self.polar.organization_id, PROJECT, records)
-        lockfile.state_directory(directory / LOCK)
+        state_directory(directory / LOCK)
         lockfile.save(directory / LOCK, state)
         (directory / "meters.yaml").write_text(MANIFEST, encoding="utf-8")
         self.catch_up()

@@ -30,7 +30,7 @@ from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 from polar_iac.local import LocalPolar
-from polar_iac.meter import MARKER
+from polar_iac.meter.marker import MARKER
 from tests.command import HANG_SECONDS
 
 _LOOP = "/v1/loop/"

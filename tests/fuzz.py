@@ -13,15 +13,19 @@ from typing import Any
 
 import httpx
 
-from polar_iac import journal, lockfile, manifest
-from polar_iac.api import ApiError, PolarClient
 from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError
-from polar_iac.journal import Journal
-from polar_iac.lockfile import Lockfile
-from polar_iac.meter import Record
-from polar_iac.planner import make_plan
-from polar_iac.render.document import plan_json
-from polar_iac.render.text import diagnostics_text, plan_text
+from polar_iac.manifest import read as manifest
+from polar_iac.manifest.model import Manifest
+from polar_iac.meter.record import Record
+from polar_iac.plan.decide import make_plan
+from polar_iac.plan.document import plan_json
+from polar_iac.polar.client import PolarClient
+from polar_iac.polar.errors import ApiError
+from polar_iac.report.diagnostics import diagnostics_text
+from polar_iac.report.text import plan_text
+from polar_iac.state import journal, lockfile
+from polar_iac.state.journal import Journal
+from polar_iac.state.lockfile import Lockfile
 from tests.build import NOW, ORGANIZATION, PROJECT, desired, identifier, meter, spec
 
 SECONDS = 5
@@ -158,7 +162,7 @@ def _printed(diagnostics: tuple[Diagnostic, ...]) -> None:
         assert line.isprintable() or "\x1b[" in line or "\u200d" in line, repr(line)
 
 
-def _planned(loaded: manifest.Manifest, live: Any, recorded: Any) -> None:
+def _planned(loaded: Manifest, live: Any, recorded: Any) -> None:
     made = make_plan(loaded, recorded, live, environment="sandbox", organization_id=ORGANIZATION)
     assert plan_text(made, "meters.yaml")
     assert json.loads(plan_json(made))["digest"] == made.digest

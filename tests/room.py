@@ -8,15 +8,17 @@ from pathlib import Path
 
 import httpx
 
-from polar_iac import journal, lockfile
-from polar_iac.api import PolarClient
-from polar_iac.executor import Limits
-from polar_iac.journal import Journal, path_for
-from polar_iac.lockfile import Lockfile
-from polar_iac.manifest import Manifest
-from polar_iac.plan import Event, Plan
-from polar_iac.run import Run, plan_for, read_live
-from polar_iac.waiting import Stop, SystemClock
+from polar_iac.apply.events import Event
+from polar_iac.apply.executor import Limits
+from polar_iac.apply.session import Session, plan_for, read_live
+from polar_iac.clock import Stop, SystemClock
+from polar_iac.files import state_directory
+from polar_iac.manifest.model import Manifest
+from polar_iac.plan.model import Plan
+from polar_iac.polar.client import PolarClient
+from polar_iac.state import journal, lockfile
+from polar_iac.state.journal import Journal, path_for
+from polar_iac.state.lockfile import Lockfile
 from tests.build import PROJECT
 
 PLANNING = threading.Lock()
@@ -61,7 +63,7 @@ class Room:
         self.limits = Limits(lookup_timeout=patience, resend_after=resend_after)
         self.lockfile = directory / "meters.sandbox.lock.json"
         self.journal = path_for(self.lockfile)
-        lockfile.state_directory(self.lockfile)
+        state_directory(self.lockfile)
 
     def recorded(self) -> Lockfile:
         return lockfile.read(self.lockfile, "sandbox", PROJECT)
@@ -88,7 +90,7 @@ class Room:
         recorded = self.recorded()
         limits = replace(self.limits, parallelism=parallelism)
         with Journal(self.journal, recorded) as open_journal:
-            run = Run(manifest, recorded, self.lockfile, self.client, open_journal, limits, self.clock)
+            run = Session(manifest, recorded, self.lockfile, self.client, open_journal, limits, self.clock)
             observed = run.read_live()
             with PLANNING:
                 plan = run.plan(observed, allow_archive=True)

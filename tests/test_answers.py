@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from polar_iac.api import ApiError, NotFoundError, PolarClient, TransientError, check_base_url
+from polar_iac.clock import Stop, StoppedError, SystemClock
 from polar_iac.errors import PolarIacError
-from polar_iac.meter import MARKER
-from polar_iac.waiting import Stop, StoppedError, SystemClock
+from polar_iac.meter.marker import MARKER
+from polar_iac.polar.client import PolarClient, check_base_url
+from polar_iac.polar.errors import ApiError, NotFoundError, TransientError
 from tests.build import ORGANIZATION, identifier, meter
 from tests.serve import JSON, Answer, answer_json, scripted
 

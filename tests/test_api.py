@@ -21,20 +21,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from polar_iac import api
-from polar_iac.api import (
-    ApiError,
-    Fate,
-    InvalidRequestError,
-    NotFoundError,
-    PolarClient,
-    TransientError,
-    check_base_url,
-)
+from polar_iac.clock import Stop, StoppedError, SystemClock
 from polar_iac.errors import PolarIacError
 from polar_iac.local import LocalPolar, RateLimit
-from polar_iac.meter import MeterSpec
-from polar_iac.waiting import RateGate, Stop, StoppedError, SystemClock
+from polar_iac.meter.spec import MeterSpec
+from polar_iac.polar import client as client_module
+from polar_iac.polar import transport
+from polar_iac.polar.client import PolarClient, check_base_url
+from polar_iac.polar.errors import ApiError, Fate, InvalidRequestError, NotFoundError, TransientError
+from polar_iac.polar.retry import RateGate
+from polar_iac.polar.transport import IDLE_SECONDS
 from tests import openapi
 from tests.build import ORGANIZATION, identifier, meter, spec_of
 from tests.serve import (
@@ -568,8 +564,8 @@ class TestConnections:
         assert server.lost == ["GET"]
 
     def test_idle_ones_are_given_up_before_polar_closes_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert api._IDLE_SECONDS < 5
-        monkeypatch.setattr(api, "_IDLE_SECONDS", 0.0)
+        assert IDLE_SECONDS < 5
+        monkeypatch.setattr(client_module, "IDLE_SECONDS", 0.0)
         server = OneRequest()
         with connections(server) as url, client(url) as polar_client:
             for _ in range(3):
@@ -710,7 +706,7 @@ class TestEndlessAnswers:
             polar_client.create_meter(meter())
 
     def test_a_body_without_an_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(api, "_LARGEST_BODY", 2**20)
+        monkeypatch.setattr(transport, "LARGEST_BODY", 2**20)
 
         def serve(connection: socket.socket) -> None:
             read_request(connection)
@@ -731,7 +727,7 @@ class TestEndlessAnswers:
 
         packed: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
         plain = json.dumps(documented()).encode()
-        monkeypatch.setattr(api, "_LARGEST_BODY", len(plain))
+        monkeypatch.setattr(transport, "LARGEST_BODY", len(plain))
         pack = packed.get(encoding.lower(), bytes)
         with (
             scripted(lambda *_: (200, {**JSON, "content-encoding": encoding}, pack(plain))) as (url, tape),

@@ -14,14 +14,14 @@ from typing import Any
 import jsonschema
 import pytest
 
-import polar_iac.render
+import polar_iac.plan
 from polar_iac.local import LocalPolar, RateLimit
 from tests import openapi
 from tests.build import ORGANIZATION, identifier, meter, spec_of
 from tests.command import COMMAND, HANG_SECONDS, Workspace, clean_environment, measured, on_terminal
 from tests.serve import Answer, Served, answer_json, scripted, served_polar
 
-SCHEMA = json.loads((Path(polar_iac.render.__file__).parent / "plan.schema.json").read_text())
+SCHEMA = json.loads((Path(polar_iac.plan.__file__).parent / "plan.schema.json").read_text())
 FILTER = {"conjunction": "and", "clauses": [{"property": "name", "operator": "eq", "value": "other"}]}
 
 
@@ -511,7 +511,7 @@ class TestWhatPolarAdds:
         workspace.write({"a": meter(metadata={"ours": 1})})
         workspace.ok("apply", "-e", "sandbox", "-y")
         meter_id = workspace.lock()["meters"]["a"]["id"]
-        from polar_iac.api import PolarClient
+        from polar_iac.polar.client import PolarClient
 
         with PolarClient(polar.url, "polar_oat_other") as other:
             metadata = {"ours": 1, "theirs": 1.0, "polar_iac": "acme/a"}
@@ -560,7 +560,7 @@ def test_help_and_validate_load_neither_httpx_nor_deepdiff(
     workspace.write({"a": meter()})
     code = (
         "import sys; sys.argv[1:] = sys.argv[1:]\n"
-        "from polar_iac.cli import main\n"
+        "from polar_iac.cli.main import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "assert not {'httpx', 'deepdiff', 'pydantic', 'tenacity'} & set(sys.modules), sorted(sys.modules)"

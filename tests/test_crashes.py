@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from polar_iac.api import PolarClient
 from polar_iac.local import serving
+from polar_iac.polar.client import PolarClient
 from tests import crashes
 from tests.build import meter
 from tests.command import HANG_SECONDS

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from polar_iac import journal, lockfile
-from polar_iac.creates import MAX_SENDS
-from polar_iac.executor import Limits, execute
-from polar_iac.journal import Journal
-from polar_iac.lockfile import Lockfile
-from polar_iac.meter import MARKER
-from polar_iac.plan import Done, Event, Failed, Left
-from polar_iac.waiting import Stop
+from polar_iac.apply.creates import MAX_SENDS
+from polar_iac.apply.events import Done, Event, Failed, Left
+from polar_iac.apply.executor import Limits, execute
+from polar_iac.clock import Stop
+from polar_iac.meter.marker import MARKER
+from polar_iac.state import journal, lockfile
+from polar_iac.state.journal import Journal
+from polar_iac.state.lockfile import Lockfile
 from tests.build import PROJECT, desired, meter, plan
 from tests.faults import REFUSED, Choose, Faulty, Request, by_rule, faulty_polar
 from tests.room import Room
@@ -127,7 +127,7 @@ def truth(faulty: Faulty) -> Iterator[Any]:
     """The Polar behind the faults."""
     import httpx
 
-    from polar_iac.api import PolarClient
+    from polar_iac.polar.client import PolarClient
 
     transport = httpx.WSGITransport(app=faulty.polar)
     with PolarClient("http://truth", "polar_oat_test", transport=transport) as client:

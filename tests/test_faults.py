@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from polar_iac.api import PolarClient
-from polar_iac.creates import MAX_SENDS
+from polar_iac.apply.creates import MAX_SENDS
+from polar_iac.polar.client import PolarClient
 from tests.build import ORGANIZATION, meter
 from tests.command import HANG_SECONDS, Workspace
 from tests.faults import FAULTS, FINAL, REFUSED, by_rule, faulty_polar

@@ -14,9 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polar_iac.ci.workflow_commands import diagnostic_commands, inert, outputs, plan_commands
 from polar_iac.errors import Diagnostic, SourceSpan
-from polar_iac.meter import IMPACT, MeterSpec
-from polar_iac.plan import (
+from polar_iac.meter.fields import IMPACT
+from polar_iac.meter.spec import MeterSpec
+from polar_iac.plan.document import plan_document, plan_from_document, plan_json
+from polar_iac.plan.model import (
     Action,
     Bookkeeping,
     Change,
@@ -27,12 +30,11 @@ from polar_iac.plan import (
     Plan,
     change_digest,
 )
-from polar_iac.render.document import plan_document, plan_from_document, plan_json
-from polar_iac.render.github import diagnostic_commands, inert, outputs, plan_commands
-from polar_iac.render.markdown import headline, plan_markdown
-from polar_iac.render.markup import Links, code, fence, prose, visible
-from polar_iac.render.text import diagnostics_text, plan_text
-from polar_iac.render.words import value
+from polar_iac.report.comment.document import headline, plan_markdown
+from polar_iac.report.comment.escape import Links, code, fence, prose, visible
+from polar_iac.report.diagnostics import diagnostics_text
+from polar_iac.report.text import plan_text
+from polar_iac.report.wording import value
 from tests.build import ORGANIZATION, identifier, meter
 from tests.comments import read_commands, read_comment, read_outputs
 
@@ -449,18 +451,18 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_worse_escape_is_caught(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("markup", "entry", "markdown"):
-        monkeypatch.setattr(f"polar_iac.render.{module}.code", fault.code)
+    for module in ("escape", "remarks", "values", "key_changes", "document"):
+        monkeypatch.setattr(f"polar_iac.report.comment.{module}.code", fault.code)
     caught = [text for text in CORPUS if breaks(read_comment, markdown(text))]
     assert len(caught) >= fault.caught * len(CORPUS), caught
 
 
 def test_a_fence_of_three_backticks_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "polar_iac.render.fitting.fence",
+        "polar_iac.report.comment.budget.fence",
         lambda lines, language="": "\n".join([f"```{language}", *lines, "```"]),
     )
-    monkeypatch.setattr("polar_iac.render.words.printable", lambda text: text)
+    monkeypatch.setattr("polar_iac.report.filters.printable", lambda text: text)
     assert breaks(read_comment, markdown("```\n# out\n```"))
 
 
@@ -468,10 +470,10 @@ def test_a_fence_of_three_backticks_is_caught(monkeypatch: pytest.MonkeyPatch) -
 def test_a_command_that_is_not_escaped_is_caught(
     part: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polar_iac.render.github.printable_lines", lambda text: text)
-    monkeypatch.setattr("polar_iac.render.github.printable", lambda text: text)
+    monkeypatch.setattr("polar_iac.ci.workflow_commands.printable_lines", lambda text: text)
+    monkeypatch.setattr("polar_iac.ci.workflow_commands.printable", lambda text: text)
     test_no_command_can_be_forged(text)  # the escapes of commands are enough
-    monkeypatch.setattr(f"polar_iac.render.github.{part}", lambda text: text)
+    monkeypatch.setattr(f"polar_iac.ci.workflow_commands.{part}", lambda text: text)
     assert breaks(test_no_command_can_be_forged, text)
 
 

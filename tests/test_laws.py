@@ -14,12 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polar_iac import lockfile
-from polar_iac.lockfile import Lockfile
-from polar_iac.manifest import Manifest
-from polar_iac.meter import MARKER, LiveMeter, MeterSpec, Record, is_ignored, same_value
-from polar_iac.plan import Done, Event, Failed, Left
-from polar_iac.render.document import plan_document
+from polar_iac.apply.events import Done, Event, Failed, Left
+from polar_iac.manifest.model import Manifest
+from polar_iac.meter.canonical import same_value
+from polar_iac.meter.fields import is_ignored
+from polar_iac.meter.live import LiveMeter
+from polar_iac.meter.marker import MARKER
+from polar_iac.meter.record import Record
+from polar_iac.meter.spec import MeterSpec
+from polar_iac.plan.document import plan_document
+from polar_iac.state import lockfile
+from polar_iac.state.lockfile import Lockfile
 from tests import openapi, strategies
 from tests.build import PROJECT, desired, meter, plan, spec_of
 from tests.room import Room

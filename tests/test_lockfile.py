@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polar_iac import journal, lockfile
 from polar_iac.errors import DiagnosticError, PolarIacError
-from polar_iac.journal import Journal
-from polar_iac.lockfile import Lockfile
-from polar_iac.meter import MeterSpec, Record
+from polar_iac.files import state_directory
+from polar_iac.meter.record import Record
+from polar_iac.meter.spec import MeterSpec
+from polar_iac.state import journal, lockfile
+from polar_iac.state.journal import Journal
+from polar_iac.state.lockfile import Lockfile
 from tests import strategies
 from tests.build import NOW, ORGANIZATION, identifier, record, spec
 
@@ -143,14 +145,14 @@ class TestWriting:
         assert not path.is_symlink()
         (path.parent / ".polar-iac").symlink_to(tmp_path, target_is_directory=True)
         with pytest.raises(PolarIacError, match="symbolic link"):
-            lockfile.state_directory(path)
+            state_directory(path)
 
     def test_a_directory_that_cannot_be_written(self, tmp_path: Path) -> None:
         with pytest.raises(PolarIacError, match="cannot write"):
             lockfile.save(tmp_path / "none" / "lock.json", GOOD)
         (tmp_path / ".polar-iac").write_text("a file")
         with pytest.raises(PolarIacError, match="cannot write"):
-            lockfile.state_directory(tmp_path / "lock.json")
+            state_directory(tmp_path / "lock.json")
 
     def test_a_write_that_fails_leaves_nothing_beside(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -172,7 +174,7 @@ class TestWriting:
 class TestJournal:
     def open(self, tmp_path: Path, state: Lockfile = GOOD) -> tuple[Journal, Path]:
         path = tmp_path / "meters.sandbox.lock.json"
-        lockfile.state_directory(path)
+        state_directory(path)
         return Journal(journal.path_for(path), state), path
 
     def test_tells_the_story_that_the_run_knew(self, tmp_path: Path) -> None:
@@ -275,7 +277,7 @@ class TestJournal:
 
     def test_follows_no_link(self, tmp_path: Path) -> None:
         path = tmp_path / "meters.sandbox.lock.json"
-        lockfile.state_directory(path)
+        state_directory(path)
         (tmp_path / "outside").write_text("precious")
         journal.path_for(path).symlink_to(tmp_path / "outside")
         with pytest.raises(PolarIacError, match="cannot read the journal"):

@@ -17,10 +17,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from polar_iac import manifest, source
 from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError, SourceSpan
-from polar_iac.manifest import Manifest, problems_of
-from polar_iac.meter import FUNCS, OPERATORS, MeterSpec, canonical_json
+from polar_iac.manifest import read as manifest
+from polar_iac.manifest.model import Manifest
+from polar_iac.meter.canonical import canonical_json
+from polar_iac.meter.fields import FUNCS, OPERATORS
+from polar_iac.meter.spec import MeterSpec
+from polar_iac.polar.refusals import problems_of
+from polar_iac.yaml import tree as source
+from polar_iac.yaml.parse import parse
 
 MANIFESTS = Path(__file__).parent / "manifests"
 WRONG = sorted(path.stem for path in (MANIFESTS / "wrong").glob("*.yaml"))
@@ -313,12 +318,12 @@ def test_span(path: tuple[str | int, ...], line: int, marked: str) -> None:
 
 def test_a_lockfile_can_be_searched_too() -> None:
     text = '{\n  "meters": {\n    "calls": {"id": 5, "spec": {}}\n  }\n}\n'
-    document = source.parse(text, "meters.sandbox.lock.json")
+    document = parse(text, "meters.sandbox.lock.json")
     assert document.at(("meters", "calls", "id")) == SourceSpan("meters.sandbox.lock.json", 3, 21, 22)
     assert document.at(("meters", "calls", "spec", "name")).column == 24
     assert document.at(()).line == 1
     with pytest.raises(DiagnosticError, match="half of a character"):
-        source.parse('{"a": "\ud83d"}', "f")
+        parse('{"a": "\ud83d"}', "f")
 
 
 @pytest.mark.parametrize(
@@ -333,7 +338,7 @@ def test_a_lockfile_can_be_searched_too() -> None:
     ],
 )
 def test_span_in_odd_places(text: str, path: tuple[str | int, ...], marked: str) -> None:
-    document = source.parse(text, "f")
+    document = parse(text, "f")
     span = document.at(path)
     line = document.text.splitlines()[span.line - 1]
     assert line[span.column - 1 : span.end_column - 1] == marked
@@ -431,7 +436,7 @@ def test_what_cannot_be_read(tmp_path: Path, name: str, message: str) -> None:
 
 def test_loads_neither_the_client_nor_the_command() -> None:
     code = (
-        "import sys; from polar_iac import manifest; assert 'ruamel.yaml' not in sys.modules;"
+        "import sys; from polar_iac.manifest import read as manifest; assert 'ruamel.yaml' not in sys.modules;"
         "manifest.load(b'{version: 1, project: a, meters: {}}', 'f');"
         "print(sorted({'httpx', 'deepdiff', 'pydantic', 'click'} & sys.modules.keys()))"
     )

@@ -15,23 +15,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from polar_iac.apply.events import Done, Event, Failed
+from polar_iac.ci.github import directory, publish_plans, publish_results
+from polar_iac.ci.workflow_commands import error_command, outputs, plan_commands
 from polar_iac.errors import PolarIacError
-from polar_iac.github_run import directory, publish_plans, publish_results
-from polar_iac.meter import MeterSpec, Record
-from polar_iac.plan import Done, Event, Evidence, Failed, Plan
-from polar_iac.render.document import (
+from polar_iac.meter.record import Record
+from polar_iac.meter.spec import MeterSpec
+from polar_iac.plan.document import (
     plan_document,
     plan_from_document,
     plan_json,
     plans_from_document,
     plans_json,
 )
-from polar_iac.render.entry import risk
-from polar_iac.render.github import error_command, outputs, plan_commands
-from polar_iac.render.markdown import comment_marker, headline, plan_markdown
-from polar_iac.render.markup import Links
-from polar_iac.render.text import plan_text
-from polar_iac.reports import rendered
+from polar_iac.plan.model import Evidence, Plan
+from polar_iac.report.comment.document import comment_marker, headline, plan_markdown
+from polar_iac.report.comment.escape import Links
+from polar_iac.report.comment.risks import risk
+from polar_iac.report.formats import rendered
+from polar_iac.report.text import plan_text
 from tests import strategies
 from tests.build import ORGANIZATION, desired, identifier, live, meter, plan, record
 from tests.comments import HOME, read_commands, read_comment, read_outputs

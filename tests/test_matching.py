@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from polar_iac.matching import aggregation_remarks, filter_remarks
-from polar_iac.meter import Aggregation, Filter
+from polar_iac.meter.filter import Aggregation, Filter
+from polar_iac.meter.matching import aggregation_remarks, filter_remarks
 from tests.build import desired, live, meter, plan, record
 
 

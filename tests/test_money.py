@@ -14,13 +14,16 @@ from typing import Any, ClassVar
 import jsonschema
 import pytest
 
-from polar_iac import journal, lockfile
-from polar_iac.api import PolarClient
-from polar_iac.executor import Limits
-from polar_iac.lockfile import Lockfile
-from polar_iac.meter import MARKER, LiveMeter, Record
-from polar_iac.plan import Done, Event, Failed, Unconfirmed
-from polar_iac.waiting import Stop
+from polar_iac.apply.events import Done, Event, Failed, Unconfirmed
+from polar_iac.apply.executor import Limits
+from polar_iac.clock import Stop
+from polar_iac.files import state_directory
+from polar_iac.meter.live import LiveMeter
+from polar_iac.meter.marker import MARKER
+from polar_iac.meter.record import Record
+from polar_iac.polar.client import PolarClient
+from polar_iac.state import journal
+from polar_iac.state.lockfile import Lockfile
 from tests.build import ORGANIZATION, PROJECT, desired, meter, spec
 from tests.command import Workspace, on_terminal
 from tests.faults import ELSEWHERE, Request, by_rule, faulty_polar, no_fault
@@ -67,7 +70,7 @@ class TestNothingIsWrittenBeforePermission:
     def stopped(self, workspace: Workspace, client: PolarClient) -> tuple[LiveMeter, LiveMeter]:
         older, younger = made(client, "calls"), made(client, "calls")
         path = workspace.path / LOCK
-        lockfile.state_directory(path)
+        state_directory(path)
         with journal.Journal(journal.path_for(path), Lockfile("sandbox", None, PROJECT)) as story:
             story.record("calls", Record(younger.id, spec()), answer="created")
         workspace.write({"calls": meter(), "other": meter(name="Other", archived=True)})
@@ -285,7 +288,7 @@ class TestALostCreateIsSentAgainOnlyWhenItCanNoLongerLand:
     def test_no_connection_is_not_lost(self, tmp_path: Path) -> None:
         room = Room("http://127.0.0.1:9", tmp_path)
         with room.client, journal.Journal(room.journal, room.recorded()) as story:
-            from polar_iac.executor import execute
+            from polar_iac.apply.executor import execute
             from tests.build import plan
 
             only = desired({"m1": meter()})

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polar_iac.meter import Filter
+from polar_iac.meter.filter import Filter
 from tests.engine_events import Event, QueryError
 from tests.engine_filters import Matcher, compile_filter
 from tests.strategies_meaning import Json, clauses, events, filters, group

@@ -10,14 +10,14 @@ from typing import Any
 import jsonschema
 import pytest
 
-import polar_iac.render
-from polar_iac.api import PolarClient
+import polar_iac.plan
+from polar_iac.polar.client import PolarClient
 from tests.build import meter
 from tests.command import Workspace
 from tests.serve import Served
 
 FILTER = {"conjunction": "and", "clauses": [{"property": "name", "operator": "eq", "value": "other"}]}
-SCHEMA = json.loads((Path(polar_iac.render.__file__).parent / "plan.schema.json").read_text())
+SCHEMA = json.loads((Path(polar_iac.plan.__file__).parent / "plan.schema.json").read_text())
 TOKEN = "polar_oat_planted_secret"
 
 

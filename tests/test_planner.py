@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polar_iac import manifest
-from polar_iac.meter import Made, MeterSpec, Record, record_of
-from polar_iac.plan import Change, Plan
-from polar_iac.render.text import refusal_text
+from polar_iac.manifest import read as manifest
+from polar_iac.manifest import write
+from polar_iac.meter.live import Made
+from polar_iac.meter.record import Record, record_of
+from polar_iac.meter.spec import MeterSpec
+from polar_iac.plan.model import Change, Plan
+from polar_iac.report.text import refusal_text
 from tests import strategies
 from tests.build import ORGANIZATION, desired, identifier, live, meter, plan, record
 
@@ -897,7 +900,7 @@ class TestGoneAndUnknown:
 @settings(deadline=None)
 def test_a_block_that_is_printed_declares_that_meter(block: dict[str, Any], archived: bool) -> None:
     declared = MeterSpec.from_json(block | {"archived": archived})
-    text = f"version: 1\nproject: acme\nmeters:\n{manifest.block('calls', declared)}"
+    text = f"version: 1\nproject: acme\nmeters:\n{write.block('calls', declared)}"
     assert manifest.load(text.encode(), "meters.yaml").meters["calls"].spec == declared
 
 
@@ -923,6 +926,6 @@ def test_a_block_that_is_printed_declares_that_meter(block: dict[str, Any], arch
 )
 def test_texts_that_look_like_something_else_stay_texts(text: str) -> None:
     declared = MeterSpec.from_json(meter(metadata={"a": text}))
-    block = manifest.block("calls", declared)
+    block = write.block("calls", declared)
     loaded = manifest.load(f"version: 1\nproject: acme\nmeters:\n{block}".encode(), "meters.yaml")
     assert loaded.meters["calls"].spec == declared

@@ -12,13 +12,14 @@ from typing import Any
 import httpx
 import pytest
 
-from polar_iac.api import PolarClient
-from polar_iac.executor import Limits, execute
-from polar_iac.journal import Journal, path_for
+from polar_iac.apply.events import Done
+from polar_iac.apply.executor import Limits, execute
+from polar_iac.clock import Stop, StoppedError, SystemClock
+from polar_iac.files import state_directory
 from polar_iac.local import LocalPolar, RateLimit
-from polar_iac.lockfile import Lockfile, state_directory
-from polar_iac.plan import Done
-from polar_iac.waiting import Stop, StoppedError, SystemClock
+from polar_iac.polar.client import PolarClient
+from polar_iac.state.journal import Journal, path_for
+from polar_iac.state.lockfile import Lockfile
 from tests.build import PROJECT, desired, identifier, meter, plan
 from tests.serve import scripted
 

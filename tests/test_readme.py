@@ -12,9 +12,10 @@ import click
 import pytest
 from ruamel.yaml import YAML
 
-from polar_iac import manifest
 from polar_iac.errors import DiagnosticError
-from polar_iac.render.text import diagnostics_text, plan_text
+from polar_iac.manifest import read as manifest
+from polar_iac.report.diagnostics import diagnostics_text
+from polar_iac.report.text import plan_text
 from tests.build import desired, live, meter, plan, record
 
 ROOT = Path(__file__).parent.parent

@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 
-from polar_iac import journal, lockfile
-from polar_iac.api import PolarClient, TransientError
+from polar_iac.apply.duplicates import no_duplicates, settle_duplicates
+from polar_iac.apply.events import Done, Failed, Left
+from polar_iac.apply.resume import found_creates, may_still_show
 from polar_iac.errors import PolarIacError
-from polar_iac.journal import Journal
-from polar_iac.lockfile import Lockfile
-from polar_iac.meter import NOTHING_MADE, LiveMeter, Made, Record
-from polar_iac.plan import Done, Failed, Left
-from polar_iac.recovery import found_creates, may_still_show, no_duplicates, settle_duplicates
+from polar_iac.files import state_directory
+from polar_iac.meter.live import NOTHING_MADE, LiveMeter, Made
+from polar_iac.meter.record import Record
+from polar_iac.polar.client import PolarClient
+from polar_iac.polar.errors import TransientError
+from polar_iac.state import journal, lockfile
+from polar_iac.state.journal import Journal
+from polar_iac.state.lockfile import Lockfile
 from tests.build import (
     NOW,
     ORGANIZATION,
@@ -46,7 +50,7 @@ def client(polar: Served) -> Iterator[PolarClient]:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "meters.sandbox.lock.json"
-    lockfile.state_directory(path)
+    state_directory(path)
     return path
 
 

@@ -12,13 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polar_iac.apply.events import Done, Event, Failed, Left, Unsure
+from polar_iac.ci.workflow_commands import failure_commands
 from polar_iac.errors import Diagnostic, SourceSpan
-from polar_iac.meter import Filter, Made, canonical_json
-from polar_iac.plan import Done, Event, Failed, Left, Unsure
-from polar_iac.render.document import plan_json
-from polar_iac.render.github import failure_commands
-from polar_iac.render.text import diagnostics_text, event_text, plan_text, result_text
-from polar_iac.render.words import expression, filter_diff, outline, printable
+from polar_iac.meter.canonical import canonical_json
+from polar_iac.meter.filter import Filter
+from polar_iac.meter.live import Made
+from polar_iac.plan.document import plan_json
+from polar_iac.report.diagnostics import diagnostics_text
+from polar_iac.report.filters import expression, filter_diff, outline
+from polar_iac.report.results import event_text, result_text
+from polar_iac.report.text import plan_text
+from polar_iac.sanitize import printable
 from tests import strategies
 from tests.build import desired, identifier, live, meter, plan, record
 

@@ -8,9 +8,12 @@ from pathlib import Path
 import click
 import pytest
 
+from polar_iac.apply.events import Left
 from polar_iac.errors import Diagnostic, SourceSpan
-from polar_iac.plan import Left
-from polar_iac.render.text import diagnostics_text, display_width, left_text, plan_text
+from polar_iac.report.diagnostics import diagnostics_text
+from polar_iac.report.layout import display_width
+from polar_iac.report.results import left_text
+from polar_iac.report.text import plan_text
 from tests.build import desired, live, meter, plan, record
 from tests.command import COMMAND, Workspace, clean_environment, on_terminal
 from tests.serve import Served

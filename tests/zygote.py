@@ -29,9 +29,9 @@ from tests.command import HANG_SECONDS, clean_environment
 WARM = (
     *("_ruamel_yaml", "deepdiff", "filelock", "tqdm", "multiprocessing.synchronize", "encodings.idna"),
     *("httpcore", "httpcore._sync.http_proxy", "h11", "certifi", "anyio"),
-    *("polar_iac.executor", "polar_iac.recovery", "polar_iac.planner", "polar_iac.environment"),
-    *("polar_iac.terminal", "polar_iac.local", "polar_iac.cli", "polar_iac.reports", "polar_iac.run"),
-    *("polar_iac.render.document", "polar_iac.render.text", "polar_iac.render.github"),
+    *("polar_iac.apply.session", "polar_iac.cli.main", "polar_iac.cli.output", "polar_iac.cli.terminal"),
+    *("polar_iac.local", "polar_iac.plan.document", "polar_iac.plan.saved", "polar_iac.report.formats"),
+    *("polar_iac.report.results", "polar_iac.report.text", "polar_iac.ci.workflow_commands"),
 )
 """What an apply loads: in the warmed process once, instead of in each child."""
 
@@ -131,7 +131,7 @@ def _at_boundaries(meet: Callable[[], None]) -> None:
     """Call `meet` wherever a crash would leave something half done."""
     import httpx
 
-    from polar_iac import journal, lockfile
+    from polar_iac.state import journal, lockfile
 
     send, write, replace = httpx.HTTPTransport.handle_request, os.write, Path.replace
     save = lockfile.save
@@ -209,7 +209,7 @@ def _child(request: dict[str, Any]) -> None:
 
 def run_main(arguments: Sequence[str]) -> NoReturn:
     """Be the command from `main` on, and end this process as it ends."""
-    from polar_iac.cli import main
+    from polar_iac.cli.main import main
 
     code = 1
     try:

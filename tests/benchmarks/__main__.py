@@ -65,9 +65,10 @@ def compare(
 
 def recorded(directory: Path, count: int) -> None:
     """A lockfile that matches the manifest: an offline plan compares all and shows nothing."""
-    from polar_iac import lockfile, manifest
-    from polar_iac.lockfile import Lockfile
-    from polar_iac.meter import Record
+    from polar_iac.manifest import read as manifest
+    from polar_iac.meter.record import Record
+    from polar_iac.state import lockfile
+    from polar_iac.state.lockfile import Lockfile
 
     meters = manifest.read(directory / "meters.yaml").meters
     records = {

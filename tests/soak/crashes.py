@@ -6,8 +6,8 @@ import functools
 import multiprocessing.util
 from contextlib import ExitStack
 
-from polar_iac.api import PolarClient
 from polar_iac.local import LocalPolar
+from polar_iac.polar.client import PolarClient
 from tests import crashes
 from tests.crashes import Scene
 from tests.faults import faulty_polar

@@ -16,15 +16,19 @@ from typing import Any
 
 import httpx
 
-from polar_iac import lockfile
-from polar_iac.api import ApiError, PolarClient
+from polar_iac.apply.bearers import active_by_marker
+from polar_iac.apply.events import Done, Event
 from polar_iac.errors import PolarIacError
 from polar_iac.local import LocalPolar, serving
-from polar_iac.lockfile import Lockfile
-from polar_iac.manifest import Manifest
-from polar_iac.meter import MARKER, LiveMeter, MeterSpec, Record
-from polar_iac.plan import Done, Event
-from polar_iac.recovery import active_by_marker
+from polar_iac.manifest.model import Manifest
+from polar_iac.meter.live import LiveMeter
+from polar_iac.meter.marker import MARKER
+from polar_iac.meter.record import Record
+from polar_iac.meter.spec import MeterSpec
+from polar_iac.polar.client import PolarClient
+from polar_iac.polar.errors import ApiError
+from polar_iac.state import lockfile
+from polar_iac.state.lockfile import Lockfile
 from tests import openapi
 from tests.build import PROJECT, desired, meter, spec_of
 from tests.command import HANG_SECONDS

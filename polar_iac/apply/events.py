@@ -1,0 +1,57 @@
+"""Events of an apply: what happened to each meter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from polar_iac.errors import Diagnostic
+
+
+@dataclass(frozen=True)
+class Done:
+    """The meter is as its change or bookkeeping says, and this is recorded."""
+
+    key: str
+    action: str
+    id: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The meter could not be changed.
+
+    `diagnostics` point at the manifest lines of fields that Polar named.
+    """
+
+    key: str
+    action: str
+    message: str
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unconfirmed:
+    """A create was sent without an answer, and the meter cannot be found. It may still appear."""
+
+    key: str
+    action: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Left:
+    """The meter was not touched: its change is blocked, or the run stopped before it."""
+
+    key: str
+    action: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unsure:
+    """Something about the run as a whole is unknown. Everything that is known is recorded."""
+
+    message: str
+
+
+Event = Done | Failed | Unconfirmed | Left | Unsure

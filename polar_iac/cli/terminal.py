@@ -1,0 +1,151 @@
+"""Terminal interaction: progress, prompts, and stopping a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from polar_iac.cli.output import print_result, sanitize
+from polar_iac.clock import Stop
+from polar_iac.errors import ExitCode
+from polar_iac.sanitize import printable_lines
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+STOPPED = {"SIGINT": ExitCode.INTERRUPTED, "SIGTERM": ExitCode.TERMINATED}
+"""Exit codes by the reason for stopping."""
+
+
+def confirm(environment: str, changes: int) -> None:
+    """Ask whether to apply; production must be typed in full. Raises click.Abort on a no."""
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody can be asked here, without a terminal: approve with -y")
+    these = "this change" if changes == 1 else f"these {changes} changes"
+    try:
+        if environment == "production":
+            asked = f"Customers are billed by what {these} will make. Type `production` to apply"
+            agreed = click.prompt(asked, err=True).strip() == "production"
+        else:
+            agreed = click.confirm(f"Apply {these} to {environment}?", err=True)
+    except click.Abort as abort:
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            click.echo(err=True)
+            raise KeyboardInterrupt from None
+        raise
+    if not agreed:
+        raise click.Abort
+
+
+class Progress:
+    """Progress display for anything longer than a second: count, total, rate, time left, and waits.
+
+    A log gets one line for each wait. With `quiet`, nothing is shown.
+    """
+
+    _DELAY = 1.0
+
+    def __init__(self, title: str, quiet: bool) -> None:
+        self._title, self._quiet = title, quiet
+        self._shown = sys.stderr.isatty() and not quiet
+        self._bar: tqdm[Any] | None = None
+        self._began = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def expect(self, total: int) -> None:
+        """Set the number of results to expect."""
+        if not self._shown or not total:
+            return
+        from tqdm import tqdm
+
+        self._began = time.monotonic()
+        self._bar = tqdm(
+            desc=self._title, total=total, delay=self._DELAY, file=sys.stderr, leave=False, dynamic_ncols=True
+        )
+
+    def reach(self, done: int, total: int) -> None:
+        if self._bar is None:
+            self.expect(total)
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
+
+    def print(self, text: str) -> None:
+        """Print a result above the progress bar."""
+        if self._bar is None:
+            print_result(text)
+            return
+        self._bar.clear()
+        print_result(text)
+        self._bar.set_postfix_str("", refresh=False)
+        self._bar.update()
+        if time.monotonic() - self._began > self._DELAY:
+            self._bar.refresh()
+
+    def wait(self, seconds: float) -> None:
+        """Show that Polar limits the rate. May be called from any thread."""
+        self._tell(f"rate limited, going on in {seconds:.0f} s")
+
+    def retry(self, why: str) -> None:
+        """Show that a request failed and is sent again. May be called from any thread."""
+        self._tell(f"{why}; trying again")
+
+    def _tell(self, text: str) -> None:
+        told = sanitize(printable_lines(text), os.environ)
+        if self._bar is not None:
+            self._bar.set_postfix_str(told)
+        elif not self._quiet:
+            click.echo(told, err=True)
+
+
+@contextmanager
+def stopped_by_signals(stop: Stop, quiet: bool) -> Iterator[None]:
+    """Stop the run cleanly on Ctrl-C and SIGTERM: work in progress is recorded.
+
+    A second signal exits at once.
+    """
+
+    def handle(number: int, _frame: object) -> None:
+        name = signal.Signals(number).name
+        if stop.reason is not None:
+            os._exit(STOPPED[name])
+        stop.request(name)
+        if not quiet:
+            os.write(2, b"stopping: what is under way is recorded first (again to leave at once)\n")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def stopped_by_deadline(stop: Stop, seconds: float | None) -> Iterator[None]:
+    """Request a stop after `seconds` seconds; None means never."""
+    timer = threading.Timer(seconds or 0, stop.request, ["the deadline has come"])
+    timer.daemon = True
+    if seconds is not None:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -1,0 +1,119 @@
+"""Files: atomic writes, and the state directory."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from polar_iac.errors import PolarIacError, RefusedError
+
+STATE_DIRECTORY = ".polar-iac"
+
+
+def state_directory(lockfile: Path) -> Path:
+    """Return the directory next to the lockfile for files that are not committed, and create it if needed.
+
+    The directory ignores itself through its own `.gitignore`. Raises PolarIacError when it cannot be created.
+    """
+    directory = lockfile.parent / STATE_DIRECTORY
+    try:
+        if not directory.parent.is_dir():
+            raise PolarIacError(f"there is no directory {directory.parent}")
+        directory.mkdir(exist_ok=True)
+        if directory.is_symlink():
+            raise PolarIacError(f"{directory} is a symbolic link: remove it, so that state stays here")
+        with suppress(FileExistsError), (directory / ".gitignore").open("x", encoding="utf-8") as ignore:
+            ignore.write("*\n")
+    except OSError as error:
+        raise PolarIacError(f"cannot write to {directory}: {error.strerror}") from error
+    return directory
+
+
+def refuse_tracked_state(lockfile: Path) -> None:
+    """Raise RefusedError when git tracks the state directory next to the lockfile.
+
+    A pull request could add a forged journal there, and so tell an apply which meters are ours.
+    """
+    directory = lockfile.parent / STATE_DIRECTORY
+    if directory.is_symlink():
+        raise RefusedError(f"{directory} is a symbolic link: remove it, so that state stays here")
+    if not directory.is_dir():
+        return
+    # A container's workspace may belong to another user, hence `safe.directory`. No hook of the repository
+    # may run, hence `core.fsmonitor=false`.
+    options = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
+    command = ["git", *options, "ls-files", "-z", "--", STATE_DIRECTORY]
+    try:
+        listed = subprocess.run(command, cwd=lockfile.parent, capture_output=True, check=False)  # noqa: S603
+    except OSError:
+        return  # without git, this directory cannot come from a checkout
+    if listed.returncode == 0 and listed.stdout:
+        raise RefusedError(
+            f"{directory} is tracked by git. It holds what only this machine knows, and a pull request could "
+            f"plant a journal in it: remove it from the repository (git rm -r --cached {directory})"
+        )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` with a file that contains `text`, synced to disk before the rename.
+
+    The new file is created exclusively (no link is followed). It keeps the mode of the old file, or uses the
+    umask if there was none. Raises PolarIacError when it cannot be written.
+    """
+    try:
+        try:
+            there = path.stat(follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            there = 0
+        mode = there & 0o777 if stat.S_ISREG(there) else 0o666 & ~_umask()
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                Path(name).unlink()
+            raise
+        sync_directory(path.parent)
+    except OSError as error:
+        raise PolarIacError(f"cannot write {path}: {error.strerror}") from error
+
+
+def sync_directory(directory: Path) -> None:
+    """Make a rename, a new name, or a removal in `directory` survive a power failure."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    # The umask can only be read by setting it.
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file that the user named, completely or not at all.
+
+    A device or a pipe (`/dev/stdout`) is written to and not replaced. Raises PolarIacError when the file
+    cannot be written.
+    """
+    if path.exists() and not path.is_file():
+        try:
+            with path.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+        except OSError as error:
+            raise PolarIacError(f"cannot write_file {path}: {error.strerror}") from error
+    else:
+        write_atomically(path, text)

@@ -1,0 +1,68 @@
+"""Renamed keys: reads `moved`, and reports entries that contradict each other or the meters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from polar_iac.manifest.model import Move
+from polar_iac.manifest.node_reader import NodeReader
+from polar_iac.yaml import tree as source
+from polar_iac.yaml.scalars import clip
+
+
+def read_moves(shapes: NodeReader, node: source.Node, meters: source.Node | None) -> tuple[Move, ...]:
+    moves: list[tuple[str, str, source.Map]] = []
+    for item in shapes.list(node, "moved", "[{from: old-key, to: new-key}]"):
+        entry = shapes.map(item, "an entry of moved", "{from: old-key, to: new-key}")
+        if entry is None:
+            continue
+        shapes.keys(entry, ("from", "to"), ("from", "to"), entry)
+        ends = [shapes.slug(entry.entries[end], end) for end in ("from", "to") if end in entry.entries]
+        if len(ends) == 2 and all(ends):
+            moves.append((ends[0], ends[1], entry))
+    _check_moves(shapes, moves, meters.entries if isinstance(meters, source.Map) else {})
+    return tuple(Move(old, new, shapes.document.span_of(entry)) for old, new, entry in moves)
+
+
+def _check_moves(
+    shapes: NodeReader, moves: Sequence[tuple[str, str, source.Map]], declared: Mapping[str, Any]
+) -> None:
+    """Report moves that contradict one another or the meters.
+
+    A move whose target is gone is only outdated.
+    """
+    target: dict[str, str] = {}
+    by_old: dict[str, source.Map] = {}
+    by_new: dict[str, source.Map] = {}
+    for old, new, entry in moves:
+        old_node, new_node = entry.entries["from"], entry.entries["to"]
+        if old == new:
+            shapes.fault(new_node, f"`{old}` is moved to itself: remove this entry")
+            continue
+        # Example: `moved: [{from: a, to: b}]` while `a` is still under `meters`: `a` would be both renamed
+        # and kept.
+        if old in declared:
+            shapes.fault(
+                old_node, f"`{old}` is still declared under meters: rename it there, or remove this entry"
+            )
+        if old in by_old:
+            line = shapes.document.span_of(by_old[old]).line
+            shapes.fault(old_node, f"`{old}` is moved twice: the first time on line {line}")
+            continue
+        if new in by_new:
+            line = shapes.document.span_of(by_new[new]).line
+            shapes.fault(new_node, f"two keys are moved to `{new}`: the other one on line {line}")
+        by_new.setdefault(new, entry)
+        by_old[old] = entry
+        target[old] = new
+    # Follow each chain once. Example: `a → b`, `b → a` is a cycle; `a → b`, `b → c` is a valid chain.
+    seen: set[str] = set()
+    for start in target:
+        path = [start]
+        while path[-1] in target and path[-1] not in seen:
+            seen.add(path[-1])
+            path.append(target[path[-1]])
+        if path[-1] in path[:-1]:
+            circle = path[path.index(path[-1]) :]
+            shapes.fault(by_old[circle[0]], f"these moves go in a circle: {clip(' → '.join(circle), 200)}")

@@ -1,0 +1,131 @@
+"""Manifest parser: turns YAML text into desired meters, with a position for every value.
+
+Refuses, before anything is sent, whatever Polar would reject, or accept and then fail on.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+from pathlib import Path
+
+from polar_iac import ENVIRONMENTS
+from polar_iac.errors import PolarIacError
+from polar_iac.manifest.meters import MeterReader
+from polar_iac.manifest.model import DesiredMeter, Manifest, Move
+from polar_iac.manifest.moves import read_moves
+from polar_iac.manifest.node_reader import NodeReader, describe
+from polar_iac.yaml import tree as source
+from polar_iac.yaml.messages import MAX_BYTES
+from polar_iac.yaml.parse import parse
+
+_TOP = ("version", "project", "environments", "moved", "meters", "x-…")
+_UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+def read(path: Path) -> Manifest:
+    """Read the manifest file at `path`.
+
+    Raises DiagnosticError with every problem found, PolarIacError when the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise PolarIacError(f"there is no file {path}: name the manifest with -f") from None
+    except IsADirectoryError:
+        raise PolarIacError(f"{path} is a directory: name the manifest in it with -f") from None
+    except OSError as error:
+        raise PolarIacError(f"cannot read {path}: {error.strerror}") from None
+    return load(data, str(path))
+
+
+def load(text: bytes, file: str) -> Manifest:
+    """Parse the manifest in `text`. Raises DiagnosticError with every problem found."""
+    collecting = gc.isenabled()
+    gc.disable()  # A tree has no cycles; the collector would only walk it repeatedly while it grows.
+    try:
+        shapes = NodeReader(parse(text, file))
+        manifest = _manifest(shapes)
+        shapes.finish()
+    finally:
+        if collecting:
+            gc.enable()
+    return manifest
+
+
+def _manifest(shapes: NodeReader) -> Manifest:
+    document = shapes.document
+    root = document.root
+    project, organizations = "", {}
+    moved: tuple[Move, ...] = ()
+    meters: dict[str, DesiredMeter] = {}
+    if isinstance(root, source.Map):
+        entries = root.entries
+        shapes.keys(root, _TOP, ("version", "project", "meters"), root)
+        if "version" in entries:
+            _version(shapes, entries["version"])
+        if "project" in entries:
+            project = shapes.slug(entries["project"], "project")
+        if "environments" in entries:
+            organizations = _organizations(shapes, entries["environments"])
+        if "moved" in entries:
+            moved = read_moves(shapes, entries["moved"], entries.get("meters"))
+        if "meters" in entries:
+            meters = _meters(shapes, entries["meters"], project)
+    elif isinstance(root, source.Scalar) and root.value is None:
+        shapes.fault(root, "the manifest is empty: begin it with `version: 1`")
+    else:
+        shapes.fault(root, f"a manifest is a map that begins with `version: 1`, got {describe(root)}")
+    return Manifest(document.file, project, organizations, moved, meters, document)
+
+
+def _version(shapes: NodeReader, node: source.Node) -> None:
+    value = node.value if isinstance(node, source.Scalar) else None
+    # `type() is`, because `True == 1` in Python: `version: true` must not pass.
+    if type(value) is not int:
+        shapes.fault(node, f"version must be the number 1, got {describe(node)}")
+    elif value != 1:
+        shapes.fault(node, f"this polar-iac reads version 1 only, got {describe(node)}")
+
+
+def _organizations(shapes: NodeReader, node: source.Node) -> dict[str, str]:
+    organizations: dict[str, str] = {}
+    environments = shapes.map(node, "environments", "sandbox: {organization_id: …}")
+    if environments is None:
+        return organizations
+    shapes.keys(environments, ENVIRONMENTS, (), environments)
+    for key in environments.keys:
+        settings = shapes.map(environments.entries[key.text], "an environment", "{organization_id: …}")
+        if settings is None:
+            continue
+        place = environments.place(key.text)
+        shapes.keys(settings, ("organization_id",), ("organization_id",), place)
+        if "organization_id" in settings.entries:
+            value = settings.entries["organization_id"]
+            text = shapes.text(value, "organization_id")
+            if text is not None and not _UUID4.fullmatch(text):
+                shapes.fault(
+                    value, f"organization_id must be a UUID of version 4, got {describe(value)}"
+                )
+            organizations[key.text] = (text or "").lower()
+    return organizations
+
+
+def _meters(shapes: NodeReader, node: source.Node, project: str) -> dict[str, DesiredMeter]:
+    found: dict[str, DesiredMeter] = {}
+    if isinstance(node, source.Scalar) and node.value is None:
+        shapes.fault(node, "meters is empty: write `meters: {}` if there are none")
+        return found
+    meters = shapes.map(node, "meters", "api-calls: {name: …, filter: …, aggregation: …}")
+    if meters is None:
+        return found
+    # Also read the entries of duplicate keys, so that their problems are reported in the same run.
+    for key, entry in [*((key, meters.entries[key.text]) for key in meters.keys), *meters.repeated]:
+        shapes.slug(key, "a meter's key")
+        value = shapes.map(entry, "a meter", "{name: …, filter: …, aggregation: …}")
+        if value is not None:
+            spec, ignored = MeterReader(shapes, key, project).read(value)
+            span = shapes.document.span_of(key)
+            found[key.text] = DesiredMeter(key.text, spec, ignored, span)
+    return found

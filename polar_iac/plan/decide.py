@@ -1,0 +1,387 @@
+"""Planner: the decision table as a pure function of desired, recorded, and live state.
+
+`identify` and `_decide` implement the two halves of the table, row by row; `tests/test_planner.py` names each
+row. Nothing here does I/O, uses a clock, or reads the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from polar_iac.manifest.model import DesiredMeter, Manifest
+from polar_iac.meter.fields import FROZEN_FIELDS, MAX_METADATA_KEYS
+from polar_iac.meter.live import NOTHING_MADE, LiveMeter, Made
+from polar_iac.meter.record import Record, record_of
+from polar_iac.meter.spec import MeterSpec
+from polar_iac.plan import annotate as evidence
+from polar_iac.plan.diff import changed_fields, created_fields, merged
+from polar_iac.plan.identify import Blocked, Identity, State, identify, observe, reference
+from polar_iac.plan.model import (
+    Action,
+    Bookkeeping,
+    Change,
+    Evidence,
+    FieldChange,
+    Housekeeping,
+    MarkerChange,
+    MarkReason,
+    Plan,
+    Refusal,
+    change_digest,
+)
+
+
+@dataclass(frozen=True)
+class _Effect:
+    action: Action
+    after: MeterSpec | None
+    """Spec afterwards, or None for a meter with unknown parts, which can only be archived."""
+    fields: tuple[FieldChange, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    marker: MarkerChange | None = None
+    reason: MarkReason | None = None
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """Environment and organization of a plan, which every digest includes."""
+
+    environment: str
+    organization_id: str | None
+
+
+def make_plan(
+    manifest: Manifest,
+    recorded: Mapping[str, Record],
+    live: Sequence[LiveMeter] | None,
+    *,
+    environment: str,
+    organization_id: str | None,
+    made: Made = NOTHING_MADE,
+    targets: Collection[str] = (),
+    allow_archive: bool = False,
+    lockfile: str | None = None,
+) -> Plan:
+    """Return the plan: what an apply would do.
+
+    `live` is every meter of the organization, including archived ones; None plans against the lockfile alone.
+    `made` says which of them were created by runs on this machine; only those are settled as duplicates.
+    `targets` excludes all other keys completely. `allow_archive` changes a removal that the manifest does not
+    list (`archived: true`) from blocked to archive. `lockfile` is its path as given.
+    """
+    state = observe(manifest, recorded, live, made)
+    scope = _Scope(environment, organization_id)
+    keys = {*state.recorded, *state.bearers, *manifest.meters}
+    changes: list[Change] = []
+    bookkeeping: list[Bookkeeping] = []
+    notes: list[Evidence] = []
+    unchanged = 0
+    for key in sorted(keys.intersection(targets) if targets else keys):
+        desired, identity = manifest.meters.get(key), identify(key, key in manifest.meters, state)
+        outcome = identity.blocked or _decide(key, desired, identity, manifest, state, allow_archive)
+        changes += (_settled(key, loser, identity, desired, state, scope) for loser in identity.losers)
+        if not isinstance(outcome, Blocked):
+            bookkeeping += _bookkeeping(key, desired, identity, outcome, state)
+            notes += _notes(key, desired, identity, outcome, state)
+        if outcome is None:
+            unchanged += desired is not None
+            continue
+        changes.append(_change(key, desired, identity, outcome, state, scope))
+    return Plan(
+        environment=environment,
+        organization_id=organization_id,
+        project=manifest.project,
+        refreshed=live is not None,
+        changes=tuple(evidence.with_renames(changes)),
+        bookkeeping=tuple(bookkeeping),
+        unchanged=unchanged,
+        refusal=_refusal(changes, state),
+        targets=tuple(sorted(set(targets))),
+        allow_archive=allow_archive,
+        notes=tuple(notes),
+        manifest=manifest.file,
+        lockfile=lockfile,
+    )
+
+
+def _change(
+    key: str,
+    desired: DesiredMeter | None,
+    identity: Identity,
+    outcome: _Effect | Blocked,
+    state: State,
+    scope: _Scope,
+) -> Change:
+    meter, record = identity.meter, state.recorded.get(key)
+    before, after = meter.spec if meter else None, outcome.after
+    spec = after or before or (desired and desired.spec)
+    meter_id = meter.id if meter else record.id if record else None
+    blocked = outcome if isinstance(outcome, Blocked) else None
+    action: Action = "blocked" if blocked else outcome.action  # type: ignore[union-attr]
+    marker = None if isinstance(outcome, Blocked) else outcome.marker
+    return Change(
+        key=key,
+        action=action,
+        id=meter_id,
+        name=spec.name if spec else meter.name if meter else key,
+        before=before,
+        after=after,
+        digest=change_digest(
+            scope.environment, scope.organization_id, key, action, meter_id, before, after, marker
+        ),
+        fields=outcome.fields,
+        source=desired.span if desired else None,
+        reason=outcome.reason,
+        cause=blocked.cause if blocked else None,
+        freeze="frozen" if record and record.frozen else "unknown",
+        evidence=outcome.evidence,
+        marker=marker,
+        meters=tuple(reference(named, state) for named in blocked.meters) if blocked else (),
+    )
+
+
+def _settled(
+    key: str,
+    loser: LiveMeter,
+    identity: Identity,
+    desired: DesiredMeter | None,
+    state: State,
+    scope: _Scope,
+) -> Change:
+    """Return the change that archives a duplicate made by a run on this machine, and removes its marker."""
+    before = loser.spec
+    after = before and replace(before, archived=True)
+    marker = MarkerChange(state.marker(key), None)
+    return Change(
+        key=key,
+        action="settle",
+        id=loser.id,
+        name=loser.name,
+        before=before,
+        after=after,
+        digest=change_digest(
+            scope.environment, scope.organization_id, key, "settle", loser.id, before, after, marker
+        ),
+        source=desired.span if desired else None,
+        marker=marker,
+        duplicate_of=identity.meter.id if identity.meter else None,
+    )
+
+
+def _decide(
+    key: str,
+    desired: DesiredMeter | None,
+    identity: Identity,
+    manifest: Manifest,
+    state: State,
+    allow_archive: bool,
+) -> _Effect | Blocked | None:
+    """Return the effect on a meter, by the second half of the decision table."""
+    meter, record = identity.meter, state.recorded.get(key)
+    if desired is None:
+        return _absent(key, identity, record, manifest, state, allow_archive)
+    if meter is None:
+        if desired.spec.archived:
+            return None
+        if record and not state.refreshed:
+            return _offline_unknown(desired, record)
+        return _create(desired, manifest, state)
+    marker = _marker_change(key, meter, state)
+    if desired.spec.archived and meter.archived:
+        return _mark(meter, marker)
+    if desired.spec.archived:
+        facts = (*evidence.of_others_archiving(record, meter), *evidence.of_archiving())
+        marker = marker if meter.spec else None  # the other metadata may be unknown
+        return _Effect("archive", _archived(meter), evidence=facts, marker=marker)
+    if meter.spec is None:
+        return _unknown_parts(meter)
+    # A record of another meter (the loser of two duplicates) does not describe this one.
+    known = record if record and record.id == meter.id else None
+    return _compared(desired, known, meter, meter.spec, marker, manifest)
+
+
+def _absent(
+    key: str,
+    identity: Identity,
+    record: Record | None,
+    manifest: Manifest,
+    state: State,
+    allow_archive: bool,
+) -> _Effect | Blocked | None:
+    """Handle the rows of a key that is not in the manifest."""
+    meter = identity.meter
+    if meter is None:
+        if record and not state.refreshed and record.spec is None:
+            return _unlisted(key, record.id, manifest)
+        return None
+    if meter.archived or not identity.ours:
+        return None
+    if allow_archive:
+        return _Effect("archive", _archived(meter), evidence=evidence.of_archiving())
+    return _unlisted(key, meter.id, manifest, _archived(meter))
+
+
+def _archived(meter: LiveMeter) -> MeterSpec | None:
+    return replace(meter.spec, archived=True) if meter.spec else None
+
+
+def _create(desired: DesiredMeter, manifest: Manifest, state: State) -> _Effect:
+    fields = tuple(created_fields(desired, manifest))
+    others = sorted(state.unowned, key=lambda m: m.id)
+    same = [m for m in others if m.spec and m.spec.billing == desired.spec.billing]
+    named = [m for m in others if m.name == desired.spec.name and m not in same]
+    facts = (
+        *evidence.of_same_billing(same),
+        *evidence.of_same_name(named),
+        *evidence.of_meaning(desired.spec, FROZEN_FIELDS),
+    )
+    marker = MarkerChange(None, state.marker(desired.key))
+    return _Effect("create", desired.spec, fields, facts, marker)
+
+
+def _compared(
+    desired: DesiredMeter,
+    record: Record | None,
+    meter: LiveMeter,
+    live: MeterSpec,
+    marker: MarkerChange | None,
+    manifest: Manifest,
+) -> _Effect | Blocked | None:
+    """Handle the rows of an active declaration and a live meter: equal, different, archived, frozen."""
+    if desired.spec == live:  # the common case, and the fastest
+        return _mark(meter, marker)
+    after = merged(desired, record, live)
+    fields = tuple(changed_fields(desired, record, live, after, manifest))
+    touches_frozen = [f.path for f in fields if f.path in FROZEN_FIELDS]
+    marked = 1 if marker or meter.marker else 0
+    if (fields or marker) and len(after.metadata) + marked > MAX_METADATA_KEYS:
+        return Blocked(
+            "metadata-limit",
+            f"the meter would have {len(after.metadata) + marked} metadata keys, the marker included; Polar "
+            f"takes {MAX_METADATA_KEYS}. Others have added keys: remove some of theirs or of yours.",
+            after,
+            fields,
+        )
+    remarks = evidence.of_meaning(after, touches_frozen)
+    if meter.archived:
+        theirs = evidence.of_others_archiving(record, meter)
+        facts = (*theirs, *evidence.of_unarchiving(touches_frozen, record), *remarks)
+        return _Effect("unarchive", after, fields, facts, marker)
+    if not fields:
+        return _mark(meter, marker)
+    if touches_frozen and record and record.frozen:
+        return Blocked("frozen", _frozen_reason(touches_frozen), after, fields)
+    return _Effect("update", after, fields, (*evidence.of_rematching(touches_frozen), *remarks), marker)
+
+
+def _marker_change(key: str, meter: LiveMeter, state: State) -> MarkerChange | None:
+    """Return the ownership marker to write, or None when it is already correct.
+
+    A meter without room for the marker, because of other people's metadata, gets none.
+    """
+    wanted, found = state.marker(key), state.marker_was.get(meter.id, meter.marker)
+    if found == wanted or _is_full(meter):
+        return None
+    return MarkerChange(found, wanted)
+
+
+def _is_full(meter: LiveMeter) -> bool:
+    """Tell whether a meter has no room left for our marker."""
+    return meter.marker is None and meter.spec is not None and len(meter.spec.metadata) >= MAX_METADATA_KEYS
+
+
+def _mark(meter: LiveMeter, marker: MarkerChange | None) -> _Effect | Blocked | None:
+    """Return the effect that writes only the marker, if it must be written."""
+    if marker is None:
+        return None
+    if meter.spec is None:
+        return _unknown_parts(meter)
+    return _Effect("mark", meter.spec, marker=marker, reason="moved" if marker.before else "restored")
+
+
+def _unknown_parts(meter: LiveMeter) -> Blocked:
+    return Blocked(
+        "unknown-parts",
+        f"Polar has parts here that this version does not know: {meter.id} cannot be compared with the "
+        "manifest, and nothing of it is changed. Update polar-iac, or change the meter in Polar's dashboard.",
+        meters=(meter,),
+    )
+
+
+def _unlisted(key: str, meter_id: str, manifest: Manifest, after: MeterSpec | None = None) -> Blocked:
+    stale = any(move.source == key for move in manifest.moved)
+    moved = f" and remove the move from `{key}`" if stale else ""
+    return Blocked(
+        "unlisted",
+        f"`{key}` is gone from the manifest, but {meter_id} still bills. Keep its block with "
+        f"`archived: true` to archive it{moved}, or allow this once with --allow-archive.",
+        after,
+    )
+
+
+def _offline_unknown(desired: DesiredMeter, record: Record) -> Blocked | None:
+    """Handle a meter with a recorded id to which nothing was ever applied: offline, nothing else is known."""
+    if record.frozen:
+        return Blocked("frozen", _frozen_reason(FROZEN_FIELDS), desired.spec)
+    return None
+
+
+def _frozen_reason(fields: Sequence[str]) -> str:
+    verb = "differs" if len(fields) == 1 else "differ"
+    return (
+        f"{' and '.join(fields)} {verb}, but Polar has frozen filter and aggregation, since the meter "
+        "already aggregates events. Nothing of this meter is changed. Put back what Polar has; to bill by "
+        "another rule, declare a new meter under another key, move the prices to it, and archive this one."
+    )
+
+
+def _bookkeeping(
+    key: str, desired: DesiredMeter | None, identity: Identity, effect: _Effect | None, state: State
+) -> Iterator[Bookkeeping]:
+    """Yield the changes that only affect the lockfile."""
+
+    def entry(action: Housekeeping, meter_id: str, was: str | None = None) -> Bookkeeping:
+        return Bookkeeping(key, action, meter_id, was)
+
+    record, meter = state.recorded.get(key), identity.meter
+    if desired is None:
+        if record and effect is None:
+            yield entry("forget", record.id)
+        return
+    if meter is None:
+        return
+    if was := state.record_was.get(key):
+        yield entry("moved", meter.id, was)
+    if record is None or record.id != meter.id:
+        yield entry("adopt", meter.id)
+    # Update the record of a meter that is already equal. The record of a change is written with the change.
+    elif not effect and record != record_of(meter.id, desired.spec, desired.ignore_changes, record):
+        yield entry("refresh", meter.id)
+
+
+def _notes(
+    key: str, desired: DesiredMeter | None, identity: Identity, effect: _Effect | None, state: State
+) -> Iterator[Evidence]:
+    """Yield notes for reviewers about meters that have no change."""
+    meter = identity.meter
+    if desired is not None:
+        managed = meter and state.refreshed and not meter.archived and (effect is None or not effect.marker)
+        if meter and managed and _is_full(meter):
+            yield evidence.of_no_room(key, state.marker(key), meter)
+        return
+    if not identity.ours and meter and not meter.archived:
+        yield evidence.of_foreign_record(key, meter)
+    bearers = [m for m in state.bearers.get(key, ()) if not m.archived]
+    unknown = any(m.id not in state.owner for m in bearers)
+    if unknown and meter is None and state.refreshed:
+        yield evidence.of_unknown_meters(key, bearers)
+
+
+def _refusal(changes: Sequence[Change], state: State) -> Refusal | None:
+    """Return the reason that an apply would be refused as a whole, or None."""
+    unknown = tuple(change.key for change in changes if change.cause == "unknown-id")
+    if unknown and not state.any_record_live:
+        return Refusal("unknown-id", unknown)
+    unlisted = tuple(change.key for change in changes if change.cause == "unlisted")
+    return Refusal("unlisted", unlisted) if unlisted else None

@@ -1,0 +1,34 @@
+"""Saved plans: reads what `plan --out` and `plan --format json` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from polar_iac.errors import PolarIacError
+from polar_iac.plan.model import Plan
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan that `plan --out` wrote. Raises PolarIacError when the file does not contain one."""
+    plans = read_plans(path)
+    if len(plans) != 1:
+        raise PolarIacError(f"{path}: error: this file holds {len(plans)} plans: save one with `plan --out`")
+    return plans[0]
+
+
+def read_plans(path: Path) -> list[Plan]:
+    """Read the plans that `plan` wrote as JSON. Raises PolarIacError when the file contains none."""
+    import json
+
+    from polar_iac.plan.document import plans_from_document
+
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise PolarIacError(f"{path}: error: cannot read the plan: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise PolarIacError(f"{path}: error: not a saved plan: make one with `plan --out`") from error
+    try:
+        return plans_from_document(data)
+    except PolarIacError as error:
+        raise PolarIacError(f"{path}: error: {error}") from error

@@ -1,0 +1,140 @@
+"""Connection settings: addresses, tokens, and organizations of `production`, `sandbox`, and `local`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from polar_iac.clock import Clock
+from polar_iac.errors import PolarIacError, RefusedError
+from polar_iac.files import state_directory
+from polar_iac.manifest.model import Manifest
+from polar_iac.meter.live import LiveMeter
+from polar_iac.polar.client import BASE_URLS, ORGANIZATION_TOKEN, PolarClient, check_base_url
+from polar_iac.state.lockfile import Lockfile
+
+LOCAL_TOKEN = "polar_oat_local"  # noqa: S105  opens the embedded Polar, which guards nothing
+LOCAL_DATABASE = "local.sqlite"
+
+
+def pinned_organization(manifest: Manifest, lock: Lockfile) -> str | None:
+    """Return the organization that the manifest or an earlier apply names.
+
+    Raises RefusedError when they name different ones.
+    """
+    declared = manifest.organizations.get(lock.environment)
+    if declared and lock.organization_id and declared != lock.organization_id:
+        raise RefusedError(
+            f"the manifest pins organization {declared} for {lock.environment}, but the lockfile is of "
+            f"{lock.organization_id}: correct `environments.{lock.environment}.organization_id`, or use "
+            "another lockfile"
+        )
+    return declared or lock.organization_id
+
+
+@contextmanager
+def connect(
+    environment: str,
+    variables: Mapping[str, str],
+    organization_id: str | None,
+    lockfile: Path,
+    *,
+    clock: Clock,
+    on_wait: Callable[[float], None],
+    on_retry: Callable[[str], None] = lambda _: None,
+    timeout: float = 30.0,
+    allow_http: bool = False,
+) -> Iterator[PolarClient]:
+    """Open a client for the environment. `variables` is the process environment, the only source of tokens.
+
+    `local` is the embedded Polar, stored in the state directory next to the lockfile. `timeout` is the limit
+    of one request, in seconds.
+    """
+    if environment == "local":
+        from httpx import WSGITransport
+
+        from polar_iac.local import LocalPolar
+
+        server = LocalPolar(state_directory(lockfile) / LOCAL_DATABASE)
+        try:
+            transport = WSGITransport(app=server)
+            with PolarClient("http://localhost", LOCAL_TOKEN, transport=transport, clock=clock) as client:
+                yield client
+        finally:
+            server.close()
+        return
+    token = _token(environment, variables)
+    if not token.startswith(ORGANIZATION_TOKEN) and organization_id is None:
+        raise PolarIacError(
+            f"this is no organization access token ({ORGANIZATION_TOKEN}…). With a personal token, which may "
+            "see several organizations, say in the manifest which one is meant: "
+            f"environments: {{{environment}: {{organization_id: …}}}}"
+        )
+    base_url = _setting("POLAR_BASE_URL", environment, variables) or BASE_URLS[environment]
+    with PolarClient(
+        check_base_url(base_url, allow_http=allow_http),
+        token,
+        organization_id=organization_id,
+        clock=clock,
+        on_wait=on_wait,
+        on_retry=on_retry,
+        timeout=timeout,
+    ) as client:
+        yield client
+
+
+def _setting(name: str, environment: str, variables: Mapping[str, str]) -> str | None:
+    """Return a variable's value.
+
+    The environment-specific name wins over the general one; empty means unset.
+    """
+    found = variables.get(f"{name}_{environment.upper()}") or variables.get(name) or ""
+    return found.strip() or None
+
+
+def _token(environment: str, variables: Mapping[str, str]) -> str:
+    token = _setting("POLAR_ACCESS_TOKEN", environment, variables)
+    suffixed = f"POLAR_ACCESS_TOKEN_{environment.upper()}"
+    if not token:
+        raise PolarIacError(
+            f"no token for {environment}: set {suffixed} (or POLAR_ACCESS_TOKEN) to an organization access "
+            "token with the scope meters:read to plan, meters:write to apply"
+        )
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise PolarIacError(f"the token in {suffixed} or POLAR_ACCESS_TOKEN holds characters no token has")
+    return token
+
+
+def confirm_organization(pinned: str | None, live: Sequence[LiveMeter], environment: str) -> str | None:
+    """Return the organization that the token belongs to, as far as live meters show it.
+
+    Raises RefusedError when it is not the pinned one.
+    """
+    found = {meter.organization_id for meter in live}
+    wrong = sorted(found - {pinned}) if pinned else sorted(found)[1:]
+    if wrong:
+        raise RefusedError(
+            f"the token belongs to organization {wrong[0]}, but {environment} is pinned to {pinned} by the "
+            "manifest or the lockfile: use a token of that organization"
+        )
+    return pinned or next(iter(found), None)
+
+
+def confirm_by_listing(client: PolarClient, pinned: str, environment: str) -> bool:
+    """Check the pinned organization against the token's organizations. Return True if it is confirmed.
+
+    For use when no live meter shows the organization. Returns False when a token with only meters scopes may
+    not list organizations; the first create then shows it. Raises RefusedError when the pinned organization
+    is not in the list.
+    """
+    found = client.organization_ids()
+    if found is None:
+        return False
+    if pinned not in found:
+        theirs = " and ".join(sorted(found)) or "none"
+        raise RefusedError(
+            f"the token belongs to another organization ({theirs}) than {pinned}, to which {environment} is "
+            "pinned by the manifest or the lockfile: use a token of that organization"
+        )
+    return True

@@ -1,0 +1,105 @@
+"""Unsuccessful answers, and requests without one, as errors in plain words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from polar_iac.polar.errors import ApiError, Fate, InvalidRequestError, NotFoundError, TransientError
+from polar_iac.polar.transport import API_VERSION, Answer, Watch
+
+
+def no_answer(error: httpx.TransportError, base_url: httpx.URL, watch: Watch) -> ApiError:
+    cause, fate = str(error).lower(), watch.fate(error)
+    host = base_url.netloc.decode("ascii")
+    if isinstance(error, httpx.TimeoutException):
+        return TransientError(f"{host} did not answer in time", fate=fate)
+    untrusted = any(sign in cause for sign in ("certificate", "wrong_version"))
+    if untrusted and isinstance(error, httpx.ConnectError):
+        return ApiError(f"no trusted TLS connection to {host}: {error}")
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return ApiError(f"{host} cannot be asked: {error}")
+    if isinstance(error, httpx.ProxyError):
+        return TransientError(f"the proxy refuses a connection to {host}: {error}", fate=fate)
+    if any(sign in cause for sign in ("name or service", "getaddrinfo", "nodename", "name resolution")):
+        told = f"the host {host} cannot be found: check the network and POLAR_BASE_URL"
+        return TransientError(told, fate=fate)
+    if isinstance(error, httpx.ConnectError):
+        return TransientError(f"no connection to {host}: {error}", fate=fate)
+    return TransientError(f"the connection to {host} broke before the answer came", fate=fate)
+
+
+def error_from(answer: Answer) -> ApiError:
+    """Translate an unsuccessful answer into an error with a readable message."""
+    status, request = answer.status, answer.request
+    if status == httpx.codes.UNAUTHORIZED:
+        return ApiError(
+            "Polar does not accept the token: it is wrong, expired or revoked, or of another environment "
+            "(sandbox and production have their own)",
+            status=status,
+        )
+    if status == httpx.codes.FORBIDDEN:
+        return ApiError(f"the token may not do this: it lacks the scope {_scope(answer)}", status=status)
+    if status == httpx.codes.NOT_FOUND:
+        # Only Polar's own 404 means "no such meter". Example: a wrong POLAR_BASE_URL gets a 404 from any web
+        # server.
+        if "polar-version" not in answer.headers or b"ResourceNotFound" not in answer.body:
+            return ApiError(
+                f"{request}: not found, and the answer does not look like Polar {API_VERSION}: "
+                "check POLAR_BASE_URL",
+                status=status,
+            )
+        return NotFoundError(f"{request}: Polar knows no such meter", status=status)
+    if status == httpx.codes.UNPROCESSABLE_ENTITY:
+        detail = detail_of(answer)
+        places = (
+            ".".join(map(str, entry["loc"])) + ": " + " ".join(entry["msg"].split()) for entry in detail
+        )
+        told = "; ".join(places) or "no reason given"
+        return InvalidRequestError(f"Polar refused {request}: {told}", detail)
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.REQUEST_TIMEOUT:
+        fate: Fate = "over" if _ended_by_polar(answer) else "lost"
+        return TransientError(f"{request}: Polar failed with status {status}", status=status, fate=fate)
+    return ApiError(f"{request}: Polar answered with status {status}", status=status)
+
+
+def _ended_by_polar(answer: Answer) -> bool:
+    """Tell whether Polar itself produced this error.
+
+    A gateway's error does not end the request, which may still be running behind it. Polar answers errors
+    that it does not handle in plain text, without its header (observed).
+    """
+    if answer.status != httpx.codes.INTERNAL_SERVER_ERROR:
+        return False
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    unhandled = kind == "text/plain" and answer.body == b"Internal Server Error"
+    return unhandled or "polar-version" in answer.headers
+
+
+def _scope(answer: Answer) -> str:
+    """Return the missing scope.
+
+    Polar names it in `www-authenticate: Bearer …, scope="meters:write", …` (observed).
+    """
+    header = answer.headers.get("www-authenticate", "")
+    _, found, rest = header.partition('scope="')
+    return rest.partition('"')[0] if found else "meters:read or meters:write"
+
+
+class _Problem(BaseModel):
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class _Unprocessable(BaseModel):
+    detail: list[_Problem]
+
+
+def detail_of(answer: Answer) -> list[dict[str, Any]]:
+    try:
+        return [entry.model_dump() for entry in _Unprocessable.model_validate_json(answer.body).detail]
+    except ValidationError:
+        return []

@@ -1,0 +1,105 @@
+"""Retries and rate limits: when a request is sent again."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from polar_iac.clock import Clock
+from polar_iac.polar.transport import Answer
+
+
+class RateGate:
+    """Gate that holds back all workers together when Polar answers 429.
+
+    Polar's window is fixed and starts with the first request. `Retry-After` is always the whole window, which
+    is an upper bound (observed). So one worker tries again when the window seen by this process must have
+    ended; the others wait for its success, or for the upper bound. A request while limited costs nothing
+    (observed). `on_wait` receives the seconds of each wait.
+    """
+
+    _MARGIN = 0.02
+    """Fraction of a window to add for network delay: Polar's window begins slightly after ours."""
+    _NEXT_TRY = 0.1
+    """Fraction of a window between two tries."""
+
+    def __init__(self, clock: Clock, on_wait: Callable[[float], None]) -> None:
+        self._clock, self._on_wait = clock, on_wait
+        self._lock = threading.Lock()
+        self._sent: deque[float] = deque(maxlen=1000)
+        self._epoch = 0
+        self._closed_until: float | None = None
+        self._try_at = 0.0
+
+    def enter(self) -> int:
+        """Wait until a request may be sent. Return a ticket for `passed` or `limited`."""
+        while True:
+            with self._lock:
+                now = self._clock.now()
+                if self._closed_until is not None and now >= self._closed_until:
+                    self._open(now)
+                if self._closed_until is None:
+                    self._sent.append(now)
+                    return self._epoch
+                if now >= self._try_at:
+                    self._try_at = self._closed_until
+                    return self._epoch
+                # Wake up regularly: a success may open the gate early.
+                pause = min(self._try_at - now, 1.0)
+            self._clock.sleep(pause)
+
+    def passed(self, ticket: int) -> None:
+        """Report that a request was not limited.
+
+        Answers to requests from before the gate closed are ignored.
+        """
+        with self._lock:
+            if self._closed_until is not None and ticket == self._epoch:
+                self._open(self._clock.now())
+
+    def limited(self, ticket: int, window: float) -> None:
+        """Report that a request was answered 429 with a wait of `window` seconds."""
+        with self._lock:
+            if ticket != self._epoch:
+                return
+            now = self._clock.now()
+            if self._closed_until is not None:
+                self._try_at = min(now + window * self._NEXT_TRY, self._closed_until)
+                return
+            start = self._sent[0]
+            for sent in self._sent:
+                if sent >= start + window:
+                    start = sent
+            self._epoch += 1
+            self._closed_until = now + window
+            self._try_at = min(start + window * (1 + self._MARGIN), self._closed_until)
+            wait = self._try_at - now
+        self._on_wait(max(wait, 0.0))
+
+    def _open(self, now: float) -> None:
+        self._closed_until = None
+        self._sent.clear()
+        self._sent.append(now)
+
+
+_LEAST_WAIT = 0.1
+"""Minimum wait in seconds after a 429 that asks for no wait."""
+
+
+def retry_after_of(answer: Answer) -> float:
+    """Return the seconds to wait, from either form of the header (number or date).
+
+    Without a usable header the result is 60 seconds, Polar's own window. The result is never 0.
+    """
+    text = answer.headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return min(max(float(text), _LEAST_WAIT), 3600.0)
+    try:
+        at = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return 60.0
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return min(max((at - datetime.now(UTC)).total_seconds(), 1.0), 3600.0)

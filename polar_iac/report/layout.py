@@ -1,0 +1,78 @@
+"""Lines of a terminal: colors, columns, wrapping, width."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+
+from click import style
+
+from polar_iac.report.filters import Line
+
+SIGNS = {
+    "create": "+",
+    "update": "~",
+    "archive": "-",
+    "unarchive": "^",
+    "mark": "@",
+    "settle": "x",
+    "bookkeeping": "=",
+    "blocked": "!",
+}
+COLOURS = {
+    "create": "green",
+    "update": "yellow",
+    "archive": "red",
+    "unarchive": "cyan",
+    "mark": "blue",
+    "settle": "red",
+    "bookkeeping": "bright_black",
+    "blocked": "red",
+}
+_COLUMN = 66
+"""Column at which the right-hand notes begin."""
+_VALUES = 19
+"""Column at which the values of a meter begin, after the field names."""
+
+
+def paint(action: str, text: str) -> str:
+    return style(text, fg=COLOURS[action], bold=action == "blocked")
+
+
+def labelled(label: str, text: str) -> str:
+    return (f"      {label}".ljust(_VALUES) + text).rstrip()
+
+
+def outlined_lines(lines: Iterator[Line]) -> Iterator[str]:
+    for line in lines:
+        text = f"        {line.sign} {'  ' * line.depth}{line.text}"
+        yield style(text, fg={"-": "red", "+": "green"}.get(line.sign))
+
+
+def in_columns(left: str, right: str, width: int, action: str | None = None) -> str:
+    """Put a note after a line: in its column if there is room, else at the right edge, or below."""
+    taken, needed = display_width(left), display_width(right)
+    gap = " " * max(2, min(_COLUMN, width - needed) - taken)
+    if taken + len(gap) + needed > max(width, _COLUMN):
+        # Keep the note off the left edge, where a file name could look like a line of our own output.
+        gap = "\n" + " " * max(6, min(_COLUMN, width - needed))
+    painted = paint(action, left) if action else left
+    return painted + gap + style(right, dim=True) if right else painted
+
+
+def wrapped(text: str, indent: str, width: int) -> Iterator[str]:
+    """Wrap prose to `width` columns. The first line starts with `indent`, the others align with its text."""
+    line, rest = indent, " " * len(indent)
+    for word in text.split(" "):
+        if display_width(line) + display_width(word) > width and line.strip():
+            yield line.rstrip()
+            line = rest
+        line += word + " "
+    yield line.rstrip()
+
+
+def display_width(text: str) -> int:
+    """Return the approximate number of columns that `text` takes in a terminal."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )

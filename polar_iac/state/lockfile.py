@@ -1,0 +1,236 @@
+"""Lockfile: maps each key to its Polar meter and the spec as last applied. Reviewed, and merged by git."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError, SourceSpan
+from polar_iac.files import write_atomically
+from polar_iac.meter.canonical import canonical_json
+from polar_iac.meter.live import UUID
+from polar_iac.meter.record import Record
+from polar_iac.meter.spec import MeterSpec
+
+VERSION = 1
+_CONFLICT = re.compile(r"^(<{7}|={7}|>{7}|\|{7})(\s|$)", re.MULTILINE)
+_SURROGATE = re.compile(r"\\u[dD][89abABcdefCDEF]")
+
+
+@dataclass(frozen=True)
+class Lockfile:
+    """A parsed lockfile.
+
+    `organization_id` is None until an apply learns it. `extra` holds fields of later versions.
+    """
+
+    environment: str
+    organization_id: str | None
+    project: str
+    meters: Mapping[str, Record] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def default_path(manifest: Path, environment: str) -> Path:
+    """Return the path next to the manifest. Example: `meters.yaml` has `meters.<environment>.lock.json`."""
+    return manifest.with_name(f"{manifest.stem}.{environment}.lock.json")
+
+
+def read(path: Path, environment: str, project: str) -> Lockfile:
+    """Read the lockfile at `path`. Return an empty one when there is no file.
+
+    Raises DiagnosticError with the position of the fault, PolarIacError when the file cannot be read.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        return Lockfile(environment, None, project)
+    except UnicodeDecodeError as error:
+        raise PolarIacError(f"{path}: error: the lockfile is not UTF-8 text: restore it from git") from error
+    except OSError as error:
+        raise PolarIacError(f"{path}: error: cannot read the lockfile: {error.strerror}") from error
+    return loads(text, str(path), environment, project)
+
+
+def loads(text: str, file: str, environment: str, project: str) -> Lockfile:
+    """Parse a lockfile's text, and check that it is for this environment and project."""
+    if conflict := _CONFLICT.search(text):
+        raise _fault(text, file, conflict.start(), "a git conflict marker: resolve the merge first")
+    try:
+        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise _fault(text, file, error.pos, f"this is no JSON: {error.msg}; restore it from git") from error
+    except _FaultError as fault:
+        raise _located(text, file, fault) from fault
+    except (ValueError, RecursionError) as error:
+        raise _fault(text, file, 0, "this is no lockfile: a number or a nesting beyond reason") from error
+    # JSON may escape half a character (`"\ud83d"`), which Python reads but cannot write as UTF-8.
+    if half := _SURROGATE.search(text):
+        try:
+            json.dumps(data, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            told = "half of a character (a lone surrogate) stands in this file; restore it from git"
+            raise _fault(text, file, half.start(), told) from error
+    try:
+        return _lockfile(data, environment, project)
+    except _FaultError as fault:
+        raise _located(text, file, fault) from fault
+
+
+def dumps(lockfile: Lockfile) -> str:
+    """Serialize the lockfile; equal states give equal texts.
+
+    Sorted keys, two spaces, a final newline, no timestamps.
+    """
+    return json.dumps(_document(lockfile), sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+
+
+def digest(lockfile: Lockfile) -> str:
+    """Return the SHA-256 of the lockfile's content.
+
+    Equal exactly when `dumps` is equal, and faster to compute.
+    """
+    text = canonical_json(_document(lockfile))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _document(lockfile: Lockfile) -> dict[str, Any]:
+    meters = {
+        key: {
+            **record.extra,
+            "id": record.id,
+            "spec": record.spec and record.spec.canonical,
+            **({"frozen": True} if record.frozen else {}),
+            **({"ignored": sorted(record.ignored)} if record.ignored else {}),
+        }
+        for key, record in lockfile.meters.items()
+    }
+    return {
+        **lockfile.extra,
+        "version": VERSION,
+        "environment": lockfile.environment,
+        "organization_id": lockfile.organization_id,
+        "project": lockfile.project,
+        "meters": meters,
+    }
+
+
+def save(path: Path, lockfile: Lockfile) -> None:
+    """Write the lockfile atomically: after a crash, either the old or the new file is there."""
+    write_atomically(path, dumps(lockfile))
+
+
+class _FaultError(Exception):
+    """Invalid lockfile content. `path` leads to the value in the JSON."""
+
+    def __init__(self, message: str, *path: str, duplicate: str | None = None) -> None:
+        super().__init__(message)
+        self.path, self.duplicate = path, duplicate
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise _FaultError(f"the key `{twice}` stands twice: a merge went wrong, keep one", duplicate=twice)
+    return data
+
+
+def _no_constant(name: str) -> Any:
+    raise _FaultError(f"{name} is no JSON number")
+
+
+def _lockfile(data: Any, environment: str, project: str) -> Lockfile:
+    if not isinstance(data, dict):
+        raise _FaultError("a lockfile is a JSON object; restore it from git")
+    version = data.pop("version", None)
+    # `True == 1` in Python: `"version": true` must not pass.
+    if version != VERSION or isinstance(version, bool):
+        raise _FaultError(
+            f"lockfile version {json.dumps(version)} is not known to this polar-iac: it reads {VERSION}; "
+            "use the polar-iac that wrote it, or a newer one",
+            "version",
+        )
+    found = data.pop("environment", None)
+    if found != environment:
+        raise _FaultError(
+            f"this lockfile is of the environment {json.dumps(found)}, not of {environment}: "
+            "choose the environment with -e, or the file with --lockfile",
+            "environment",
+        )
+    found = data.pop("project", None)
+    if found != project:
+        raise _FaultError(
+            f"this lockfile is of the project {json.dumps(found)}, the manifest of {project}: "
+            "a project is not renamed, since its name stands in every ownership marker",
+            "project",
+        )
+    organization = data.pop("organization_id", None)
+    if organization is not None and not (isinstance(organization, str) and UUID.fullmatch(organization)):
+        raise _FaultError("organization_id is no UUID; restore it from git", "organization_id")
+    meters = data.pop("meters", None)
+    if not isinstance(meters, dict):
+        raise _FaultError("`meters` is no object; restore it from git", "meters")
+    records = {key: _record(key, value) for key, value in meters.items()}
+    owners: dict[str, str] = {}
+    for key, record in records.items():
+        if other := owners.setdefault(record.id, key) != key and owners[record.id]:
+            raise _FaultError(
+                f"`{other}` and `{key}` record the same meter {record.id}: a merge went wrong; keep the one "
+                "that the meter's metadata `polar_iac` names",
+                "meters",
+                key,
+                "id",
+            )
+    return Lockfile(environment, organization, project, records, data)
+
+
+def _record(key: str, value: Any) -> Record:
+    if not isinstance(value, dict):
+        raise _FaultError(f"the entry of `{key}` is no object; restore it from git", "meters", key)
+    meter_id, spec, frozen = value.pop("id", None), value.pop("spec", None), value.pop("frozen", False)
+    if not (isinstance(meter_id, str) and UUID.fullmatch(meter_id)):
+        raise _FaultError(f"`{key}` has no id: a UUID; restore it from git", "meters", key, "id")
+    if not isinstance(frozen, bool):
+        raise _FaultError(f"`frozen` of `{key}` is neither true nor false", "meters", key, "frozen")
+    ignored = value.pop("ignored", [])
+    if not (isinstance(ignored, list) and all(isinstance(entry, str) for entry in ignored)):
+        raise _FaultError(f"`ignored` of `{key}` is no list of fields", "meters", key, "ignored")
+    try:
+        parsed = None if spec is None else MeterSpec.from_json(spec)
+        if parsed is not None:
+            _ = parsed.fingerprint  # wrong types inside raise here, not during a plan
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise _FaultError(
+            f"the spec of `{key}` is no meter; restore it from git", "meters", key, "spec"
+        ) from error
+    return Record(meter_id, parsed, frozen, frozenset(ignored), value)
+
+
+def _located(text: str, file: str, fault: _FaultError) -> DiagnosticError:
+    if fault.duplicate is not None:
+        needle = re.compile(re.escape(json.dumps(fault.duplicate, ensure_ascii=False)) + r"\s*:")
+        places = [m.start() for m in needle.finditer(text)]
+        return _fault(text, file, places[-1] if places else 0, str(fault))
+    position = 0
+    for name in fault.path:
+        needle = re.compile(re.escape(json.dumps(name, ensure_ascii=False)) + r"\s*:")
+        # Search for each name after the one before it. Example: "meters", then the key, then "id".
+        found = needle.search(text, position)
+        position = found.start() if found else position
+    return _fault(text, file, position, str(fault))
+
+
+def _fault(text: str, file: str, position: int, message: str) -> DiagnosticError:
+    line = text.count("\n", 0, position) + 1
+    start = text.rfind("\n", 0, position) + 1
+    end = text.find("\n", position)
+    excerpt = text[start : end if end >= 0 else len(text)]
+    column = position - start + 1
+    return DiagnosticError([Diagnostic(SourceSpan(file, line, column, column + 1), message, excerpt)])
