@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 
-from tests.command import Workspace, measured
-from tests.serve import Served, served_polar
-from tests.zygote import Zygote, zygote
+from tests.support.command import Workspace, measured
+from tests.support.fork_server import Zygote, zygote
+from tests.support.served_polar import Served, served_polar
 
 # How long an example takes says more of the machine than of what is tested.
 settings.register_profile(

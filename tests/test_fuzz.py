@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests import fuzz
+from tests.support import fuzz_targets as fuzz
 
 
 @pytest.mark.unmeasured

@@ -16,7 +16,7 @@ from polar_iac.errors import DiagnosticError
 from polar_iac.manifest import read as manifest
 from polar_iac.report.diagnostics import diagnostics_text
 from polar_iac.report.text import plan_text
-from tests.build import desired, live, meter, plan, record
+from tests.support.build import desired, live, meter, plan, record
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

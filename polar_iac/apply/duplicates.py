@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from polar_iac.apply.bearers import active_by_marker, found_as, owners
-from polar_iac.apply.events import Done, Failed, Left
+from polar_iac.apply.events import Applied, Failed, Skipped
 from polar_iac.clock import StoppedError
 from polar_iac.meter.live import LiveMeter, Made
 from polar_iac.meter.record import Record
@@ -42,7 +42,7 @@ def settle_duplicates(
     declared: Mapping[str, MeterSpec],
     client: PolarClient,
     journal: Journal,
-) -> list[Done | Failed | Left]:
+) -> list[Applied | Failed | Skipped]:
     """Archive the duplicates that this run created and that lose, where active meters share one marker.
 
     `own` are the ids that this run created. The winner is the id in the lockfile when the run began, else the
@@ -53,7 +53,7 @@ def settle_duplicates(
         run A   list (nothing) ... POST a2 ........... list: a1, a2 -> a2 is younger and A's: archived
         run B   list (nothing) ... POST a1 .. list: a1 (a2 is not there yet) ................ done
     """
-    events: list[Done | Failed | Left] = []
+    events: list[Applied | Failed | Skipped] = []
     for marker, meters in active_by_marker(live, owners(journal.meters)).items():
         owner, _, key = marker.partition("/")
         if len(meters) < 2 or owner != project or not any(m.id in own for m in meters):
@@ -69,7 +69,7 @@ def settle_duplicates(
                 events.append(archive_duplicate(key, loser, winner, client))
             else:
                 reason = f"{loser.id} bears the same marker, and this run did not create it: plan again"
-                events.append(Left(key, "create", reason))
+                events.append(Skipped(key, "create", reason))
     return events
 
 
@@ -96,20 +96,20 @@ def _winner(meters: Sequence[LiveMeter], recorded: Record | None, created: Colle
 
 def archive_duplicate(
     key: str, loser: LiveMeter, winner: LiveMeter, client: PolarClient
-) -> Done | Failed | Left:
+) -> Applied | Failed | Skipped:
     """Archive the loser of two duplicates and remove its marker, in one request."""
     try:
         if not _still_bears(winner, client):
-            return Left(key, "settle", f"{winner.id}, which bore the same marker, is gone: plan again")
+            return Skipped(key, "settle", f"{winner.id}, which bore the same marker, is gone: plan again")
         # A PATCH replaces the whole object, so send back what others have added since.
         now = client.get_meter(loser.id)
         if now.spec is None or now.marker not in (None, loser.marker):
-            return Left(key, "settle", f"{loser.id} has changed since it was planned: plan again")
+            return Skipped(key, "settle", f"{loser.id} has changed since it was planned: plan again")
         client.update_meter(loser.id, {"is_archived": True, "metadata": dict(now.spec.metadata)})
     except (ApiError, StoppedError) as error:
         reason = f"{loser.id} bears the same marker as {winner.id} and should be archived: {error}"
         return Failed(key, "settle", reason)
-    return Done(key, "settle", loser.id)
+    return Applied(key, "settle", loser.id)
 
 
 def _still_bears(winner: LiveMeter, client: PolarClient) -> bool:

@@ -8,7 +8,7 @@ from polar_iac.errors import Diagnostic
 
 
 @dataclass(frozen=True)
-class Done:
+class Applied:
     """The meter is as its change or bookkeeping says, and this is recorded."""
 
     key: str
@@ -39,7 +39,7 @@ class Unconfirmed:
 
 
 @dataclass(frozen=True)
-class Left:
+class Skipped:
     """The meter was not touched: its change is blocked, or the run stopped before it."""
 
     key: str
@@ -48,10 +48,10 @@ class Left:
 
 
 @dataclass(frozen=True)
-class Unsure:
+class Unknown:
     """Something about the run as a whole is unknown. Everything that is known is recorded."""
 
     message: str
 
 
-Event = Done | Failed | Unconfirmed | Left | Unsure
+Event = Applied | Failed | Unconfirmed | Skipped | Unknown

@@ -15,7 +15,7 @@ from typing import Any
 from polar_iac.apply.bearers import active_by_marker, find, found_as, owners
 from polar_iac.apply.creates import Create, Look, LostCreates
 from polar_iac.apply.duplicates import archive_duplicate, no_duplicates, settle_duplicates
-from polar_iac.apply.events import Done, Event, Failed, Left, Unconfirmed, Unsure
+from polar_iac.apply.events import Applied, Event, Failed, Skipped, Unconfirmed, Unknown
 from polar_iac.apply.resume import LOOKUP_TIMEOUT, RESEND_AFTER, answered_by, list_with, time_left
 from polar_iac.clock import Clock, Stop, StoppedError, SystemClock
 from polar_iac.errors import PolarIacError
@@ -77,7 +77,7 @@ class _Job:
         return next((b.was for b in self.bookkeeping if b.was), None)
 
 
-_Result = LiveMeter | Done | Failed | Left
+_Result = LiveMeter | Applied | Failed | Skipped
 
 
 def execute(
@@ -103,7 +103,7 @@ def execute(
     """
     for change in plan.changes:
         if change.action == "blocked":
-            yield Left(change.key, change.action, change.reason or "")
+            yield Skipped(change.key, change.action, change.reason or "")
     run = _Run(plan, manifest, live, client, journal, at_start, stop, limits, clock or SystemClock(stop))
     settles, jobs = _jobs(plan, manifest, journal)
     yield from run.all(deque(settles), limits.parallelism)
@@ -301,7 +301,7 @@ class _Run:
             self.lost.creates.pop(job.key, None)
             self.unconfirmed.append(job)
             return None
-        return Left(job.key, job.action, self.stopped or "")
+        return Skipped(job.key, job.action, self.stopped or "")
 
     def _finish(self, job: _Job, future: Future[_Result]) -> Event | None:
         """Record the result of a request. Returns None for a lost create."""
@@ -310,8 +310,8 @@ class _Run:
         except (ApiError, StoppedError) as error:
             return self._not_created(job, error) if job.action == "create" else self._not_changed(job, error)
         self.failures_in_a_row = 0
-        if isinstance(result, Done | Failed | Left):
-            if isinstance(result, Done):
+        if isinstance(result, Applied | Failed | Skipped):
+            if isinstance(result, Applied):
                 self.archived.add(result.id)
             return result
         if job.action == "create":
@@ -341,7 +341,7 @@ class _Run:
 
     def _not_changed(self, job: _Job, error: ApiError | StoppedError) -> Event:
         if isinstance(error, StoppedError):
-            return Left(job.key, job.action, str(error))
+            return Skipped(job.key, job.action, str(error))
         if isinstance(error, TransientError):
             self._count_failure(job.action)
             return Failed(job.key, job.action, str(error))
@@ -372,7 +372,7 @@ class _Run:
                         self.clock,
                     )
                 except (ApiError, StoppedError) as error:
-                    yield Unsure(f"whether another run created the same meters is not known: {error}")
+                    yield Unknown(f"whether another run created the same meters is not known: {error}")
                 else:
                     yield from self._swept(live)
             elif self.journal.created:
@@ -400,7 +400,7 @@ class _Run:
             self.journal,
         )
         yield from events
-        self.archived |= {event.id for event in events if isinstance(event, Done)}
+        self.archived |= {event.id for event in events if isinstance(event, Applied)}
         self._close(live)
 
     def _close(self, live: Sequence[LiveMeter]) -> None:
@@ -424,9 +424,9 @@ class _Run:
             return self.record(job, meter.id, answer=answer)
         self.journal.record(job.key, found_as(meter, declared), was=job.was, answer=answer)
         reason = f"another run created {meter.id} under the same marker, declared otherwise: plan again"
-        return Left(job.key, job.action, reason)
+        return Skipped(job.key, job.action, reason)
 
-    def record(self, job: _Job, meter_id: str, *, answer: Answer | None = None) -> Done:
+    def record(self, job: _Job, meter_id: str, *, answer: Answer | None = None) -> Applied:
         """Record the new state of a key. Forget a key that left the manifest."""
         if job.desired is None:
             self.journal.forget(job.key, meter_id)
@@ -434,7 +434,7 @@ class _Run:
             spec, ignored = job.desired.spec, job.desired.ignore_changes
             record = record_of(meter_id, spec, ignored, job.base, created=job.action == "create")
             self.journal.record(job.key, record, was=job.was, answer=answer)
-        return Done(job.key, job.action, meter_id)
+        return Applied(job.key, job.action, meter_id)
 
     def _refused(self, job: _Job, error: ApiError) -> Failed:
         """Convert an error to diagnostics at the manifest lines of the fields that Polar named."""
@@ -487,7 +487,7 @@ class _Run:
 
     # The methods below run in the pool.
 
-    def _settle(self, change: Change) -> Done | Failed | Left:
+    def _settle(self, change: Change) -> Applied | Failed | Skipped:
         """Archive a duplicate that the plan lists."""
         loser, winner = self.by_id[change.id or ""], self.by_id[change.duplicate_of or ""]
         return archive_duplicate(change.key, loser, winner, self.client)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polar_iac.apply.events import Done, Event, Left
+from polar_iac.apply.events import Applied, Event, Skipped
 from polar_iac.errors import ExitCode, PolarIacError
 from polar_iac.plan.model import Plan
 
@@ -89,10 +89,10 @@ def publish_results(plan: Plan, events: Sequence[Event], variables: Mapping[str,
     from polar_iac.report.comment.document import result_markdown
     from polar_iac.report.results import event_text, left_text, result_text
 
-    left = [event for event in events if isinstance(event, Left)]
-    others = [event for event in events if not isinstance(event, Left)]
+    left = [event for event in events if isinstance(event, Skipped)]
+    others = [event for event in events if not isinstance(event, Skipped)]
     wrong, done = (
-        "".join(event_text(event) for event in others if isinstance(event, Done) == fine)
+        "".join(event_text(event) for event in others if isinstance(event, Applied) == fine)
         for fine in (False, True)
     )
     told = unstyle(wrong + left_text(left) + done).rstrip("\n")

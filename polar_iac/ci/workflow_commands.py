@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from polar_iac.apply.events import Event, Failed, Unconfirmed, Unsure
+from polar_iac.apply.events import Event, Failed, Unconfirmed, Unknown
 from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.plan.model import Change, Plan
 from polar_iac.report.comment.document import headline
@@ -42,7 +42,7 @@ def failure_commands(events: Sequence[Event], *, directory: str = "") -> str:
     placed = diagnostic_commands([d for event in failed for d in event.diagnostics], directory=directory)
     unplaced = [f"{event.key}: {event.message}" for event in failed if not event.diagnostics]
     unplaced += [f"{event.key}: {event.message}" for event in events if isinstance(event, Unconfirmed)]
-    unplaced += [event.message for event in events if isinstance(event, Unsure)]
+    unplaced += [event.message for event in events if isinstance(event, Unknown)]
     return placed + "".join(map(error_command, unplaced))
 
 
@@ -56,7 +56,7 @@ def plan_commands(plans: Sequence[Plan], *, directory: str = "") -> str:
 
     Changes that alter billing, archive, are blocked or overwrite are warnings; the other risks are notices.
     """
-    notes: dict[_Note, list[str]] = {}
+    notes: dict[_Annotation, list[str]] = {}
     for plan, label in zip(plans, labels(plans), strict=True):
         for change in plan.changes:
             for note in _notes(change):
@@ -102,7 +102,7 @@ def inert(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Note:
+class _Annotation:
     level: Level
     rank: int
     key: str
@@ -111,11 +111,11 @@ class _Note:
     message: str
 
 
-def _notes(change: Change) -> Iterator[_Note]:
+def _notes(change: Change) -> Iterator[_Annotation]:
     found = risk(change)
     if not found:
         return
-    warnings = "; ".join(fact.text for fact in change.evidence if fact.severity == "warning")
+    warnings = "; ".join(fact.text for fact in change.notes if fact.severity == "warning")
     fields = listed([field.path for field in change.fields if field.impact == "billing"])
     outside = listed([field.path for field in change.fields if field.origin != "manifest"])
     billed = f"changes what is billed: {fields}" if fields else "starts to bill again"
@@ -128,7 +128,7 @@ def _notes(change: Change) -> Iterator[_Note]:
         "blocked": change.reason or "blocked",
         "warning": warnings,
     }[found]
-    yield _Note(
+    yield _Annotation(
         level="notice" if found == "warning" else "warning",
         rank=RISKS.index(found),
         key=change.key,

@@ -208,7 +208,7 @@ def apply(
 
     With PLAN, a file that `plan --out` saved, or --digest: exactly what was reviewed, or nothing.
     """
-    from polar_iac.apply.events import Done, Event, Left
+    from polar_iac.apply.events import Applied, Event, Skipped
     from polar_iac.apply.executor import Limits
     from polar_iac.apply.session import Session
     from polar_iac.ci.github import on_github, publish_results
@@ -269,10 +269,10 @@ def apply(
             with terminal.stopped_by_signals(stop, common.quiet):
                 for event in run.carry_out(found, observed, stop=stop):
                     events.append(event)
-                    if not isinstance(event, Left):
+                    if not isinstance(event, Skipped):
                         progress.print(event_text(event))
         finally:  # also when it ends early
-            if left := [event for event in events if isinstance(event, Left)]:
+            if left := [event for event in events if isinstance(event, Skipped)]:
                 print_result(left_text(left))
             if events:
                 print_result(result_text(events) + "\n")
@@ -281,7 +281,7 @@ def apply(
     if stop.reason is not None:
         common.say(f"stopped: {stop.reason}. The next apply goes on from here.")
         return terminal.STOPPED.get(stop.reason, ExitCode.ERROR)
-    done = all(isinstance(event, Done) for event in events)
+    done = all(isinstance(event, Applied) for event in events)
     return ExitCode.OK if done else ExitCode.ERROR
 
 

@@ -137,9 +137,7 @@ class MeterReader:
         elif type(value) is not int:
             self.shapes.fault(node, f"custom_multiplier must be a whole number, got {describe(node)}")
         elif not 0 < value <= _MAX_INT64:
-            self.shapes.fault(
-                node, f"custom_multiplier must be from 1 to {_MAX_INT64}, got {describe(node)}"
-            )
+            self.shapes.fault(node, f"custom_multiplier must be from 1 to {_MAX_INT64}, got {describe(node)}")
         else:
             return value
         return None
@@ -276,17 +274,13 @@ class MeterReader:
         value = node.value if isinstance(node, source.Scalar) else None
         if type(value) is str:
             if not 1 <= len(value) <= 500:
-                self.shapes.fault(
-                    node, f"a metadata text must have 1 to 500 characters, got {len(value):,}"
-                )
+                self.shapes.fault(node, f"a metadata text must have 1 to 500 characters, got {len(value):,}")
             elif "\0" in value:
                 self.shapes.fault(node, "a metadata text holds a NUL character: remove it")
         elif isinstance(value, Doubtful):
             self.shapes.fault(node, value.advice)
         elif value is None:
-            message = (
-                f"a metadata value must be text, a number, true or false, got {describe_text(node)}"
-            )
+            message = f"a metadata value must be text, a number, true or false, got {describe_text(node)}"
             self.shapes.fault(node, message)
             return ""
         elif type(value) is float and not math.isfinite(value):

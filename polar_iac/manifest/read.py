@@ -105,9 +105,7 @@ def _organizations(shapes: NodeReader, node: source.Node) -> dict[str, str]:
             value = settings.entries["organization_id"]
             text = shapes.text(value, "organization_id")
             if text is not None and not _UUID4.fullmatch(text):
-                shapes.fault(
-                    value, f"organization_id must be a UUID of version 4, got {describe(value)}"
-                )
+                shapes.fault(value, f"organization_id must be a UUID of version 4, got {describe(value)}")
             organizations[key.text] = (text or "").lower()
     return organizations
 

@@ -12,28 +12,28 @@ from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.matching import aggregation_remarks, filter_remarks
 from polar_iac.meter.record import Record
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.plan.model import Change, Evidence, renames
+from polar_iac.plan.model import Change, Note, renames
 
 
-def of_archiving() -> tuple[Evidence, ...]:
+def of_archiving() -> tuple[Note, ...]:
     text = (
         "Archiving stops billing: usage while archived is never billed. Polar refuses if an active price "
         "uses the meter, but not if only subscriptions on an old price do: those stop being billed."
     )
-    return (Evidence("archive", "warning", text, "polar"),)
+    return (Note("archive", "warning", text, "polar"),)
 
 
-def of_rematching(touched: Sequence[str]) -> tuple[Evidence, ...]:
+def of_rematching(touched: Sequence[str]) -> tuple[Note, ...]:
     if not touched:
         return ()
     return (
-        Evidence(
+        Note(
             "freeze",
             "warning",
             "freeze unknown: Polar refuses this if the meter has counted events already",
             "polar",
         ),
-        Evidence(
+        Note(
             "rematch",
             "warning",
             "Invoices keep what already matched; balances and dashboards recompute the current period by the "
@@ -43,15 +43,15 @@ def of_rematching(touched: Sequence[str]) -> tuple[Evidence, ...]:
     )
 
 
-def of_unarchiving(touched: Sequence[str], record: Record | None) -> tuple[Evidence, ...]:
-    gap = Evidence("gap", "warning", "usage of the time it was archived is not filled in", "polar")
+def of_unarchiving(touched: Sequence[str], record: Record | None) -> tuple[Note, ...]:
+    gap = Note("gap", "warning", "usage of the time it was archived is not filled in", "polar")
     if touched and record and record.frozen:
         text = f"Polar refused to change its {' and '.join(FROZEN_FIELDS)} before, and will refuse this too"
-        return (gap, Evidence("freeze", "warning", text, "lockfile"))
+        return (gap, Note("freeze", "warning", text, "lockfile"))
     return (gap, *of_rematching(touched))
 
 
-def of_others_archiving(record: Record | None, meter: LiveMeter) -> tuple[Evidence, ...]:
+def of_others_archiving(record: Record | None, meter: LiveMeter) -> tuple[Note, ...]:
     """Report that someone archived or unarchived the meter in Polar since the last apply."""
     if not record or not record.spec or record.spec.archived == meter.archived:
         return ()
@@ -60,38 +60,38 @@ def of_others_archiving(record: Record | None, meter: LiveMeter) -> tuple[Eviden
         if meter.archived
         else "someone unarchived it at Polar since the last apply: to leave it so, remove `archived: true`"
     )
-    return (Evidence("outside", "warning", told, "lockfile"),)
+    return (Note("outside", "warning", told, "lockfile"),)
 
 
-def of_no_room(key: str, marker: str, meter: LiveMeter) -> Evidence:
+def of_no_room(key: str, marker: str, meter: LiveMeter) -> Note:
     """Report that a meter has no marker, because other people's metadata leave no room for it."""
     text = (
         f"`{key}` is managed without its ownership marker: {meter.id} has {MAX_METADATA_KEYS} metadata keys, "
         "and Polar takes no more. If the lockfile is lost, the meter is not found again"
     )
-    return Evidence("unmarked", "warning", text, "polar", data={"id": meter.id, "marker": marker}, key=key)
+    return Note("unmarked", "warning", text, "polar", data={"id": meter.id, "marker": marker}, key=key)
 
 
-def of_unknown_meters(key: str, meters: Sequence[LiveMeter]) -> Evidence:
+def of_unknown_meters(key: str, meters: Sequence[LiveMeter]) -> Note:
     """Report active meters with a marker whose key neither the manifest nor the lockfile has."""
     text = (
         f"`{key}` of this project is live at Polar; neither this manifest nor this lockfile knows it: "
         "applied from another branch or manifest, or the lockfile was lost"
     )
-    return Evidence("unknown-here", "info", text, "polar", data=_named(meters), key=key)
+    return Note("unknown-here", "info", text, "polar", data=_named(meters), key=key)
 
 
-def of_foreign_record(key: str, meter: LiveMeter) -> Evidence:
+def of_foreign_record(key: str, meter: LiveMeter) -> Note:
     """Report that a removed key is forgotten while its meter stays active: nothing shows it is ours."""
     owner = f"bears the marker {meter.marker}" if meter.marker else "bears no marker"
     text = (
         f"`{key}` is gone from the manifest, and {meter.id} {owner}: its record is forgotten, and the meter "
         "is left as it is"
     )
-    return Evidence("not-ours", "warning", text, "polar", data=_named([meter]), key=key)
+    return Note("not-ours", "warning", text, "polar", data=_named([meter]), key=key)
 
 
-def of_same_billing(others: Sequence[LiveMeter]) -> Iterator[Evidence]:
+def of_same_billing(others: Sequence[LiveMeter]) -> Iterator[Note]:
     """Report that a new meter would count the same events as a meter that is not ours."""
     for meter in others:
         owner = f"belongs to {meter.marker}" if meter.marker else "has no owner"
@@ -99,14 +99,14 @@ def of_same_billing(others: Sequence[LiveMeter]) -> Iterator[Evidence]:
             f"{meter.id} {quoted(meter.name)} has the same filter and aggregation and {owner}: both would "
             "count the same events"
         )
-        yield Evidence("same-billing", "warning", text, "polar", data=_named([meter]))
+        yield Note("same-billing", "warning", text, "polar", data=_named([meter]))
 
 
-def of_same_name(others: Sequence[LiveMeter]) -> Iterator[Evidence]:
+def of_same_name(others: Sequence[LiveMeter]) -> Iterator[Note]:
     """Report that a new meter would share its name with one that is not ours and counts something else."""
     for meter in others:
         text = f"{meter.id} has the same name and another filter or aggregation"
-        yield Evidence("same-name", "info", text, "polar", data=_named([meter]))
+        yield Note("same-name", "info", text, "polar", data=_named([meter]))
 
 
 def _named(meters: Sequence[LiveMeter]) -> dict[str, Any]:
@@ -122,7 +122,7 @@ _REMARKS = 5
 """Maximum number of doubtful clauses to list."""
 
 
-def of_meaning(spec: MeterSpec, touched: Sequence[str]) -> tuple[Evidence, ...]:
+def of_meaning(spec: MeterSpec, touched: Sequence[str]) -> tuple[Note, ...]:
     """Report the parts of a new filter or aggregation that probably do not mean what they say."""
     clauses = set(filter_remarks(spec.filter)) if "filter" in touched else set()
     found = sorted(clauses, key=lambda remark: (remark[0] != "warning", remark[1]))
@@ -131,7 +131,7 @@ def of_meaning(spec: MeterSpec, touched: Sequence[str]) -> tuple[Evidence, ...]:
         found[_REMARKS - 1 :] = [
             ("warning", f"{len(found) - _REMARKS + 1} more clauses with similar warnings")
         ]
-    return tuple(Evidence("meaning", severity, text, "polar") for severity, text in found)
+    return tuple(Note("meaning", severity, text, "polar") for severity, text in found)
 
 
 def with_renames(changes: Sequence[Change]) -> list[Change]:
@@ -145,6 +145,6 @@ def with_renames(changes: Sequence[Change]) -> list[Change]:
             f"`{renamed[change.key]}` is new and counts the same: if this is the same meter under a new key, "
             f"write `moved: [{{from: {change.key}, to: {renamed[change.key]}}}]`, and nothing is archived"
         )
-        return replace(change, evidence=(Evidence("renamed", "warning", told, "manifest"), *change.evidence))
+        return replace(change, notes=(Note("renamed", "warning", told, "manifest"), *change.notes))
 
     return [hinted(change) for change in changes]

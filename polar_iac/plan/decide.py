@@ -1,7 +1,8 @@
 """Planner: the decision table as a pure function of desired, recorded, and live state.
 
-`identify` and `_decide` implement the two halves of the table, row by row; `tests/test_planner.py` names each
-row. Nothing here does I/O, uses a clock, or reads the environment.
+`identify` and `_decide` implement the two halves of the table, row by row;
+`tests/plan/test_decision_table.py` names each row. Nothing here does I/O, uses a clock, or reads the
+environment.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from polar_iac.meter.fields import FROZEN_FIELDS, MAX_METADATA_KEYS
 from polar_iac.meter.live import NOTHING_MADE, LiveMeter, Made
 from polar_iac.meter.record import Record, record_of
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.plan import annotate as evidence
+from polar_iac.plan import annotate
 from polar_iac.plan.diff import changed_fields, created_fields, merged
 from polar_iac.plan.identify import Blocked, Identity, State, identify, observe, reference
 from polar_iac.plan.model import (
     Action,
     Bookkeeping,
     Change,
-    Evidence,
     FieldChange,
     Housekeeping,
     MarkerChange,
     MarkReason,
+    Note,
     Plan,
     Refusal,
     change_digest,
@@ -38,7 +39,7 @@ class _Effect:
     after: MeterSpec | None
     """Spec afterwards, or None for a meter with unknown parts, which can only be archived."""
     fields: tuple[FieldChange, ...] = ()
-    evidence: tuple[Evidence, ...] = ()
+    notes: tuple[Note, ...] = ()
     marker: MarkerChange | None = None
     reason: MarkReason | None = None
 
@@ -75,7 +76,7 @@ def make_plan(
     keys = {*state.recorded, *state.bearers, *manifest.meters}
     changes: list[Change] = []
     bookkeeping: list[Bookkeeping] = []
-    notes: list[Evidence] = []
+    notes: list[Note] = []
     unchanged = 0
     for key in sorted(keys.intersection(targets) if targets else keys):
         desired, identity = manifest.meters.get(key), identify(key, key in manifest.meters, state)
@@ -93,7 +94,7 @@ def make_plan(
         organization_id=organization_id,
         project=manifest.project,
         refreshed=live is not None,
-        changes=tuple(evidence.with_renames(changes)),
+        changes=tuple(annotate.with_renames(changes)),
         bookkeeping=tuple(bookkeeping),
         unchanged=unchanged,
         refusal=_refusal(changes, state),
@@ -135,7 +136,7 @@ def _change(
         reason=outcome.reason,
         cause=blocked.cause if blocked else None,
         freeze="frozen" if record and record.frozen else "unknown",
-        evidence=outcome.evidence,
+        notes=outcome.notes,
         marker=marker,
         meters=tuple(reference(named, state) for named in blocked.meters) if blocked else (),
     )
@@ -191,9 +192,9 @@ def _decide(
     if desired.spec.archived and meter.archived:
         return _mark(meter, marker)
     if desired.spec.archived:
-        facts = (*evidence.of_others_archiving(record, meter), *evidence.of_archiving())
+        facts = (*annotate.of_others_archiving(record, meter), *annotate.of_archiving())
         marker = marker if meter.spec else None  # the other metadata may be unknown
-        return _Effect("archive", _archived(meter), evidence=facts, marker=marker)
+        return _Effect("archive", _archived(meter), notes=facts, marker=marker)
     if meter.spec is None:
         return _unknown_parts(meter)
     # A record of another meter (the loser of two duplicates) does not describe this one.
@@ -218,7 +219,7 @@ def _absent(
     if meter.archived or not identity.ours:
         return None
     if allow_archive:
-        return _Effect("archive", _archived(meter), evidence=evidence.of_archiving())
+        return _Effect("archive", _archived(meter), notes=annotate.of_archiving())
     return _unlisted(key, meter.id, manifest, _archived(meter))
 
 
@@ -232,9 +233,9 @@ def _create(desired: DesiredMeter, manifest: Manifest, state: State) -> _Effect:
     same = [m for m in others if m.spec and m.spec.billing == desired.spec.billing]
     named = [m for m in others if m.name == desired.spec.name and m not in same]
     facts = (
-        *evidence.of_same_billing(same),
-        *evidence.of_same_name(named),
-        *evidence.of_meaning(desired.spec, FROZEN_FIELDS),
+        *annotate.of_same_billing(same),
+        *annotate.of_same_name(named),
+        *annotate.of_meaning(desired.spec, FROZEN_FIELDS),
     )
     marker = MarkerChange(None, state.marker(desired.key))
     return _Effect("create", desired.spec, fields, facts, marker)
@@ -263,16 +264,16 @@ def _compared(
             after,
             fields,
         )
-    remarks = evidence.of_meaning(after, touches_frozen)
+    remarks = annotate.of_meaning(after, touches_frozen)
     if meter.archived:
-        theirs = evidence.of_others_archiving(record, meter)
-        facts = (*theirs, *evidence.of_unarchiving(touches_frozen, record), *remarks)
+        theirs = annotate.of_others_archiving(record, meter)
+        facts = (*theirs, *annotate.of_unarchiving(touches_frozen, record), *remarks)
         return _Effect("unarchive", after, fields, facts, marker)
     if not fields:
         return _mark(meter, marker)
     if touches_frozen and record and record.frozen:
         return Blocked("frozen", _frozen_reason(touches_frozen), after, fields)
-    return _Effect("update", after, fields, (*evidence.of_rematching(touches_frozen), *remarks), marker)
+    return _Effect("update", after, fields, (*annotate.of_rematching(touches_frozen), *remarks), marker)
 
 
 def _marker_change(key: str, meter: LiveMeter, state: State) -> MarkerChange | None:
@@ -362,20 +363,20 @@ def _bookkeeping(
 
 def _notes(
     key: str, desired: DesiredMeter | None, identity: Identity, effect: _Effect | None, state: State
-) -> Iterator[Evidence]:
+) -> Iterator[Note]:
     """Yield notes for reviewers about meters that have no change."""
     meter = identity.meter
     if desired is not None:
         managed = meter and state.refreshed and not meter.archived and (effect is None or not effect.marker)
         if meter and managed and _is_full(meter):
-            yield evidence.of_no_room(key, state.marker(key), meter)
+            yield annotate.of_no_room(key, state.marker(key), meter)
         return
     if not identity.ours and meter and not meter.archived:
-        yield evidence.of_foreign_record(key, meter)
+        yield annotate.of_foreign_record(key, meter)
     bearers = [m for m in state.bearers.get(key, ()) if not m.archived]
     unknown = any(m.id not in state.owner for m in bearers)
     if unknown and meter is None and state.refreshed:
-        yield evidence.of_unknown_meters(key, bearers)
+        yield annotate.of_unknown_meters(key, bearers)
 
 
 def _refusal(changes: Sequence[Change], state: State) -> Refusal | None:

@@ -18,12 +18,12 @@ from polar_iac.plan.model import (
     CAUSES,
     Bookkeeping,
     Change,
-    Evidence,
     FieldChange,
     Freeze,
     Housekeeping,
     MarkerChange,
     MeterReference,
+    Note,
     Origin,
     Plan,
     Refusal,
@@ -92,7 +92,7 @@ def _change(change: Change) -> dict[str, Any]:
         "marker": change.marker and dataclasses.asdict(change.marker),
         "fields": [_field(field) for field in change.fields],
         "freeze": change.freeze,
-        "evidence": [_evidence(fact) for fact in change.evidence],
+        "evidence": [_evidence(fact) for fact in change.notes],
         "meters": [dataclasses.asdict(meter) for meter in change.meters],
         "duplicate_of": change.duplicate_of,
         "digest": change.digest,
@@ -100,7 +100,7 @@ def _change(change: Change) -> dict[str, Any]:
     }
 
 
-def _evidence(fact: Evidence) -> dict[str, Any]:
+def _evidence(fact: Note) -> dict[str, Any]:
     return {
         "kind": fact.kind,
         "severity": fact.severity,
@@ -223,7 +223,7 @@ def _read_change(data: Any, plan: Mapping[str, Any], first: bool) -> Change:
         reason=_optional(data["reason"], "reason"),
         cause=None if first or data["cause"] is None else _one_of(data["cause"], "cause", CAUSES),
         freeze=_one_of(data["freeze"], "freeze", get_args(Freeze)),
-        evidence=tuple(_read_evidence(entry) for entry in _typed(data["evidence"], "evidence", list)),
+        notes=tuple(_read_evidence(entry) for entry in _typed(data["evidence"], "evidence", list)),
         marker=marker,
         meters=tuple(_read_meter(entry) for entry in _typed(data.get("meters", []), "meters", list)),
         duplicate_of=_optional_id(data.get("duplicate_of"), "duplicate_of"),
@@ -257,8 +257,8 @@ def _read_meter(data: Any) -> MeterReference:
     )
 
 
-def _read_evidence(data: Any) -> Evidence:
-    return Evidence(
+def _read_evidence(data: Any) -> Note:
+    return Note(
         _typed(_mapping(data, "evidence")["kind"], "kind", str),
         _one_of(data["severity"], "severity", ("info", "warning")),
         _typed(data["text"], "text", str),

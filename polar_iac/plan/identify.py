@@ -1,6 +1,6 @@
 """First half of the decision table: finds the live meter of a key, or the reason that it cannot be known.
 
-`identify` implements the table row by row; `tests/test_planner.py` names each row.
+`identify` implements the table row by row; `tests/plan/test_decision_table.py` names each row.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from polar_iac.meter.live import LiveMeter, Made
 from polar_iac.meter.record import Record
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.annotate import quoted
-from polar_iac.plan.model import UNKNOWN_HERE, Cause, Evidence, FieldChange, MeterReference
+from polar_iac.plan.model import UNKNOWN_HERE, Cause, FieldChange, MeterReference, Note
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Blocked:
     reason: str
     after: MeterSpec | None = None
     fields: tuple[FieldChange, ...] = ()
-    evidence: tuple[Evidence, ...] = ()
+    notes: tuple[Note, ...] = ()
     meters: tuple[LiveMeter, ...] = ()
 
 

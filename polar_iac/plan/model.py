@@ -48,7 +48,7 @@ class FieldChange:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Note:
     """A fact for reviewers, and its source (`as_of`: RFC 3339).
 
     `data` holds what `text` mentions, mainly ids, for scripts. `key` is the meter's key for a note outside
@@ -105,7 +105,7 @@ class Change:
     reason: str | None = None
     cause: Cause | None = None
     freeze: Freeze = "unknown"
-    evidence: tuple[Evidence, ...] = ()
+    notes: tuple[Note, ...] = ()
     marker: MarkerChange | None = None
     meters: tuple[MeterReference, ...] = ()
     duplicate_of: str | None = None
@@ -160,7 +160,7 @@ class Plan:
     refusal: Refusal | None = None
     targets: tuple[str, ...] = ()
     allow_archive: bool = False
-    notes: tuple[Evidence, ...] = ()
+    notes: tuple[Note, ...] = ()
     manifest: str | None = None
     lockfile: str | None = None
     outdated: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from polar_iac.plan.model import SHORT_DIGEST, UNKNOWN_HERE, Bookkeeping, Change, Evidence, FieldChange, Plan
+from polar_iac.plan.model import SHORT_DIGEST, UNKNOWN_HERE, Bookkeeping, Change, FieldChange, Note, Plan
 from polar_iac.report.filters import aggregation, expression, filter_diff, outline
 from polar_iac.report.layout import _VALUES, SIGNS, in_columns, labelled, outlined_lines, paint, wrapped
 from polar_iac.report.wording import HOUSEKEEPING, WIDTH, settled, snippets_to_allow, value
@@ -100,11 +100,11 @@ def _change(change: Change, width: int) -> Iterator[str]:
         for field in change.fields:
             yield from _field(field, width)
         yield from _marker(change, width)
-    for fact in change.evidence:
+    for fact in change.notes:
         yield from _noted(fact, "      ", width)
 
 
-def _noted(fact: Evidence, indent: str, width: int) -> Iterator[str]:
+def _noted(fact: Note, indent: str, width: int) -> Iterator[str]:
     sign = "! " if fact.severity == "warning" else "· "
     yield from wrapped(printable(fact.text), indent + sign, width)
 

@@ -56,7 +56,7 @@ Answer = Literal["created"] | Intent
 
 
 @dataclass
-class Story:
+class JournalState:
     """State according to the lockfile plus the journal.
 
     `intents` holds, per key, the creates that were sent (or about to be) and never answered, oldest first.
@@ -141,7 +141,7 @@ class Story:
         if not intents:
             self.intents.pop(key, None)
 
-    def on(self, newer: Lockfile) -> Story:
+    def on(self, newer: Lockfile) -> JournalState:
         """Return the story rebased onto a lockfile that was written since (for example, pulled from git).
 
         The newer lockfile wins for every key and meter that it has. Kept from the journal is what that
@@ -155,9 +155,9 @@ class Story:
                 meters[key] = record
             elif known is not None and known.id == record.id and record.frozen:
                 meters[key] = replace(known, frozen=True)
-        return Story(newer.organization_id or self.organization_id, meters, self.intents, self.created)
+        return JournalState(newer.organization_id or self.organization_id, meters, self.intents, self.created)
 
-    def without_expired(self, now: datetime) -> Story:
+    def without_expired(self, now: datetime) -> JournalState:
         """Return the story without the creates that can no longer produce a meter."""
         oldest = instant(now - RETENTION)
         intents = {
@@ -181,7 +181,7 @@ def path_for(lockfile_path: Path) -> Path:
     return lockfile_path.parent / STATE_DIRECTORY / f"{lockfile_path.name}.journal"
 
 
-def read(path: Path, state: Lockfile) -> Story:
+def read(path: Path, state: Lockfile) -> JournalState:
     """Read the lockfile's state plus the journal at `path`. Reading it twice changes nothing.
 
     A last line that a crash cut short is ignored. Raises PolarIacError when the file is not a journal, or is
@@ -190,9 +190,9 @@ def read(path: Path, state: Lockfile) -> Story:
     return _read(path, state)[0]
 
 
-def _read(path: Path, state: Lockfile) -> tuple[Story, bool]:
+def _read(path: Path, state: Lockfile) -> tuple[JournalState, bool]:
     """Return the story, and whether the journal was started from this lockfile."""
-    story = Story(state.organization_id, dict(state.meters))
+    story = JournalState(state.organization_id, dict(state.meters))
     try:
         # Follow no link: an attacker who can plant one could tell this run which meters are ours.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
@@ -201,7 +201,7 @@ def _read(path: Path, state: Lockfile) -> tuple[Story, bool]:
         return story, True
     except OSError as error:
         raise PolarIacError(f"{path}: error: cannot read the journal: {error.strerror}") from error
-    alone = Story()
+    alone = JournalState()
     begun = _begin(state)
     same = not lines
     for number, line in enumerate(lines, 1):

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.command import COMMAND, clean_environment
+from tests.support.command import COMMAND, clean_environment
 
 LOAD = "import pathlib, sys; from ruamel.yaml import YAML; YAML(typ='safe').load(pathlib.Path(sys.argv[1]))"
 BLOCK = """\

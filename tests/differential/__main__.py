@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tests.differential.histories import STEPS, FlaggedError, Outcome, play
-from tests.zygote import Zygote, zygote
+from tests.support.fork_server import Zygote, zygote
 
 
 def _played(seed: int, warmed: Zygote, without: frozenset[int]) -> Outcome:

@@ -16,8 +16,17 @@ from tests.differential.rounds import Flag
 from tests.differential.sessions import UNPROCESSED, Options, Session, changes_of
 from tests.differential.truth import MARKER, typed
 from tests.differential.world import new_world
-from tests.faults import COSTLY, FAULTS, FINAL, Choose, at_random, by_rule, faulty_polar, no_fault
-from tests.zygote import Zygote
+from tests.support.fault_trials import (
+    COSTLY,
+    FAULTS,
+    FINAL,
+    Choose,
+    at_random,
+    by_rule,
+    faulty_polar,
+    no_fault,
+)
+from tests.support.fork_server import Zygote
 
 STEPS = 40
 KINDS = sorted(set(FAULTS) - COSTLY - FINAL)

@@ -16,8 +16,8 @@ from tests.differential.rounds import Flag, Moment, Round, Write, brief
 from tests.differential.table import Table
 from tests.differential.truth import Json
 from tests.differential.world import TOKEN, World
-from tests.faults import FAULTS, Choose, Faulty, Request, no_fault
-from tests.zygote import Ended, Zygote
+from tests.support.fault_trials import FAULTS, Choose, Faulty, Request, no_fault
+from tests.support.fork_server import Ended, Zygote
 
 RECOVERIES = 3
 """Applies without faults within which everything is as if there had been none."""

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from polar_iac.local import LocalPolar
-from tests.build import PROJECT
+from tests.support.build import PROJECT
 
 MARKER = "polar_iac"
 

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 
 from polar_iac.local import LocalPolar
-from tests.build import PROJECT, manifest_text
 from tests.differential.truth import (
     LATER_OPERATOR,
     MARKER,
@@ -25,6 +24,7 @@ from tests.differential.truth import (
     snapshot,
     typed,
 )
+from tests.support.build import PROJECT, manifest_text
 
 KEYS = ("calls", "tokens", "exports", "seats", "images", "minutes")
 TOKEN = "polar_oat_differential_never_to_be_seen"

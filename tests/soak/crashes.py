@@ -8,11 +8,11 @@ from contextlib import ExitStack
 
 from polar_iac.local import LocalPolar
 from polar_iac.polar.client import PolarClient
-from tests import crashes
-from tests.crashes import Scene
-from tests.faults import faulty_polar
-from tests.serve import served_polar
-from tests.zygote import Zygote, zygote
+from tests.support import crash_trials as crashes
+from tests.support.crash_trials import CommentContext
+from tests.support.fault_trials import faulty_polar
+from tests.support.fork_server import Zygote, zygote
+from tests.support.served_polar import served_polar
 
 LAG = 0.02
 """Seconds by which reads lag; the applies look for what they miss many times as long."""
@@ -32,16 +32,16 @@ def warmed() -> Zygote:
 
 
 @functools.cache
-def scene(lag: float) -> Scene:
+def context(lag: float) -> CommentContext:
     """A Polar whose reads lag by so many seconds."""
     served = _open().enter_context(served_polar(LocalPolar()))
     truth = _open().enter_context(PolarClient(served.url, "polar_oat_truth"))
     if not lag:
-        return Scene(served.polar, served.url, truth)
+        return CommentContext(served.polar, served.url, truth)
     faulty = _open().enter_context(faulty_polar(served.polar, lag=lag))
-    return Scene(served.polar, faulty.url, truth, lag)
+    return CommentContext(served.polar, faulty.url, truth, lag)
 
 
 @functools.cache
-def slow_scene() -> Scene:
+def slow_scene() -> CommentContext:
     return _open().enter_context(crashes.slow_scene())

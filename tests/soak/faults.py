@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from polar_iac.apply.bearers import active_by_marker
-from polar_iac.apply.events import Done, Event
+from polar_iac.apply.events import Applied, Event
 from polar_iac.errors import PolarIacError
 from polar_iac.local import LocalPolar, serving
 from polar_iac.manifest.model import Manifest
@@ -29,13 +29,13 @@ from polar_iac.polar.client import PolarClient
 from polar_iac.polar.errors import ApiError
 from polar_iac.state import lockfile
 from polar_iac.state.lockfile import Lockfile
-from tests import openapi
-from tests.build import PROJECT, desired, meter, spec_of
-from tests.command import HANG_SECONDS
-from tests.crashes import only_lost_creates
-from tests.faults import Choose, Request, at_random, faulty_polar
-from tests.room import Room
 from tests.soak import Soak
+from tests.support import openapi
+from tests.support.build import PROJECT, desired, meter, spec_of
+from tests.support.command import HANG_SECONDS
+from tests.support.crash_trials import only_lost_creates
+from tests.support.fault_trials import Choose, Request, at_random, faulty_polar
+from tests.support.workspace import Room
 
 LOCKFILE = "meters.sandbox.lock.json"
 TIMEOUT = 0.3
@@ -47,7 +47,7 @@ APPLIES = 12
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class CommentContext:
     """What is declared, and what is there: `there` are pairs of a key and a block for our own meters,
     `recorded` the keys of them that the lockfile knows; `foreign` are bodies."""
 
@@ -63,17 +63,17 @@ class Scene:
 
 
 @cache
-def small_scene(creates: int = 2) -> Scene:
+def small_scene(creates: int = 2) -> CommentContext:
     """One of everything that sends something."""
     return _scene(creates, equals=0, recorded=True)
 
 
-def random_scene(seed: int) -> Scene:
+def random_scene(seed: int) -> CommentContext:
     rng = random.Random(seed)
     return _scene(creates=rng.randint(2, 6), equals=rng.randint(0, 6), recorded=rng.random() < 0.8)
 
 
-def _scene(creates: int, equals: int, recorded: bool) -> Scene:
+def _scene(creates: int, equals: int, recorded: bool) -> CommentContext:
     there = {
         "renamed": meter(name="Before"),
         "refiltered": meter(name="Counted", aggregation={"func": "count"}),
@@ -104,7 +104,7 @@ def _scene(creates: int, equals: int, recorded: bool) -> Scene:
         meter(name="Renamed", metadata={MARKER: "other/renamed", "theirs": 1}),
     ]
     known = frozenset(there) - {"adopted"} if recorded else frozenset()
-    return Scene(meters, [{"from": "old-key", "to": "new-key"}], there, known, foreign)
+    return CommentContext(meters, [{"from": "old-key", "to": "new-key"}], there, known, foreign)
 
 
 @dataclass
@@ -166,18 +166,18 @@ def documents(polar: LocalPolar, ids: Any) -> dict[str, str]:
         return {meter_id: web.get(f"/v1/meters/{meter_id}").raise_for_status().text for meter_id in ids}
 
 
-def furnish(scene: Scene, polar: LocalPolar, directory: Path) -> Site:
+def furnish(context: CommentContext, polar: LocalPolar, directory: Path) -> Site:
     truth = PolarClient("http://truth", "polar_oat_test", transport=httpx.WSGITransport(app=polar))
     records = {}
-    for key, block in scene.there.items():
+    for key, block in context.there.items():
         spec = MeterSpec.from_json(block)
         made = truth.create_meter(spec.create_body(f"{PROJECT}/{key}"))
         if block.get("archived"):
             truth.update_meter(made.id, {"is_archived": True})
-        if key in scene.recorded:
+        if key in context.recorded:
             ours = {k: v for k, v in spec.metadata.items() if k != "theirs"}
             records[key] = Record(made.id, MeterSpec.from_json(block | {"metadata": ours}))
-    foreign = [truth.create_meter(body).id for body in scene.foreign]
+    foreign = [truth.create_meter(body).id for body in context.foreign]
     truth.update_meter(foreign[1], {"is_archived": True})
     directory.mkdir(parents=True)
     if records:
@@ -187,15 +187,15 @@ def furnish(scene: Scene, polar: LocalPolar, directory: Path) -> Site:
 
 
 @cache
-def undisturbed(scene: Scene) -> dict[str, Any]:
+def undisturbed(context: CommentContext) -> dict[str, Any]:
     """The state that an apply reaches which meets no fault."""
     polar = LocalPolar()
     try:
         with tempfile.TemporaryDirectory() as directory:
-            site = furnish(scene, polar, Path(directory) / "undisturbed")
+            site = furnish(context, polar, Path(directory) / "undisturbed")
             with serving(polar) as url, site.room(url, timeout=HANG_SECONDS) as room:
-                events = room.apply(scene.manifest)
-            assert all(isinstance(event, Done) for event in events), events
+                events = room.apply(context.manifest)
+            assert all(isinstance(event, Applied) for event in events), events
             return site.state()
     finally:
         polar.close()
@@ -210,7 +210,7 @@ def apply_until_done(room: Room, manifest: Manifest, applies: int) -> int:
         except ApiError as error:
             complaints.append(f"apply {number}: {error}")
             continue
-        undone = [event for event in events if not isinstance(event, Done)]
+        undone = [event for event in events if not isinstance(event, Applied)]
         if not undone:
             return number
         complaints += [f"apply {number}: {event}" for event in undone]
@@ -225,7 +225,7 @@ class Outcome:
 
 
 def converge(
-    scene: Scene,
+    context: CommentContext,
     directory: Path,
     choose: Choose,
     *,
@@ -235,8 +235,8 @@ def converge(
     **server: Any,
 ) -> Outcome:
     """Apply a scene against a Polar with faults until all is done; hold what is there against the laws."""
-    expected = undisturbed(scene)
-    manifest = scene.manifest
+    expected = undisturbed(context)
+    manifest = context.manifest
     polar = LocalPolar()
     sent = list[tuple[str, bytes]]()
 
@@ -245,7 +245,7 @@ def converge(
         return choose(request)
 
     try:
-        site = furnish(scene, polar, directory / "faulty")
+        site = furnish(context, polar, directory / "faulty")
         with (
             faulty_polar(polar, seen, **server) as faulty,
             site.room(faulty.url, patience, timeout) as room,

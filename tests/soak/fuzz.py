@@ -6,8 +6,8 @@ import resource
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests import fuzz
 from tests.soak import Soak
+from tests.support import fuzz_targets as fuzz
 
 BATCH = 1000
 MEMORY = 1 << 30

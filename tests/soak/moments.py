@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests import crashes
 from tests.soak import Soak
 from tests.soak.crashes import slow_scene, warmed
+from tests.support import crash_trials as crashes
 
 
 def trial(seed: int, directory: Path) -> int:

@@ -63,19 +63,19 @@ def plan_markdown(
     `comment_marker`. `whole` names the place that has the uncut comment.
     """
     entries = _entries(plans)
-    scene = _scene(plans, entries, links, whole)
+    context = _scene(plans, entries, links, whole)
     last = f"<!-- {_hidden(marker)} -->" if marker else comment_marker(plans)
-    manifest = scene.file(manifest_file)
+    manifest = context.file(manifest_file)
     if not entries:
-        return _joined([_nothing(plans, manifest), *_bookkeeping(plans, scene), last])
+        return _joined([_nothing(plans, manifest), *_bookkeeping(plans, context), last])
 
     told = _headlines(plans)
     title = "### Polar meters" + "".join(f"{'<br>' if told[1:] else ': '}{prose(line)}" for line in told)
-    head = [_introduction(plans, scene, manifest), *refusal_parts(plans, scene, limit // 4)]
+    head = [_introduction(plans, context, manifest), *refusal_parts(plans, context, limit // 4)]
     refused = any(plan.refusal for plan in plans)
     legend = _LEGEND.format(others="" if refused else "; the others are carried out")
-    foot = [_digests(plans, scene), details("How to read this", legend), last]
-    cut, *body = _changes(plans, entries, scene, limit - size(_joined([title, *head, *foot])))
+    foot = [_digests(plans, context), details("How to read this", legend), last]
+    cut, *body = _changes(plans, entries, context, limit - size(_joined([title, *head, *foot])))
     return _joined([title, *([cut] if cut else []), *head, *body, *foot])
 
 
@@ -93,14 +93,14 @@ def result_markdown(
     It has `counts` in the title, a line for each effect, and the plan that was carried out, folded.
     """
     entries = _entries([plan])
-    scene = _scene([plan], entries, links, whole)
+    context = _scene([plan], entries, links, whole)
     parts = [f"### Polar meters: applied to {prose(plan.environment)}: {prose(counts)}"]
     if lines:
         parts.append(TruncatableBlock(lines, language="").markdown(limit // 2, whole))
     if entries:
-        foot = _digests([plan], scene)
+        foot = _digests([plan], context)
         room = limit - size(_joined([*parts, details("The plan that was carried out", foot)]))
-        body = [part for part in _changes([plan], entries, scene, room) if part]
+        body = [part for part in _changes([plan], entries, context, room) if part]
         parts.append(details("The plan that was carried out", "\n\n".join([*body, foot])))
     return _joined(parts)
 
@@ -119,18 +119,18 @@ def _scene(
 
 
 def _changes(
-    plans: Sequence[Plan], entries: Sequence[KeyChanges], scene: CommentContext, room: int
+    plans: Sequence[Plan], entries: Sequence[KeyChanges], context: CommentContext, room: int
 ) -> list[str]:
     """Return the notes, changes and bookkeeping that fit in `room` bytes.
 
     The first item says how many changes were left out; it is empty if none were.
     """
-    notes = "\n".join(f"- Note {note.number}: {note.text}" for note in scene.notes.values())
-    head, kept = [notes] if notes else [], [*_bookkeeping(plans, scene)]
-    room -= size(_joined([*head, *kept, *[_cut(entries, entries, scene)] * 2])) + 2
-    body, shown = _body(entries, scene, room)
+    notes = "\n".join(f"- Note {note.number}: {note.text}" for note in context.notes.values())
+    head, kept = [notes] if notes else [], [*_bookkeeping(plans, context)]
+    room -= size(_joined([*head, *kept, *[_cut(entries, entries, context)] * 2])) + 2
+    body, shown = _body(entries, context, room)
     left = [entry for entry in entries if entry.place not in shown]
-    cut = _cut(left, entries, scene) if left else ""
+    cut = _cut(left, entries, context) if left else ""
     return [cut, *head, *body, *([cut] if left else []), *kept]
 
 
@@ -183,10 +183,10 @@ def _nothing(plans: Sequence[Plan], manifest: str) -> str:
     return f"Polar meters: {prose(headline(plans))}. {told} {match} {manifest}.{offline}"
 
 
-def _introduction(plans: Sequence[Plan], scene: CommentContext, manifest: str) -> str:
+def _introduction(plans: Sequence[Plan], context: CommentContext, manifest: str) -> str:
     places = [
         f"**{label}**" + (f" (organization {code(plan.organization_id[:8])})" if plan.organization_id else "")
-        for plan, label in zip(plans, scene.labels, strict=True)
+        for plan, label in zip(plans, context.labels, strict=True)
     ]
     told = f"What `apply` would change in Polar's {listed(places)}, so that it matches {manifest}."
     told += " Nothing is changed yet."
@@ -194,7 +194,7 @@ def _introduction(plans: Sequence[Plan], scene: CommentContext, manifest: str) -
         told += f" **Only {listed([code(clipped(key)) for key in only[:_TARGETS]])}"
         told += f" and {len(only) - _TARGETS:,} more" if len(only) > _TARGETS else ""
         told += " (`--target`)**: all other meters are left alone."
-    offline = [label for plan, label in zip(plans, scene.labels, strict=True) if not plan.refreshed]
+    offline = [label for plan, label in zip(plans, context.labels, strict=True) if not plan.refreshed]
     if offline:
         where = f" for {listed(offline)}" if len(offline) < len(plans) else ""
         told += (
@@ -203,7 +203,7 @@ def _introduction(plans: Sequence[Plan], scene: CommentContext, manifest: str) -
     return told
 
 
-def _body(entries: Sequence[KeyChanges], scene: CommentContext, room: int) -> tuple[list[str], set[Place]]:
+def _body(entries: Sequence[KeyChanges], context: CommentContext, room: int) -> tuple[list[str], set[Place]]:
     """Return blocks for as many changes as fit, and the places of the changes that are shown."""
     groups = [[entry for entry in entries if entry.risks[:1] == [kind]] for kind in RISKS]
     rest = [entry for entry in entries if not entry.risks]
@@ -215,7 +215,7 @@ def _body(entries: Sequence[KeyChanges], scene: CommentContext, room: int) -> tu
     shown: set[Place] = set()
     if risky:
         left = room - size(title) - size(details(folded_title, "")) - 8
-        texts = _in_shares(groups, scene, left)
+        texts = _in_shares(groups, context, left)
         opened = fair_cap([len(group) for group in texts], _RISKY_OPEN)
         shown = {key for group in texts for key in group}
         first = [text for group in texts for text in [*group.values()][:opened]]
@@ -223,12 +223,12 @@ def _body(entries: Sequence[KeyChanges], scene: CommentContext, room: int) -> tu
         blocks += ["\n\n".join([title, *first])] if first else []
         blocks += [details(f"{len(more):,} more to look at closely", "\n\n".join(more))] if more else []
         room -= size("\n\n".join(blocks)) + 2
-        if by_key := _by_key(groups, shown, scene, room):
+        if by_key := _by_key(groups, shown, context, room):
             blocks.append(by_key)
             room -= size(by_key) + 2
     title = f"Other changes: {_rest(rest)}"
     if rest and len(shown) == risky:
-        (texts_,) = _in_shares([rest], scene, room - size(details(title, "")) - 2)
+        (texts_,) = _in_shares([rest], context, room - size(details(title, "")) - 2)
         body = "\n\n".join(texts_.values())
         if texts_:
             blocks.append(details(title, body) if len(rest) > _REST_OPEN else f"#### {title}\n\n{body}")
@@ -237,13 +237,13 @@ def _body(entries: Sequence[KeyChanges], scene: CommentContext, room: int) -> tu
 
 
 def _in_shares(
-    groups: Sequence[Sequence[KeyChanges]], scene: CommentContext, room: int
+    groups: Sequence[Sequence[KeyChanges]], context: CommentContext, room: int
 ) -> list[dict[Place, str]]:
     """Return the texts of the first entries of each group, by place.
 
     Groups and entries get fair shares: none takes the room that others need.
     """
-    sizes = [_sizes(group, scene, room) for group in groups]
+    sizes = [_sizes(group, context, room) for group in groups]
     if sum(map(sum, sizes)) > room:
         room -= room // 5  # reserved for the entries that are only listed by key
     share = fair_cap([sum(group) for group in sizes], room)
@@ -253,7 +253,7 @@ def _in_shares(
         most = max(_FAIR, fair_cap(needed, left))
         texts: dict[Place, str] = {}
         for entry in group:
-            text = entry.markdown(scene, most if texts else min(most, left - 2))
+            text = entry.markdown(context, most if texts else min(most, left - 2))
             left -= size(text) + 2
             if left < 0:
                 break
@@ -262,11 +262,11 @@ def _in_shares(
     return told
 
 
-def _sizes(entries: Sequence[KeyChanges], scene: CommentContext, room: int) -> list[int]:
+def _sizes(entries: Sequence[KeyChanges], context: CommentContext, room: int) -> list[int]:
     """List the bytes of each entry, up to the first that cannot fit in any case."""
     found, left = [], room
     for entry in entries:
-        found.append(size(entry.markdown(scene)) + 2)
+        found.append(size(entry.markdown(context)) + 2)
         left -= found[-1]
         if left < 0:
             break
@@ -274,10 +274,10 @@ def _sizes(entries: Sequence[KeyChanges], scene: CommentContext, room: int) -> l
 
 
 def _by_key(
-    groups: Sequence[Sequence[KeyChanges]], shown: set[Place], scene: CommentContext, room: int
+    groups: Sequence[Sequence[KeyChanges]], shown: set[Place], context: CommentContext, room: int
 ) -> str:
     """Return a folded list of the entries that are not shown, as many as fit."""
-    lines = [[f"- {entry.brief(scene)}" for entry in group if entry.place not in shown] for group in groups]
+    lines = [[f"- {entry.brief(context)}" for entry in group if entry.place not in shown] for group in groups]
     count = sum(map(len, lines))
     title = f"{count:,} more to look at closely, by their keys"
     share = fair_cap([size("\n".join(group)) + 1 for group in lines], room - size(details(title, "")) - 2)
@@ -299,22 +299,22 @@ def _rest(entries: Sequence[KeyChanges]) -> str:
     return ", ".join([*told, f"{differ} that differ" if differ > 1 else "1 that differs"] if differ else told)
 
 
-def _cut(left: Sequence[KeyChanges], entries: Sequence[KeyChanges], scene: CommentContext) -> str:
+def _cut(left: Sequence[KeyChanges], entries: Sequence[KeyChanges], context: CommentContext) -> str:
     risky = sum(bool(entry.risks) for entry in left)
     told = f"**Cut: {len(left):,} of {len(entries):,} changes are not shown here, {risky:,} of them risky.**"
-    run = scene.links and scene.links.run
-    return f"{told} All of them are in {f'[{scene.whole}]({run})' if run else prose(scene.whole)}."
+    run = context.links and context.links.run
+    return f"{told} All of them are in {f'[{context.whole}]({run})' if run else prose(context.whole)}."
 
 
-def _digests(plans: Sequence[Plan], scene: CommentContext) -> str:
+def _digests(plans: Sequence[Plan], context: CommentContext) -> str:
     # Not a list: GitHub would merge it with a list at the end of the last change.
     return "\n\n".join(
         f"{label}: {plan.unchanged:,} unchanged · digest {code(plan.digest[:SHORT_DIGEST])}"
-        for plan, label in zip(plans, scene.labels, strict=True)
+        for plan, label in zip(plans, context.labels, strict=True)
     )
 
 
-def _bookkeeping(plans: Sequence[Plan], scene: CommentContext) -> Iterator[str]:
+def _bookkeeping(plans: Sequence[Plan], context: CommentContext) -> Iterator[str]:
     lines: dict[str, list[int]] = {}
     noted: dict[str, list[int]] = {}
     for index, plan in enumerate(plans):
@@ -325,11 +325,11 @@ def _bookkeeping(plans: Sequence[Plan], scene: CommentContext) -> Iterator[str]:
         for entry in plan.bookkeeping:
             lines.setdefault(_kept(entry), []).append(index)
     if noted:
-        shown = [f"- {scene.where(indices)}{line}" for line, indices in noted.items()][:_BOOKKEEPING]
+        shown = [f"- {context.where(indices)}{line}" for line, indices in noted.items()][:_BOOKKEEPING]
         more = [f"- and {len(noted) - len(shown):,} more"] if len(noted) > len(shown) else []
         yield details(f"Notes: {len(noted):,}", "\n".join([*shown, *more]))
     if lines:
-        shown = [f"- {scene.where(indices)}{line}" for line, indices in lines.items()][:_BOOKKEEPING]
+        shown = [f"- {context.where(indices)}{line}" for line, indices in lines.items()][:_BOOKKEEPING]
         if len(lines) > len(shown):
             shown.append(f"- and {len(lines) - len(shown):,} more")
         title = f"Bookkeeping: {len(lines):,} for the lockfile only"

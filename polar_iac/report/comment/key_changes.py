@@ -18,7 +18,7 @@ from polar_iac.report.comment.escape import code, size
 from polar_iac.report.comment.remarks import (
     BRIEF,
     CommentContext,
-    Note,
+    NumberedNote,
     brief_of,
     clipped,
     listed,
@@ -77,28 +77,28 @@ class KeyChanges:
         found = {risk(change) for change in self.present}
         return [kind for kind in RISKS if kind in found]
 
-    def markdown(self, scene: CommentContext, room: int = _ANY) -> str:
+    def markdown(self, context: CommentContext, room: int = _ANY) -> str:
         """Return everything about the key, in at most `room` bytes if possible.
 
         If it does not fit, lines of fields and filters are left out and a line says how many. The rest is
         never cut, so the result may still exceed a very small `room`.
         """
-        parts = [self._title(scene), *(self._shared(scene) if self.shared else self._differing(scene))]
-        whole = [part if isinstance(part, str) else part.markdown(_ANY, scene.whole) for part in parts]
-        least = [size(part) if isinstance(part, str) else part.least(scene.whole) for part in parts]
+        parts = [self._title(context), *(self._shared(context) if self.shared else self._differing(context))]
+        whole = [part if isinstance(part, str) else part.markdown(_ANY, context.whole) for part in parts]
+        least = [size(part) if isinstance(part, str) else part.least(context.whole) for part in parts]
         # Each part gets its minimum; they share what is left. Blank lines between parts take 2 bytes each.
         spare = room - sum(least) - 2 * (len(parts) - 1)
         share = fair_cap([size(text) - needed for text, needed in zip(whole, least, strict=True)], spare)
         return "\n\n".join(
-            part if isinstance(part, str) else part.markdown(needed + share, scene.whole)
+            part if isinstance(part, str) else part.markdown(needed + share, context.whole)
             for part, needed in zip(parts, least, strict=True)
         )
 
-    def brief(self, scene: CommentContext) -> str:
+    def brief(self, context: CommentContext) -> str:
         """Return the key and its action in one line."""
-        return f"**{self._verb(scene)}** {code(clipped(self.key))}"
+        return f"**{self._verb(context)}** {code(clipped(self.key))}"
 
-    def _verb(self, scene: CommentContext) -> str:
+    def _verb(self, context: CommentContext) -> str:
         """Return the action, with the plans it applies to if they differ."""
         actions: dict[str, list[int]] = {}
         for index, change in enumerate(self.changes):
@@ -108,21 +108,21 @@ class KeyChanges:
             (action,) = actions
             return "Blocked, nothing changes" if action == "blocked" else action.capitalize()
         told = [
-            f"{action} in {listed([scene.labels[index] for index in indices])}"
+            f"{action} in {listed([context.labels[index] for index in indices])}"
             for action, indices in actions.items()
         ]
         verbs = ", ".join(told)
         return verbs[0].upper() + verbs[1:]
 
-    def _title(self, scene: CommentContext) -> str:
-        told = [f"{self.brief(scene)} {code(clipped(value(self.present[0].name)))}"]
+    def _title(self, context: CommentContext) -> str:
+        told = [f"{self.brief(context)} {code(clipped(value(self.present[0].name)))}"]
         source = next((change.source for change in self.present if change.source), None)
         if source:
-            told.append(scene.file(source.file, source.line))
+            told.append(context.file(source.file, source.line))
         return " · ".join(told)
 
-    def _shared(self, scene: CommentContext) -> Iterator[str | TruncatableBlock]:
-        yield from self._reasons(scene)
+    def _shared(self, context: CommentContext) -> Iterator[str | TruncatableBlock]:
+        yield from self._reasons(context)
         action = self.present[0].action
         bullets: list[str] = []
         blocks: list[str | TruncatableBlock] = []
@@ -130,23 +130,25 @@ class KeyChanges:
             blocks, bullets = created_parts({field.path: field.after for field in self.present[0].fields})
         else:
             for group in self._fields():
-                more, lines = field_parts(group, scene)
+                more, lines = field_parts(group, context)
                 blocks += more
                 bullets += lines
         if action == "blocked" and (blocks or bullets):
             yield "Wanted:"
         yield from blocks
-        yield from bullet_list([*self._counts(scene), *bullets, *self._markers(scene)], self._evidence(scene))
+        yield from bullet_list(
+            [*self._counts(context), *bullets, *self._markers(context)], self._evidence(context)
+        )
 
-    def _differing(self, scene: CommentContext) -> Iterator[str | TruncatableBlock]:
+    def _differing(self, context: CommentContext) -> Iterator[str | TruncatableBlock]:
         """Yield a table with a column for each plan, then what is the same in all or too long for a cell."""
         columns = [
             f"{label} (blocked, wanted)" if change and change.action == "blocked" else label
-            for label, change in zip(scene.labels, self.changes, strict=True)
+            for label, change in zip(context.labels, self.changes, strict=True)
         ]
         rows = []
         below: list[str | TruncatableBlock] = []
-        bullets = self._counts(scene)
+        bullets = self._counts(context)
         creates = [c is not None and c.action == "create" for c in self.changes]
         for group in self._fields():
             field, where = group[0]
@@ -155,7 +157,7 @@ class KeyChanges:
                 (field, rest) for field, where in group if (rest := [i for i in where if not creates[i]])
             ]
             if alike or field.path == "filter":
-                blocks, lines = field_parts(changed, scene)
+                blocks, lines = field_parts(changed, context)
                 below += blocks
                 bullets += lines
             if alike:
@@ -167,7 +169,7 @@ class KeyChanges:
                     cells[index] = " · ".join(filter(None, [told, ORIGINS[field.origin]]))
                 new = [index for index in where if creates[index]]
                 if field.path == "filter" and new and is_long(field.after):
-                    below += [f"{scene.where(new)}filter", outline_block(field.after)]
+                    below += [f"{context.where(new)}filter", outline_block(field.after)]
             label = f"{label_of(field.path)} · {impact_of(field)}" if changed else label_of(field.path)
             rows.append(table_row([label, *cells]))
         if rows:
@@ -175,10 +177,10 @@ class KeyChanges:
                 rows, head=[table_row(["", *columns]), table_row(["---"] * (len(columns) + 1))]
             )
         yield from below
-        yield from self._reasons(scene)
-        yield from bullet_list([*bullets, *self._markers(scene)], self._evidence(scene))
+        yield from self._reasons(context)
+        yield from bullet_list([*bullets, *self._markers(context)], self._evidence(context))
 
-    def _counts(self, scene: CommentContext) -> list[str]:
+    def _counts(self, context: CommentContext) -> list[str]:
         """List what each archived meter counts, because its name alone does not tell."""
         counted: dict[str, list[int]] = {}
         for index, change in enumerate(self.changes):
@@ -188,15 +190,15 @@ class KeyChanges:
                     f"{value_of('aggregation', was['aggregation'])} over {code(short_filter(was['filter']))}"
                 )
                 counted.setdefault(told, []).append(index)
-        return [f"- {scene.where(indices)}what it counts: {told}" for told, indices in counted.items()]
+        return [f"- {context.where(indices)}what it counts: {told}" for told, indices in counted.items()]
 
-    def _markers(self, scene: CommentContext) -> list[str]:
+    def _markers(self, context: CommentContext) -> list[str]:
         """List the changes of ownership markers. A create is left out, because it always writes one."""
         lines: dict[str, list[int]] = {}
         for index, change in enumerate(self.changes):
             if change and change.marker and change.action not in ("create", "blocked"):
                 lines.setdefault(marker_line(change, change.marker), []).append(index)
-        return [f"- {scene.where(indices)}{line}" for line, indices in lines.items()]
+        return [f"- {context.where(indices)}{line}" for line, indices in lines.items()]
 
     def _fields(self) -> list[list[tuple[FieldChange, list[int]]]]:
         """Group the changes by field, each with the plans that make it. Equal changes appear once."""
@@ -207,32 +209,32 @@ class KeyChanges:
                 fields.setdefault(field.path, {}).setdefault(alike, (field, []))[1].append(index)
         return [list(fields[path].values()) for path in sorted(fields, key=reading_order)]
 
-    def _reasons(self, scene: CommentContext) -> Iterator[str]:
+    def _reasons(self, context: CommentContext) -> Iterator[str]:
         reasons: dict[str, list[int]] = {}
         for index, change in enumerate(self.changes):
             if change and change.action == "blocked":
                 reasons.setdefault(reason_of(change), []).append(index)
         for reason, indices in reasons.items():
-            yield placed(reason, scene, indices)
+            yield placed(reason, context, indices)
 
-    def _evidence(self, scene: CommentContext) -> list[str]:
+    def _evidence(self, context: CommentContext) -> list[str]:
         facts: dict[str, list[int]] = {}
         for index, change in enumerate(self.changes):
-            for fact in change.evidence if change else ():
+            for fact in change.notes if change else ():
                 facts.setdefault(note_of(fact), []).append(index)
-        return [f"- {placed(text, scene, indices)}" for text, indices in facts.items()]
+        return [f"- {placed(text, context, indices)}" for text, indices in facts.items()]
 
 
-def shared_notes(entries: Sequence[KeyChanges]) -> dict[str, Note]:
+def shared_notes(entries: Sequence[KeyChanges]) -> dict[str, NumberedNote]:
     """Number the remarks that more than two entries share, most frequent first."""
     briefs: dict[str, str] = {}
     counts = Counter[str]()
     for entry in entries:
         found = {reason_of(c): brief_of("🛑", c.reason or "") for c in entry.present if c.action == "blocked"}
-        found |= {
-            note_of(f): brief_of(sign_of(f), f.text) for change in entry.present for f in change.evidence
-        }
+        found |= {note_of(f): brief_of(sign_of(f), f.text) for change in entry.present for f in change.notes}
         briefs |= found
         counts.update(found.keys())
     frequent = sorted((-n, text) for text, n in counts.items() if n > 2 and BRIEF < len(text) < 1_000)
-    return {text: Note(number, text, briefs[text]) for number, (_, text) in enumerate(frequent[:9], 1)}
+    return {
+        text: NumberedNote(number, text, briefs[text]) for number, (_, text) in enumerate(frequent[:9], 1)
+    }

@@ -11,15 +11,15 @@ from polar_iac.report.comment.remarks import CommentContext, clipped
 from polar_iac.report.wording import snippets_to_allow
 
 
-def refusal_parts(plans: Sequence[Plan], scene: CommentContext, room: int) -> Iterator[str]:
+def refusal_parts(plans: Sequence[Plan], context: CommentContext, room: int) -> Iterator[str]:
     """Yield why `apply` would refuse a whole plan, and the lines of the manifest that would permit it."""
     for cause, told in (("unknown-id", _unknown), ("unlisted", _unlisted)):
         found = [index for index, plan in enumerate(plans) if plan.refusal and plan.refusal.cause == cause]
         if found:
-            where = scene.where(found).removesuffix(": ")
+            where = context.where(found).removesuffix(": ")
             whole = f"the plan for {where} as a whole" if where else "this plan as a whole"
             yield f"🛑 **`apply` will refuse {whole}, before any effect:** " + told(
-                [plans[index] for index in found], scene, room
+                [plans[index] for index in found], context, room
             )
 
 
@@ -33,7 +33,7 @@ def _unknown(plans: Sequence[Plan], _scene: CommentContext, _room: int) -> str:
     )
 
 
-def _unlisted(plans: Sequence[Plan], scene: CommentContext, room: int) -> str:
+def _unlisted(plans: Sequence[Plan], context: CommentContext, room: int) -> str:
     keys = {change.key for plan in plans for change in _at_fault(plan)}
     gone = "1 meter is" if len(keys) == 1 else f"{len(keys):,} meters are"
     parts = [f"{gone} gone from the manifest and still bill{'s' * (len(keys) == 1)}."]
@@ -41,7 +41,7 @@ def _unlisted(plans: Sequence[Plan], scene: CommentContext, room: int) -> str:
     if moved:
         parts += [
             "If meters only have new keys, say so in the manifest, and nothing is archived:",
-            TruncatableBlock(moved, language="yaml").markdown(room // 3, scene.whole),
+            TruncatableBlock(moved, language="yaml").markdown(room // 3, context.whole),
         ]
     fitting = [n for n in range(1, len(blocks) + 1) if size("".join(blocks[:n])) <= room]
     their = "its block" if len(keys) == 1 else "their blocks"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from polar_iac.plan.model import Change, Evidence, Plan
+from polar_iac.plan.model import Change, Note, Plan
 from polar_iac.report.comment.escape import Links, code, linked, prose
 
 CLIP = 100
@@ -34,7 +34,7 @@ def clipped(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Note:
+class NumberedNote:
     """A remark that several entries share, as Markdown: given once at the top, then cited by first words."""
 
     number: int
@@ -51,7 +51,7 @@ class CommentContext:
     links: Links | None
     whole: str
     """The place that has the uncut comment, in words."""
-    notes: Mapping[str, Note]
+    notes: Mapping[str, NumberedNote]
 
     def where(self, indices: Sequence[int]) -> str:
         """Return a prefix that names the plans a line is about, or an empty string for all plans."""
@@ -75,18 +75,18 @@ def reason_of(change: Change) -> str:
     return f"🛑 {prose(change.reason or '')}"
 
 
-def note_of(fact: Evidence) -> str:
+def note_of(fact: Note) -> str:
     as_of = f" ({code(fact.source)}, {code(fact.as_of)})" if fact.as_of else ""
     return f"{sign_of(fact)} {prose(fact.text)}{as_of}"
 
 
-def sign_of(fact: Evidence) -> str:
+def sign_of(fact: Note) -> str:
     return "⚠️" if fact.severity == "warning" else "ℹ️"
 
 
-def placed(remark: str, scene: CommentContext, indices: Sequence[int]) -> str:
+def placed(remark: str, context: CommentContext, indices: Sequence[int]) -> str:
     """Insert the plans after the sign of a remark. A remark that is a note is cut to its first words."""
-    if note := scene.notes.get(remark):
+    if note := context.notes.get(remark):
         remark = f"{note.brief} (note {note.number})"
     sign, _, text = remark.partition(" ")
-    return f"{sign} {scene.where(indices)}{text}"
+    return f"{sign} {context.where(indices)}{text}"

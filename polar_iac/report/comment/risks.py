@@ -26,4 +26,4 @@ def risk(change: Change) -> Risk | None:
         return "billing"
     if any(field.origin != "manifest" for field in fields):
         return "outside"
-    return "warning" if any(fact.severity == "warning" for fact in change.evidence) else None
+    return "warning" if any(fact.severity == "warning" for fact in change.notes) else None

@@ -20,13 +20,13 @@ _SHORT = 100
 
 
 def field_parts(
-    group: Sequence[tuple[FieldChange, list[int]]], scene: CommentContext
+    group: Sequence[tuple[FieldChange, list[int]]], context: CommentContext
 ) -> tuple[list[str | TruncatableBlock], list[str]]:
     """Return one field before and after, as blocks and as lines of a list."""
     blocks: list[str | TruncatableBlock] = []
     bullets = []
     for field, indices in group:
-        where = scene.where(indices)
+        where = context.where(indices)
         note = " · ".join(filter(None, [impact_of(field), ORIGINS[field.origin]]))
         if field.path == "filter":
             blocks += [f"{where}filter · {note}", _diff(field)]
@@ -47,10 +47,10 @@ def table_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\u007c") for cell in cells) + " |"
 
 
-def bullet_list(bullets: Sequence[str], evidence: Sequence[str]) -> Iterator[TruncatableBlock]:
+def bullet_list(bullets: Sequence[str], notes: Sequence[str]) -> Iterator[TruncatableBlock]:
     """Yield a single list, because GitHub merges two adjacent lists and changes their spacing."""
-    if bullets or evidence:
-        yield TruncatableBlock(bullets, tail=evidence)
+    if bullets or notes:
+        yield TruncatableBlock(bullets, tail=notes)
 
 
 def label_of(path: str) -> str:

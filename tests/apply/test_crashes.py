@@ -1,0 +1,226 @@
+"""Laws 4 and 6: kill -9 at every boundary and at random times, signals, and two runs at once."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polar_iac.local import serving
+from polar_iac.polar.client import PolarClient
+from tests.soak.crashes import LAG
+from tests.support import crash_trials as crashes
+from tests.support.build import meter
+from tests.support.command import HANG_SECONDS
+from tests.support.crash_trials import CommentContext
+from tests.support.fault_trials import faulty_polar
+from tests.support.fork_server import Zygote, zygote
+from tests.support.served_polar import served_polar
+
+
+@pytest.fixture(scope="module")
+def unmeasured() -> Iterator[Zygote]:
+    """For hundreds of runs of which half are killed: what they do the others show."""
+    with zygote() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[CommentContext]:
+    with served_polar() as served, PolarClient(served.url, "polar_oat_truth") as truth:
+        yield CommentContext(served.polar, served.url, truth)
+
+
+def test_the_scene_itself(context: CommentContext, warmed: Zygote, tmp_path: Path) -> None:
+    """Without a kill the expected state is reached, and there are boundaries to kill at."""
+    foreign = context.furnish(tmp_path)
+    ended = warmed.run(tmp_path, context.environ, *crashes.APPLY)
+    assert ended.code == 0, ended.output
+    assert ended.boundaries > 50
+    context.check(tmp_path, foreign)
+
+
+@pytest.fixture(scope="module")
+def lagging_scene(context: CommentContext) -> Iterator[CommentContext]:
+    """The same, but what the command reads is behind the truth; less than it looks for what it misses."""
+    with faulty_polar(context.polar, lag=LAG) as faulty:
+        yield CommentContext(context.polar, faulty.url, context.truth, lag=LAG)
+
+
+@pytest.mark.unmeasured
+@pytest.mark.parametrize("forget", [False, True], ids=["goes on", "lockfile and journal lost"])
+@pytest.mark.parametrize("lag", ["scene", "lagging_scene"], ids=["at once", "under lag"])
+@pytest.mark.parametrize("part", range(4))
+def test_kill_at_every_boundary(
+    request: pytest.FixtureRequest, unmeasured: Zygote, tmp_path: Path, part: int, lag: str, forget: bool
+) -> None:
+    """At least 65 boundaries, each four times: with the 40 kills of the real command, no fewer than 300."""
+    context: CommentContext = request.getfixturevalue(lag)
+    for boundary in range(part + 1, 1000, 4):
+        if crashes.killed_at(context, unmeasured, tmp_path, boundary, forget=forget) == 0:
+            assert boundary > 65
+            return
+    raise AssertionError("there was always one more boundary")
+
+
+@pytest.fixture(scope="module")
+def slow_scene() -> Iterator[CommentContext]:
+    with crashes.slow_scene() as context:
+        yield context
+
+
+@pytest.mark.unmeasured
+@pytest.mark.parametrize("forget", [False, True], ids=["goes on", "lockfile and journal lost"])
+def test_kill_the_real_command_at_random_times(
+    slow_scene: CommentContext, unmeasured: Zygote, tmp_path: Path, forget: bool
+) -> None:
+    """Twenty times each; a run that ended before its kill does not count."""
+    rng, killed = random.Random(3), 0
+    for _ in range(60):
+        code = crashes.killed_after(slow_scene, unmeasured, tmp_path, rng.uniform(0.2, 0.6), forget=forget)
+        killed += code == -signal.SIGKILL
+        if killed == 20:
+            return
+    raise AssertionError(f"only {killed} runs were killed")
+
+
+def test_another_organizations_meter_does_not_finish_the_story(
+    context: CommentContext, warmed: Zygote, tmp_path: Path
+) -> None:
+    """A run died after its POST; the next has a token of an organization with a meter of the same marker."""
+    for boundary in range(1, 200):
+        context.furnish(tmp_path)
+        warmed.run(tmp_path, context.environ, *crashes.APPLY, kill_at=boundary)
+        journal = tmp_path / ".polar-iac" / f"{crashes.LOCK}.journal"
+        whole = journal.read_bytes().rpartition(b"\n")[0] if journal.exists() else b""
+        if b'"effect":"create"' in whole:
+            break
+    before = journal.read_bytes()
+    with served_polar() as other, PolarClient(other.url, "polar_oat_truth") as truth:
+        for key in ("new-1", "new-2", "new-3"):
+            truth.create_meter(meter(metadata={"polar_iac": f"acme/{key}"}))
+        done = warmed.run(tmp_path, other.environ(), *crashes.APPLY)
+    assert done.code == 5, done.output
+    assert journal.read_bytes() == before[: before.rindex(b"\n") + 1], "something of theirs is recorded"
+    foreign = {m.id: m for m in context.truth.list_meters() if m.marker in (None, "other/new-1")}
+    context.recover(warmed, tmp_path)
+    context.check(tmp_path, foreign)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_at_random_times(
+    slow_scene: CommentContext, unmeasured: Zygote, tmp_path: Path, number: int
+) -> None:
+    """Ten times each; a run that ended before its signal does not count."""
+    rng, stopped = random.Random(number), 0
+    for _ in range(60):
+        code = crashes.stopped_after(slow_scene, unmeasured, tmp_path, rng.uniform(0, 0.2), number)
+        stopped += code == 128 + number
+        if stopped == 10:
+            return
+    raise AssertionError(f"only {stopped} runs were stopped")
+
+
+def test_races(slow_scene: CommentContext, warmed: Zygote, tmp_path: Path) -> None:
+    rng = random.Random(1)
+    races = [crashes.raced(slow_scene, warmed, tmp_path, rng) for _ in range(15)]
+    # Two runs that never met would show nothing.
+    assert sum(race.retired > 0 for race in races) >= 3
+
+
+@dataclass
+class Door:
+    """Before a Polar: while it is closed, requests wait at it."""
+
+    app: Any
+    opened: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        assert self.opened.wait(HANG_SECONDS)
+        return self.app(environ, start_response)
+
+
+@pytest.fixture
+def guarded(context: CommentContext) -> Iterator[tuple[CommentContext, Door]]:
+    """The scene behind a closed door, which the tests' own look at the truth does not use."""
+    door = Door(context.polar)
+    with serving(door) as url:
+        yield CommentContext(context.polar, url, context.truth), door
+        door.opened.set()
+
+
+def test_two_at_once_on_one_machine(
+    guarded: tuple[CommentContext, Door], warmed: Zygote, tmp_path: Path
+) -> None:
+    """The second waits for the first, and finds nothing to do; or says who is at work."""
+    context, door = guarded
+    foreign = context.furnish(tmp_path)
+    options = [arg for arg in crashes.APPLY if arg != "-q"]
+    first = warmed.start(tmp_path, context.environ, *options)
+    warmed.reach(first)  # its first request: it has the lock
+    late = warmed.run(tmp_path, context.environ, *options, "--lock-timeout", "0")
+    assert late.code == 1
+    assert re.search(
+        r"error: another run \(pid \d+ .*\) is at work on meters\.sandbox\.lock\.json", late.output
+    )
+    second = warmed.start(tmp_path, context.environ, *options)
+    warmed.say(second, "waiting for it")
+    door.opened.set()
+    ended, waited = warmed.wait(first), warmed.wait(second)
+    assert (ended.code, waited.code) == (0, 0)
+    told = rf"another run \(pid {first} on \S+, since .* UTC\) is at work: waiting for it"
+    assert re.search(told, waited.output)
+    assert "is at work" not in ended.output
+    assert "No changes" in waited.output
+    context.check(tmp_path, foreign)
+
+
+def test_a_second_ctrl_c_leaves_at_once(context: CommentContext, unmeasured: Zygote, tmp_path: Path) -> None:
+    """While an answer is still awaited. The next apply looks for what may have been done."""
+    arrived, over = threading.Event(), threading.Event()
+
+    def stuck(environ: Any, start_response: Any) -> Any:
+        if environ["REQUEST_METHOD"] != "GET" and not over.is_set():
+            arrived.set()
+            assert over.wait(HANG_SECONDS)
+            start_response("503 Service Unavailable", [("content-length", "0")])
+            return []
+        return context.polar(environ, start_response)
+
+    with serving(stuck) as url:
+        behind = CommentContext(context.polar, url, context.truth)
+        foreign = behind.furnish(tmp_path)
+        options = [arg for arg in crashes.APPLY if arg != "-q"]
+        try:
+            pid = unmeasured.start(tmp_path, behind.environ, *options)
+            assert arrived.wait(HANG_SECONDS)
+            os.kill(pid, signal.SIGINT)
+            unmeasured.say(pid, "again to leave at once")
+            os.kill(pid, signal.SIGINT)
+            ended = unmeasured.wait(pid)
+        finally:
+            over.set()
+        assert ended.code == 130, ended.output
+        assert "The next apply goes on from here" not in ended.output
+        assert "Traceback" not in ended.output
+        behind.recover(unmeasured, tmp_path)
+        behind.check(tmp_path, foreign)
+
+
+def test_a_deadline_stops_in_order(slow_scene: CommentContext, warmed: Zygote, tmp_path: Path) -> None:
+    foreign = slow_scene.furnish(tmp_path)
+    ended = warmed.run(
+        tmp_path, slow_scene.environ, *crashes.APPLY, "--parallelism", "1", "--deadline", "0.2"
+    )
+    assert ended.code == 1
+    assert "not done" in ended.output
+    slow_scene.recover(warmed, tmp_path)
+    slow_scene.check(tmp_path, foreign)

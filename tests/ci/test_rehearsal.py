@@ -1,0 +1,739 @@
+"""A rehearsal of the pull request, the merge and what may go wrong between, with the actions' own steps."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polar_iac.local import LocalPolar
+from tests.support.build import manifest_text, meter
+from tests.support.comments import read_comment
+from tests.support.rehearsal import BOT, ROOT, Hub, Workflow, load, warmed
+from tests.support.served_polar import Served, scripted, served_polar
+
+LOCKFILE = "meters.sandbox.lock.json"
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Path]:
+    with warmed() as address:
+        yield address
+
+
+@pytest.fixture
+def hub(tmp_path: Path, warm: Path) -> Hub:
+    """A repository whose main has a manifest with one meter."""
+    hub = Hub(tmp_path, warm)
+    hub.push({"meters.yaml": manifest_text({"calls": meter()}), "README.md": "Billing.\n"})
+    return hub
+
+
+@pytest.fixture
+def token(polar: Served) -> dict[str, str]:
+    """What a step that talks to the sandbox has in its `env`."""
+    return polar.environ()
+
+
+def meters(**names: str) -> dict[str, str | None]:
+    """A commit that makes the manifest declare these meters, by key and name."""
+    blocks = {key: meter(name=name, metadata={"key": key}) for key, name in names.items()}
+    return {"meters.yaml": manifest_text(blocks)}
+
+
+def recorded(hub: Hub, branch: str = "main", lockfile: str = LOCKFILE) -> set[str]:
+    """The keys that a lockfile on the remote holds."""
+    return set(json.loads(hub.read(lockfile, branch))["meters"])
+
+
+def headline(text: str) -> str:
+    return text.split("\n", 1)[0]
+
+
+def comments(hub: Hub) -> list[str]:
+    return [comment["body"] for comment in hub.state["comments"]]
+
+
+# From the pull request to the merge
+
+
+def test_from_the_pull_request_to_the_merge(hub: Hub, polar: Served, token: dict[str, str]) -> None:
+    hub.warm = None  # the real command, this time
+    hub.push(meters(calls="Calls", images="Images"), branch="topic")
+    plan = hub.pull_request("topic").uses("plan", token, environments="sandbox").expect()
+    assert plan.outputs["changes"] == plan.outputs["needed"] == "true"
+    assert re.fullmatch("[0-9a-f]{64}", plan.outputs["digest"])
+    assert "2 to create" in plan.outputs["summary"]
+    (comment,) = comments(hub)
+    assert "2 to create" in comment
+    assert headline(comment) == headline(plan.summary)
+
+    # The second push edits the comment.
+    hub.push(meters(calls="Calls", images="Images", audio="Audio"), branch="topic")
+    plan = hub.pull_request("topic").uses("plan", token, environments="sandbox").expect()
+    (comment,) = comments(hub)
+    assert "3 to create" in comment
+    assert not polar.tape.count("POST") + polar.tape.count("PATCH")
+
+    # The merge applies, and the lockfile lands although someone else has pushed meanwhile.
+    hub.git("push", "--quiet", "origin", "topic:main")
+    hub.push_meanwhile({"README.md": "Billing, and more.\n"})
+    merged = hub.merged()
+    applied = merged.uses("apply", token, environments="sandbox", digest=plan.outputs["digest"]).expect()
+    assert headline(applied.summary) == "### Polar meters: applied to sandbox: 3 created"
+    assert "Nothing is changed yet" not in applied.summary
+    assert polar.tape.count("POST") == 3
+    assert recorded(hub) == {"calls", "images", "audio"}
+    assert hub.read("README.md") == "Billing, and more."
+    assert hub.log()[:2] == ["Record the meters applied to sandbox", "Meanwhile"]
+    assert hub.git("log", "-1", "--format=%an", "main", cwd=hub.remote) == BOT
+    assert sorted(hub.files()) == ["README.md", LOCKFILE, "meters.yaml"]
+
+    # A second apply does nothing, and pushes nothing.
+    tip = hub.tip()
+    polar.tape.clear()
+    hub.merged().uses("apply", token, environments="sandbox").expect()
+    assert {exchange.method for exchange in polar.tape.exchanges} == {"GET"}
+    assert hub.tip() == tip
+
+
+def test_this_repositorys_own_workflow(hub: Hub) -> None:
+    """meters.yml: sandbox, then a review of production, then production with exactly what was reviewed."""
+    with served_polar() as sandbox, served_polar() as production:
+
+        def runner(event: str = "push") -> Any:
+            runner = hub.pull_request("topic") if event == "pull_request" else hub.merged()
+            runner.environ["POLAR_BASE_URL_SANDBOX"] = sandbox.url
+            runner.environ["POLAR_BASE_URL_PRODUCTION"] = production.url
+            return runner
+
+        on = {"POLAR_IAC_ENABLED": "true"}
+        read = {
+            "POLAR_READ_TOKEN_SANDBOX": "polar_oat_r1",
+            "POLAR_READ_TOKEN_PRODUCTION": "polar_oat_r2",
+        }
+        hub.push(meters(calls="Calls"), branch="topic")
+        pull_request = Workflow("meters.yml", lambda: runner("pull_request"), on, read)
+        assert pull_request.job("plan") is not None
+        assert pull_request.job("sandbox", POLAR_WRITE_TOKEN="polar_oat_w1") is None
+        assert "sandbox and production" in comments(hub)[0]
+
+        hub.git("push", "--quiet", "origin", "topic:main")
+        push = Workflow("meters.yml", runner, on, read)
+        assert push.job("plan") is None
+        for name, secrets in (
+            ("sandbox", {"POLAR_WRITE_TOKEN": "polar_oat_w1"}),
+            ("review", {}),
+            ("production", {"POLAR_WRITE_TOKEN": "polar_oat_w2"}),
+        ):
+            ran = push.job(name, **secrets)
+            assert ran is not None
+            ran.expect()
+        assert set(hub.files()) >= {LOCKFILE, "meters.production.lock.json"}
+        for served, number in ((sandbox, 1), (production, 2)):
+            tokens = {e.headers["authorization"] for e in served.tape.exchanges if e.method == "POST"}
+            assert tokens == {f"Bearer polar_oat_w{number}"}
+
+        # The next run finds nothing to do, so nobody is asked to approve production.
+        again = Workflow("meters.yml", runner, on, read)
+        sandbox.tape.clear()
+        for name, secrets in (("sandbox", {"POLAR_WRITE_TOKEN": "polar_oat_w1"}), ("review", {})):
+            ran = again.job(name, **secrets)
+            assert ran is not None
+            ran.expect()
+        assert again.job("production", POLAR_WRITE_TOKEN="polar_oat_w2") is None
+        assert not sandbox.tape.count("POST")
+
+        # Not set up: nothing but a notice, except for a fork, which is given no variables.
+        off = Workflow("meters.yml", runner, {}, {})
+        assert off.job("off") is not None
+        assert off.job("sandbox", POLAR_WRITE_TOKEN="") is None
+        fork = Workflow("meters.yml", lambda: hub.pull_request("topic", repository="bob/billing"), {}, {})
+        assert fork.job("off") is None
+        planned = fork.job("plan")
+        assert planned is not None
+        planned.expect()
+
+
+# The comment
+
+
+def test_a_plan_without_changes_is_silent_until_there_is_a_comment(hub: Hub, token: dict[str, str]) -> None:
+    hub.push({"README.md": "Other words.\n"}, branch="topic")
+    hub.merged().uses("apply", token, environments="sandbox").expect()
+    hub.git("fetch", "--quiet")
+    hub.push({LOCKFILE: hub.read(LOCKFILE) + "\n"}, branch="topic")
+    plan = hub.pull_request("topic").uses("plan", token, environments="sandbox").expect()
+    assert plan.outputs["changes"] == "false"
+    assert comments(hub) == []
+
+    hub.push(meters(calls="Renamed"), branch="topic")
+    hub.pull_request("topic").uses("plan", token, environments="sandbox").expect()
+    assert "1 to update" in comments(hub)[0]
+
+    hub.push({"meters.yaml": hub.read("meters.yaml")}, branch="topic")
+    hub.pull_request("topic").uses("plan", token, environments="sandbox").expect()
+    (comment,) = comments(hub)
+    assert "no changes" in comment
+
+
+def test_only_ones_own_comment_is_edited(hub: Hub, token: dict[str, str]) -> None:
+    hub.push(meters(calls="Calls"), branch="topic")
+    hub.pull_request("topic").uses("plan", token, environments="sandbox").expect()
+    (own,) = hub.state["comments"]
+    marker = own["body"].rstrip("\n").splitlines()[-1]
+    others = [
+        {"number": 1, "issue": 7, "author": "mallory", "body": own["body"]},
+        {"number": 2, "issue": 7, "author": BOT, "body": f"Somebody quotes\n> {marker}\nin this."},
+        {"number": 3, "issue": 7, "author": BOT, "body": ""},
+        {"number": 4, "issue": 8, "author": BOT, "body": own["body"]},
+    ]
+    hub.write_state(comments=[*others, own])  # the own one is on the second page
+
+    hub.push(meters(calls="Calls", images="Images"), branch="topic")
+    hub.pull_request("topic").uses("plan", token, environments="sandbox").expect()
+    *kept, edited = hub.state["comments"]
+    assert kept == others
+    assert edited["number"] == own["number"]
+    assert "2 to create" in edited["body"]
+
+
+def test_a_comment_that_github_refuses_is_explained(hub: Hub, token: dict[str, str]) -> None:
+    hub.write_state(forbidden=True)
+    runner = hub.pull_request("main")
+    plan = runner.uses("plan", token, environments="sandbox").expect(ok=False)
+    assert "pull-requests: write" in plan.log
+    runner.uses("plan", token, environments="sandbox", comment="false").expect()
+
+
+@pytest.mark.parametrize("who", [{"repository": "mallory/billing"}, {"actor": "dependabot[bot]"}])
+def test_without_secrets_it_plans_offline_and_says_so(hub: Hub, polar: Served, who: dict[str, Any]) -> None:
+    hub.merged().uses("apply", polar.environ(), environments="sandbox").expect()
+    lockfile = hub.read(LOCKFILE)
+    hub.push({**meters(calls="Calls", images="Images"), LOCKFILE: lockfile}, branch="topic")
+    polar.tape.clear()
+    plan = hub.pull_request("topic", **who).uses("plan", environments="sandbox").expect()
+    assert "1 to create" in plan.summary
+    assert "no token of Polar" in plan.summary
+    assert polar.tape.exchanges == []
+    assert hub.state["asked"] == []
+
+
+def test_an_error_in_the_manifest_fails_the_plan_at_its_line(hub: Hub, token: dict[str, str]) -> None:
+    hub.push({"meters.yaml": "version: 1\nproject: acme\nmeters: {a: {nam: A}}\n"}, branch="topic")
+    plan = hub.pull_request("topic").uses("plan", token, environments="sandbox").expect(ok=False)
+    assert "::error file=meters.yaml,line=3" in plan.log
+    assert comments(hub) == []
+
+
+def test_a_comment_does_not_outlive_its_plan(hub: Hub, token: dict[str, str]) -> None:
+    hub.push(meters(calls="Calls"), branch="topic")
+    hub.pull_request("topic").uses("plan", token, environments="sandbox").expect()
+    (planned,) = comments(hub)
+    broken = str(meters(calls="Calls")["meters.yaml"]).replace('"name": "Calls"', '"nome": "Calls"')
+    failing = hub.push({"meters.yaml": broken}, branch="topic")
+    hub.pull_request("topic").uses("plan", token, environments="sandbox").expect(ok=False)
+    (failed,) = comments(hub)
+    assert headline(failed) == f"### Polar meters: the plan failed at `{failing[:12]}`"
+    assert failed.splitlines()[-1] == planned.splitlines()[-1]
+    read_comment(failed)
+
+    hub.push(meters(calls="Calls"), branch="topic")
+    hub.pull_request("topic").uses("plan", token, environments="sandbox").expect()
+    assert [headline(text) for text in comments(hub)] == [headline(planned)]
+
+
+def test_the_order_of_environments_makes_no_second_comment(hub: Hub, token: dict[str, str]) -> None:
+    with served_polar() as production:
+        env = token | {"POLAR_BASE_URL_PRODUCTION": production.url}
+        hub.pull_request("main").uses("plan", env, environments="sandbox production").expect()
+        hub.pull_request("main").uses("plan", env, environments="production sandbox").expect()
+        assert len(comments(hub)) == 1
+        wrong = {"POLAR_ACCESS_TOKEN_PRODUCTION": "no token"}
+        hub.pull_request("main").uses("plan", env | wrong, environments="sandbox production").expect(ok=False)
+        (failed,) = comments(hub)
+        assert "the plan failed at" in headline(failed)
+
+
+def test_a_repository_shadows_no_module_of_ours(hub: Hub, token: dict[str, str]) -> None:
+    shadow = "raise SystemExit('taken in')\n"
+    hub.push({f"{name}.py": shadow for name in ("json", "pathlib", "sys", "venv", "pip")})
+    planned = hub.merged().uses("plan", token, environments="sandbox").expect()
+    assert planned.outputs["needed"] == "true"
+
+
+# What is planned on a branch
+
+
+def test_a_plan_on_a_branch_knows_what_was_recorded_since(hub: Hub, token: dict[str, str]) -> None:
+    """The review of production, or a re-run of it, is a job on the commit of the merge."""
+    merge = hub.tip()
+    hub.merged(sha=merge).uses("apply", token, environments="sandbox").expect()
+    assert hub.tip() != merge
+    again = hub.merged(sha=merge).uses("plan", token, environments="sandbox").expect()
+    assert again.outputs["needed"] == "false"
+
+    # Of an old commit it tells what that one says; it only takes no newer manifest in.
+    hub.push(meters(calls="Newer"))
+    old = hub.merged(sha=merge).uses("plan", token, environments="sandbox").expect()
+    assert old.outputs["changes"] == "false"
+
+
+def test_the_merge_queue_plans_for_its_base(hub: Hub, polar: Served, token: dict[str, str]) -> None:
+    hub.merged().uses("apply", token, environments="sandbox", persist="pull-request").expect()
+    sha = hub.push(meters(calls="Calls"), branch="topic")
+    polar.tape.clear()
+    queued = hub.queued(sha).uses("plan", token, environments="sandbox", persist="pull-request").expect()
+    assert "1 to update" in queued.outputs["summary"]
+    assert hub.asked("base=main", "head=acme:polar-iac-lockfile-main")
+    assert comments(hub) == []
+
+
+# The lockfile
+
+
+def test_a_protected_branch_is_explained_and_the_next_run_heals(
+    hub: Hub, polar: Served, token: dict[str, str]
+) -> None:
+    hub.protect("main")
+    applied = hub.merged().uses("apply", token, environments="sandbox").expect(ok=False)
+    assert polar.tape.count("POST") == 1
+    told = applied.summary
+    for words in (
+        "GH006: Protected branch",
+        "persist: branch",
+        "persist: pull-request",
+        "GitHub App",
+        "twice",
+    ):
+        assert words in told
+    assert "%0A- persist: branch" in applied.log  # one annotation, with its lines
+    assert LOCKFILE not in hub.files()
+
+    # As it told: another place for the lockfiles.
+    kept = hub.merged().uses("apply", token, environments="sandbox", persist="branch").expect()
+    assert "is kept on polar-iac-state" in kept.log
+    assert recorded(hub, "polar-iac-state") == {"calls"}
+    # Or the protection made to let it in.
+    hub.protect()
+    hub.merged().uses("apply", token, environments="sandbox").expect()
+    assert recorded(hub) == {"calls"}
+    assert polar.tape.count("POST") == 1
+
+
+def test_a_token_that_may_not_write_is_explained(hub: Hub, token: dict[str, str]) -> None:
+    hub.protect("main", refusal=f"Permission to acme/billing.git denied to {BOT}.")
+    applied = hub.merged().uses("apply", token, environments="sandbox").expect(ok=False)
+    assert "permissions: {contents: write}" in applied.summary
+    assert "is protected" not in applied.summary
+
+
+def test_a_remote_that_is_away_for_a_moment(hub: Hub, token: dict[str, str]) -> None:
+    away = hub.remote.with_name("away.git")
+    hub.meanwhile.write_text(f"mv {hub.remote} {away}; (sleep 1; mv {away} {hub.remote}) >/dev/null 2>&1 &\n")
+    hub.merged().uses("apply", token, environments="sandbox").expect()
+    assert recorded(hub) == {"calls"}
+
+
+def test_what_was_done_is_kept_also_when_apply_failed(hub: Hub, token: dict[str, str]) -> None:
+    hub.merged().uses("apply", token, environments="sandbox").expect()
+    hub.push(meters(images="Images"))  # calls is gone, and still active
+    refused = hub.merged().uses("apply", token, environments="sandbox production").expect(ok=False)
+    for told in (refused.log, refused.summary):
+        assert "archived: true" in told
+        assert "Not applied, since sandbox comes first: production." in told
+    assert headline(refused.summary) == "### 🛑 Polar meters: refused, and nothing was done"
+    assert recorded(hub) == {"calls"}
+
+    hub.push(meters(calls="Calls", images="Images"))
+    with served_polar() as other:
+        wrong = {"POLAR_BASE_URL_PRODUCTION": other.url, "POLAR_ACCESS_TOKEN_PRODUCTION": "no token"}
+        hub.merged().uses("apply", token | wrong, environments="sandbox production").expect(ok=False)
+    assert recorded(hub) == {"calls", "images"}
+    assert "meters.production.lock.json" not in hub.files()
+
+
+def test_a_cancelled_run_keeps_what_it_did(hub: Hub) -> None:
+    """GitHub interrupts the step; the requests on the way are waited for, and the lockfile is pushed."""
+    hub.warm = None
+    hub.push(meters(**{f"meter-{number:02}": f"Meter {number}" for number in range(40)}))
+    runner = hub.merged()
+
+    class Cancelling(LocalPolar):
+        def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+            if environ["REQUEST_METHOD"] == "POST" and runner.process:
+                runner.process.send_signal(signal.SIGINT)
+            return super().__call__(environ, start_response)
+
+    with served_polar(Cancelling()) as polar:
+        cancelled = runner.uses("apply", polar.environ(), environments="sandbox").expect(ok=False)
+        created = {body["metadata"]["polar_iac"] for body in polar.tape.sent("POST")}
+        assert 0 < len(created) < 40, cancelled.log
+        assert {f"acme/{key}" for key in recorded(hub)} == created
+
+
+def test_lockfiles_on_a_branch_of_their_own(hub: Hub, token: dict[str, str]) -> None:
+    hub.protect("main")
+    tip = hub.tip()
+    hub.merged().uses("apply", token, environments="sandbox", persist="branch").expect()
+    assert hub.files("polar-iac-state") == [LOCKFILE]
+    assert hub.tip() == tip
+
+    # A plan reads it: what the manifest no longer says is known to be ours, even offline.
+    hub.push(meters(calls="Calls", images="Images"), branch="topic")
+    fork = hub.pull_request("topic", repository="mallory/billing")
+    assert "1 to create" in fork.uses("plan", environments="sandbox", persist="branch").expect().summary
+    assert (
+        "2 to create"
+        in hub.pull_request("topic", repository="m/b").uses("plan", environments="sandbox").summary
+    )
+
+    # Below a directory too, and beside the others' lockfiles.
+    hub.push({"eu/meters.yaml": manifest_text({"eu-calls": meter()}, project="eu")})
+    inputs = {"environments": "sandbox", "persist": "branch", "working_directory": "eu"}
+    hub.merged().uses("apply", token, **inputs).expect()
+    assert hub.files("polar-iac-state") == [f"eu/{LOCKFILE}", LOCKFILE]
+    assert hub.log("polar-iac-state") == ["Record the meters applied to sandbox"] * 2
+
+    # A branch that holds anything else is not taken for one.
+    odd = hub.merged().uses("apply", token, environments="sandbox", persist="branch", state_branch="topic")
+    assert "topic holds more than lockfiles" in odd.expect(ok=False).log
+
+
+def test_two_runners_race_for_the_state_branch(hub: Hub, token: dict[str, str]) -> None:
+    """The second pushes at the very moment in which the first is about to: the lease settles it."""
+    with served_polar() as production:
+        hub.merged().uses("apply", token, environments="sandbox", persist="branch").expect()
+        hub.push(meters(calls="Calls", images="Images"))
+        env = token | {"POLAR_BASE_URL_PRODUCTION": production.url}
+        first, second = hub.merged(), hub.merged()
+        script = f"""
+        from pathlib import Path
+        from tests.support.rehearsal import Hub, Runner
+        hub = object.__new__(Hub)
+        hub.path = Path({str(hub.path)!r})
+        runner = object.__new__(Runner)
+        runner.hub, runner.path, runner.environ = hub, Path({str(second.path)!r}), {{}}
+        runner.github = {second.github!r}
+        for environment in ("sandbox", "production"):
+            runner.uses("apply", {env!r}, environments=environment, persist="branch").expect()
+        """
+        program = "\n".join(line.strip() if "runner.uses" not in line else "    " + line.strip()
+                            for line in script.splitlines())  # fmt: skip
+        command = (
+            f"PYTHONPATH={shlex.quote(str(ROOT))} {shlex.quote(sys.executable)} -c {shlex.quote(program)}"
+        )
+        hub.meanwhile.write_text(command + "\n")
+        ran = first.uses("apply", env, environments="sandbox", persist="branch").expect()
+    assert "has moved on" in ran.log
+    assert recorded(hub, "polar-iac-state") == {"calls", "images"}
+    assert recorded(hub, "polar-iac-state", "meters.production.lock.json") == {"calls", "images"}
+
+
+def test_a_race_over_the_same_lines_is_lost_in_plain_words(hub: Hub, token: dict[str, str]) -> None:
+    hub.merged().uses("apply", token, environments="sandbox").expect()
+    hub.push(meters(calls="Calls"))
+    theirs = hub.read(LOCKFILE).replace('"API calls"', '"Something else"')
+    hub.push_meanwhile({LOCKFILE: theirs + "\n"})
+    lost = hub.merged().uses("apply", token, environments="sandbox").expect(ok=False)
+    assert "another run changed the same meters" in lost.log
+    assert "Something else" in hub.read(LOCKFILE)
+    hub.merged().uses("apply", token, environments="sandbox").expect()
+    assert '"Calls"' in hub.read(LOCKFILE)
+
+
+def test_lockfiles_by_pull_request(hub: Hub, token: dict[str, str]) -> None:
+    hub.protect("main")
+    with served_polar() as production:
+        env = token | {"POLAR_BASE_URL_PRODUCTION": production.url}
+        inputs = {"persist": "pull-request"}
+        hub.merged().uses("apply", env, environments="sandbox", **inputs).expect()
+        hub.merged().uses("apply", env, environments="production", **inputs).expect()
+        (pull,) = hub.state["pulls"]
+        assert (pull["head"], pull["base"]) == ("polar-iac-lockfile-main", "main")
+        assert set(hub.files("polar-iac-lockfile-main")) - set(hub.files()) == {
+            LOCKFILE,
+            "meters.production.lock.json",
+        }
+        # While it is open, it is what counts.
+        tip = hub.tip("polar-iac-lockfile-main")
+        assert hub.merged().uses("plan", env, environments="sandbox", **inputs).outputs["needed"] == "false"
+        hub.merged().uses("apply", env, environments="sandbox production", **inputs).expect()
+        assert hub.tip("polar-iac-lockfile-main") == tip
+
+        # Once it is merged, its branch counts no more, whether or not someone deletes it.
+        hub.git("fetch", "--quiet")
+        hub.git("push", "--quiet", "origin", "origin/polar-iac-lockfile-main:main")
+        hub.write_state(pulls=[pull | {"state": "closed"}])
+        hub.push(meters(calls="Calls"))
+        hub.merged().uses("apply", env, environments="sandbox", **inputs).expect()
+        assert len(hub.state["pulls"]) == 2
+        assert '"Calls"' in hub.read(LOCKFILE, "polar-iac-lockfile-main")
+        assert hub.git("merge-base", "main", "polar-iac-lockfile-main", cwd=hub.remote) == hub.tip()
+
+        hub.write_state(forbidden=True, pulls=[])
+        hub.push(meters(calls="Calls again"))
+        refused = hub.merged().uses("apply", env, environments="sandbox", **inputs).expect(ok=False)
+        assert "allow GitHub Actions to create pull requests" in refused.log
+
+        hub.write_state(forbidden="reading")
+        for action in ("plan", "apply", "drift"):
+            unread = hub.merged().uses(action, env, environments="sandbox", **inputs).expect(ok=False)
+            assert "needs the permission pull-requests: read" in unread.log
+
+
+def test_each_branch_has_its_own_lockfile_pull_request(hub: Hub, token: dict[str, str]) -> None:
+    hub.push(meters(calls="Calls"), branch="release/1")
+    for branch in ("main", "release/1"):
+        hub.merged(branch=branch).uses(
+            "apply", token, environments="sandbox", persist="pull-request"
+        ).expect()
+    assert {(pull["head"], pull["base"]) for pull in hub.state["pulls"]} == {
+        ("polar-iac-lockfile-main", "main"),
+        ("polar-iac-lockfile-release-1", "release/1"),
+    }
+    assert '"Calls"' not in hub.read(LOCKFILE, "polar-iac-lockfile-main")
+
+
+def test_a_state_branch_is_looked_at_whole(hub: Hub, token: dict[str, str]) -> None:
+    """Whatever its files are called, and from whatever directory."""
+    inputs = {"environments": "sandbox", "persist": "branch", "working_directory": "zähler"}
+    hub.push({"zähler/meters.yaml": str(meters(calls="Calls")["meters.yaml"])})
+    hub.merged().uses("apply", token, **inputs).expect()
+    hub.push({"zähler/meters.yaml": str(meters(calls="Calls again")["meters.yaml"])})
+    hub.merged().uses("apply", token, **inputs).expect()
+    assert "Calls again" in hub.read(f"zähler/{LOCKFILE}", "polar-iac-state")
+    hub.push({"meters.yaml": manifest_text({"top": meter()}, project="top")})
+    hub.merged().uses("apply", token, environments="sandbox", persist="branch").expect()
+    assert len(hub.files("polar-iac-state")) == 2
+    hub.push({"README.md": "No lockfile.\n", "zähler/meters.yaml": None}, branch="other")
+    refused = hub.merged().uses("apply", token, state_branch="other", **inputs).expect(ok=False)
+    assert "other holds more than lockfiles" in refused.log
+
+
+def test_the_token_takes_the_place_of_what_checkout_left(hub: Hub) -> None:
+    """Two headers are an error 400 at GitHub; and the token must be on no command line."""
+    runner = hub.merged()
+
+    def answer(_method: str, path: str, _body: bytes) -> tuple[int, dict[str, str], bytes]:
+        return 404, {}, path.encode()
+
+    with scripted(answer) as (url, tape):
+        key = f"http.{url}/.extraheader"
+        hub.git("config", key, "AUTHORIZATION: basic stale", cwd=runner.workspace)
+        hub.git("remote", "set-url", "origin", f"{url}/acme/billing", cwd=runner.workspace)
+        runner.environ["GITHUB_SERVER_URL"] = url
+        ran = runner.uses("apply", environments="sandbox", github_token="ghs_one").expect(ok=False)
+        (asked,) = tape.exchanges
+    encoded = base64.b64encode(b"x-access-token:ghs_one").decode()
+    assert asked.headers["authorization"] == f"basic {encoded}"
+    assert ran.log.count(encoded) == ran.log.count(f"::add-mask::{encoded}") == 1
+
+
+# What may be applied
+
+
+def test_an_old_commit_is_refused(hub: Hub, polar: Served, token: dict[str, str]) -> None:
+    old = hub.tip()
+    hub.push(meters(calls="Calls"))
+    refused = hub.merged(sha=old).uses("apply", token, environments="sandbox").expect(ok=False)
+    assert "is not the tip of main any more" in refused.log
+    assert polar.tape.exchanges == []
+
+    # A pull request's commit is on no branch, and the rewritten past is nobody's tip.
+    for runner in (hub.pull_request("main"), hub.merged(sha=old)):
+        runner.uses("apply", token, environments="sandbox").expect(ok=False)
+    new = hub.tip()
+    hub.git("push", "--quiet", "--force", "origin", f"{old}:main")
+    hub.merged(sha=new).uses("apply", token, environments="sandbox").expect(ok=False)
+    assert polar.tape.exchanges == []
+
+
+def test_lockfiles_pushed_since_make_no_commit_old(hub: Hub, polar: Served, token: dict[str, str]) -> None:
+    with served_polar() as production:
+        env = token | {"POLAR_BASE_URL_PRODUCTION": production.url}
+        merge = hub.tip()
+        runner = hub.merged(sha=merge)
+        for environment in ("sandbox", "production", "sandbox"):  # in one job
+            runner.uses("apply", env, environments=environment).expect()
+        hub.merged(sha=merge).uses("apply", env, environments="sandbox production").expect()  # in another
+        assert hub.git("status", "--porcelain", cwd=runner.workspace) == ""
+    assert len(hub.log()) == 3
+    assert polar.tape.count("POST") == 1
+
+
+def test_only_what_was_reviewed_is_applied(hub: Hub, polar: Served, token: dict[str, str]) -> None:
+    with served_polar() as production:
+        env = token | {"POLAR_BASE_URL_PRODUCTION": production.url}
+        environments = "sandbox production"
+        reviewed = hub.merged().uses("plan", env, environments=environments).expect().outputs
+        digest = reviewed["digest"]
+        assert digest.split()[0].startswith("sandbox=")
+        hub.push(meters(calls="Calls", images="Images"))
+        stale = hub.merged().uses("apply", env, environments=environments, digest=digest).expect(ok=False)
+        for told in (stale.log, stale.summary):
+            assert "not what was reviewed" in told
+            assert "Not applied, since sandbox comes first: production." in told
+        assert headline(stale.summary) == "### 🛑 Polar meters: the plan is stale, and nothing was done"
+        for empty in ("production=", "production=  ", digest.split()[0]):
+            none = hub.merged().uses("apply", env, environments=environments, digest=empty).expect(ok=False)
+            assert "digest: there is none for" in none.log
+        limited = hub.merged().uses("apply", env, environments=environments, max_changes="1")
+        assert "--max-changes" in limited.expect(ok=False).log
+        assert not polar.tape.count("POST") + production.tape.count("POST")
+
+        runner = hub.merged()
+        plans = runner.uses("plan", env, environments=environments).outputs["plans"]
+        runner.uses("apply", env, environments=environments, plan=plans).expect()
+        assert (polar.tape.count("POST"), production.tape.count("POST")) == (2, 2)
+
+        # A saved plan says itself what was allowed: an input of the step makes it neither stale nor more.
+        hub.push(meters(calls="Calls"))
+        runner = hub.merged()
+        plans = runner.uses("plan", env, environments=environments).outputs["plans"]
+        more = runner.uses("apply", env, environments=environments, plan=plans, allow_archive="true")
+        assert "refused, and nothing was done" in more.expect(ok=False).summary
+        assert not polar.tape.count("PATCH")
+
+        runner = hub.merged()
+        digest = runner.uses("plan", env, environments=environments, allow_archive="true").outputs["digest"]
+        runner.uses("apply", env, environments=environments, digest=digest, allow_archive="true").expect()
+        assert polar.tape.sent("PATCH") == production.tape.sent("PATCH") == [{"is_archived": True}]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "told"),
+    [
+        ({"environments": "staging"}, "staging is none of production, sandbox and local"),
+        ({"environments": " "}, "say which environments are meant"),
+        ({"environments": "sandbox", "persist": "push"}, "push is none of commit, branch and pull-request"),
+        ({"environments": "sandbox", "file": "m.yaml"}, "there is no m.yaml"),
+        ({"environments": "sandbox", "state_branch": "a b", "persist": "branch"}, "no name of a branch"),
+        ({"environments": "sandbox", "state_branch": "main", "persist": "branch"}, "branch of the manifest"),
+        ({"environments": "sandbox", "file": "$(touch pwned)"}, "there is no $(touch pwned)"),
+        ({"environments": "sandbox", "max_changes": "abc"}, "max-changes: abc is no number"),
+        ({"environments": "sandbox", "deadline": "soon"}, "deadline: soon is no number"),
+        ({"environments": "sandbox", "digest": "zzz"}, "digest: zzz is not a digest"),
+    ],
+)
+def test_inputs_that_are_none(hub: Hub, token: dict[str, str], inputs: dict[str, str], told: str) -> None:
+    runner = hub.merged()
+    log = runner.uses("apply", token, **inputs).expect(ok=False).log
+    assert told in log
+    assert "What was done is recorded" not in log
+    assert sorted(path.name for path in runner.workspace.iterdir()) == [".git", "README.md", "meters.yaml"]
+
+
+# Drift
+
+
+def test_drift_opens_updates_and_closes_one_issue(hub: Hub, polar: Served, token: dict[str, str]) -> None:
+    def look() -> list[str]:
+        ran = hub.merged(event_name="schedule").uses("drift", token, environments="sandbox").expect()
+        assert ran.outputs["drift"] in ("true", "false")
+        return [issue["state"] for issue in hub.state["issues"]]
+
+    hub.merged().uses("apply", token, environments="sandbox").expect()
+    assert look() == []
+    hub.push(meters(calls="Calls"))
+    assert look() == []  # it waits to be applied, and nobody touched Polar
+    hub.merged().uses("apply", token, environments="sandbox").expect()
+
+    (meter_id,) = [record["id"] for record in json.loads(hub.read(LOCKFILE))["meters"].values()]
+    change(polar, meter_id, name="Changed in the dashboard")
+    assert look() == ["open"]
+    (issue,) = hub.state["issues"]
+    assert "Changed in the dashboard" in issue["body"]
+    assert "or an apply could not record what it did" in issue["body"]
+    change(polar, meter_id, name="Changed again", is_archived=True)
+    assert look() == ["open"]
+    assert "Changed again" in hub.state["issues"][0]["body"]
+
+    change(polar, meter_id, name="Calls", is_archived=False)
+    assert look() == ["closed"]
+    assert comments(hub) == ["Polar's meters are as they were applied again."]
+    assert look() == ["closed"]
+    change(polar, meter_id, is_archived=True)  # no field differs, and still it bills nothing
+    assert look() == ["closed", "open"]
+
+
+def change(polar: Served, meter_id: str, **fields: Any) -> None:
+    """What someone does in Polar's dashboard."""
+    import httpx
+
+    headers = {"Authorization": "Bearer polar_oat_test"}
+    httpx.patch(f"{polar.url}/v1/meters/{meter_id}", json=fields, headers=headers).raise_for_status()
+
+
+# Installing
+
+
+def test_the_action_installs_its_own_checkout(hub: Hub, token: dict[str, str]) -> None:
+    """The one test with the real install step; it takes half a minute."""
+    runner = hub.merged()
+    runner.installed = False
+    subprocess.run(["rm", "-r", runner.temp / "polar-iac"], check=True)
+    runner.environ["PYTHONWARNINGS"] = "default"  # pip's own are none of ours
+    runner.environ["PIP_NO_COMPILE"] = "1"  # half of its work, for a command that runs twice
+    ran = runner.uses("apply", token, environments="sandbox").expect()
+    assert "polar-iac, version" in ran.log
+    assert recorded(hub) == {"calls"}
+    # Plan in the same job takes what is there.
+    assert "installed already" in runner.uses("plan", token, environments="sandbox").expect().log
+
+
+def test_another_version_is_installed_anew(hub: Hub, token: dict[str, str]) -> None:
+    stand_in = hub.path / "tools" / "python3"
+    stand_in.write_text(
+        '#!/bin/bash\n[[ "$*" == "-I -m venv "* ]] || exit 0\nmkdir -p "$4/bin"\n'
+        'printf \'#!/bin/bash\\necho "asked: $*"\\n[[ $1 != plan ]]\\n\' | tee "$4/bin/python" >'
+        '"$4/bin/polar-iac"\n'
+        'chmod +x "$4/bin/"*\n'
+    )
+    stand_in.chmod(0o755)
+    ran = hub.merged().uses("plan", token, environments="sandbox", version="0.0.1").expect(ok=False)
+    assert "asked: -I -m pip install --quiet --disable-pip-version-check -- polar-iac==0.0.1" in ran.log
+    assert "installed already" in hub.merged().uses("plan", token, environments="sandbox").expect().log
+
+
+@pytest.mark.parametrize("version", ["--index-url=x", "0.1.0 evil", "../x"])
+def test_a_version_is_a_version(hub: Hub, version: str) -> None:
+    runner = hub.merged()
+    subprocess.run(["rm", "-r", runner.temp / "polar-iac"], check=True)
+    assert (
+        "is no version" in runner.uses("plan", environments="sandbox", version=version).expect(ok=False).log
+    )
+
+
+def test_the_pre_commit_hook_validates_each_manifest(tmp_path: Path) -> None:
+    (hook,) = load(ROOT / ".pre-commit-hooks.yaml")
+    assert [
+        bool(re.search(hook["files"], name)) for name in ("meters.yaml", "a/meters.yml", "parameters.yaml")
+    ] == [
+        True,
+        True,
+        False,
+    ]
+    (tmp_path / "meters.yaml").write_text(manifest_text({"calls": meter()}))
+    (tmp_path / "bad.yaml").write_text("version: 2\n")
+    environ = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def run(*files: str) -> tuple[int, str]:
+        command = [*shlex.split(hook["entry"]), *files]
+        done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    assert run("meters.yaml", "meters.yaml") == (0, "")
+    code, told = run("bad.yaml", "meters.yaml")
+    assert code == 1
+    assert "bad.yaml:1:" in told

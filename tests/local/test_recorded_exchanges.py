@@ -1,0 +1,76 @@
+"""The embedded Polar against recorded exchanges with the real server, every word of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from polar_iac.local import LocalPolar, serving
+
+WIRE = Path(__file__).parents[3] / "shared" / "wire"
+SAMPLE, REPLAY = WIRE / "sample.json", WIRE / "replay.py"
+SCENARIOS: list[dict[str, Any]] = json.loads(SAMPLE.read_text("utf-8")) if SAMPLE.exists() else []
+
+TOKENS = {
+    "rw": "polar_oat_all",
+    "ro": "polar_oat_ro_1",
+    "wo": "polar_oat_wo_1",
+    "expired": "polar_oat_expired_1",
+    "no_meters": "polar_oat_noscope_1",
+    "pat": "polar_pat_1",
+}
+STRICT = Namespace(
+    reset_cmd="reset", admin_cmd="admin", no_headers=False, lenient=False, lenient_unions=False, all=True
+)
+
+pytestmark = pytest.mark.skipif(not SCENARIOS or not REPLAY.exists(), reason="no recorded exchanges here")
+
+
+@pytest.fixture(scope="module")
+def replay_module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("replay", REPLAY)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def replay(replay_module: ModuleType) -> Iterator[Any]:
+    """The replay of a scenario, its commands done in this process."""
+    with closing(LocalPolar()) as app, serving(app) as url:
+
+        class Replay(replay_module.Replay):  # type: ignore[name-defined, misc]
+            def command(self, name: str, *arguments: str) -> None:
+                if name == "reset":
+                    app.reset()
+                else:
+                    action, meter_id = arguments
+                    getattr(app, action)(meter_id)
+
+        done = Replay(replay_module.Client(url, TOKENS), STRICT)
+        done.globals["ORG"] = app.organization_id
+        yield done
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s["name"])
+def test_the_answers_are_the_recorded_ones(replay: Any, scenario: dict[str, Any]) -> None:
+    assert replay.scenario(scenario) == ("PASS", [])
+
+
+def test_a_different_answer_is_noticed(replay: Any) -> None:
+    """The replay itself can fail: nothing here is compared by accident."""
+    scenario = json.loads(json.dumps(SCENARIOS[0]))
+    scenario["steps"][0]["response"]["body"]["name"] = "Another"
+    verdict, lines = replay.scenario(scenario)
+    assert verdict == "FAIL"
+    assert "body /name" in lines[0]

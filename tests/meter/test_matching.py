@@ -1,0 +1,106 @@
+"""What a reviewer is told of a filter that hardly means what it says: the documented table, case by case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from polar_iac.meter.filter import Aggregation, Filter
+from polar_iac.meter.matching import aggregation_remarks, filter_remarks
+from tests.support.build import desired, live, meter, plan, record
+
+
+def remarks(name: str, operator: str, value: Any) -> list[tuple[str, str]]:
+    clause = {"property": name, "operator": operator, "value": value}
+    nested = {"conjunction": "or", "clauses": [{"conjunction": "and", "clauses": [clause]}]}
+    return list(filter_remarks(Filter.from_json(nested)))
+
+
+@pytest.mark.parametrize(
+    ("name", "operator", "value", "told"),
+    [
+        ("name", "eq", 5, "an event's name is text"),
+        ("metadata.source", "ne", True, "an event's source is text"),
+        ("timestamp", "gte", "2026-01-01", "a timestamp is a number"),
+        ("metadata.timestamp", "like", "5", "a timestamp is a number"),
+        ("", "eq", "x", "it names no property"),
+        ("tokens", "gte", "100", "compares texts, letter by letter"),
+        ("metadata.tokens", "lt", "1_000", "compares texts, letter by letter"),
+        ("tokens", "gt", "1.5e3", "compares texts, letter by letter"),
+    ],
+)
+def test_what_never_matches_is_a_warning(name: str, operator: str, value: Any, told: str) -> None:
+    ((severity, text),) = remarks(name, operator, value)
+    assert severity == "warning"
+    assert told in text
+
+
+@pytest.mark.parametrize(
+    ("operator", "told"),
+    [("eq", "matches the text only, never a number"), ("ne", "matches every number too")],
+)
+def test_a_number_in_quotes_is_remarked_on(operator: str, told: str) -> None:
+    ((severity, text),) = remarks("tokens", operator, "100")
+    assert severity == "info"
+    assert told in text
+
+
+@pytest.mark.parametrize(
+    ("name", "operator", "value"),
+    [
+        ("name", "eq", "5"),
+        ("name", "gte", "100"),
+        ("timestamp", "gte", 1_700_000_000),
+        ("tokens", "gte", 100),
+        ("day", "gte", "2026-01-01"),
+        ("model", "eq", "gpt-4"),
+        ("model", "like", "4"),
+        ("version", "eq", "1.2.3"),
+        ("done", "eq", True),
+    ],
+)
+def test_what_means_what_it_says_is_not(name: str, operator: str, value: Any) -> None:
+    assert remarks(name, operator, value) == []
+
+
+@pytest.mark.parametrize(
+    ("func", "name", "told"),
+    [
+        ("sum", "name", "is always 0"),
+        ("avg", "metadata.source", "is always 0"),
+        ("unique", "timestamp", "counts a metadata property of that name"),
+        ("unique", "name", "counts a metadata property of that name"),
+    ],
+)
+def test_aggregations(func: str, name: str, told: str) -> None:
+    ((severity, text),) = aggregation_remarks(Aggregation(func, name))
+    assert severity == "warning"
+    assert told in text
+
+
+@pytest.mark.parametrize(("func", "name"), [("count", None), ("sum", "timestamp"), ("unique", "user.id")])
+def test_aggregations_that_count_what_they_say(func: str, name: str | None) -> None:
+    assert list(aggregation_remarks(Aggregation(func, name))) == []
+
+
+class TestInThePlan:
+    QUOTED = meter(
+        filter={
+            "conjunction": "and",
+            "clauses": [{"property": f"p{n}", "operator": "gt", "value": "5"} for n in range(8)],
+        }
+    )
+
+    def told(self, *meters: Any) -> list[str]:
+        (change,) = plan(desired({"calls": self.QUOTED}), {"calls": record(1)}, meters).changes
+        return [fact.text for fact in change.notes if fact.kind == "meaning"]
+
+    def test_as_many_as_a_reviewer_reads(self) -> None:
+        told = self.told(live(1))
+        assert len(told) == 5
+        assert told[-1] == "4 more clauses with similar warnings"
+
+    def test_only_of_what_changes(self) -> None:
+        renamed = {**self.QUOTED, "name": "Before"}
+        assert self.told(live(1, **renamed)) == []

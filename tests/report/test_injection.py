@@ -1,0 +1,496 @@
+"""Names and values that try to break out, through every format: proven by parsing what comes out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import click
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polar_iac.ci.workflow_commands import diagnostic_commands, inert, outputs, plan_commands
+from polar_iac.errors import Diagnostic, SourceSpan
+from polar_iac.meter.fields import IMPACT
+from polar_iac.meter.spec import MeterSpec
+from polar_iac.plan.document import plan_document, plan_from_document, plan_json
+from polar_iac.plan.model import (
+    Action,
+    Bookkeeping,
+    Change,
+    FieldChange,
+    MarkerChange,
+    MeterReference,
+    Note,
+    Plan,
+    change_digest,
+)
+from polar_iac.report.comment.document import headline, plan_markdown
+from polar_iac.report.comment.escape import Links, code, fence, prose, visible
+from polar_iac.report.diagnostics import diagnostics_text
+from polar_iac.report.text import plan_text
+from polar_iac.report.wording import value
+from tests.support.build import ORGANIZATION, identifier, meter
+from tests.support.comments import read_commands, read_comment, read_outputs
+
+LINKS = Links("https://github.com", "acme/billing", "3f2a9c41d07be58c6a1f04d2e97bb8350c1d6e7a", run_id="1")
+
+pytestmark = pytest.mark.unmeasured  # hundreds of texts through the same lines, which others measure
+
+CORPUS = [
+    # Code spans and fences
+    "`",
+    "``",
+    "a`b``c```d",
+    "`code` and **bold**",
+    "x`</summary>`",
+    "```\n# out\n```",
+    "~~~\n# out\n~~~",
+    "````diff\n- a",
+    " ``` ",
+    "    ```",
+    "\\`",
+    "`\\",
+    "$`x`$ and $$y$$",
+    # Tables
+    "a | b",
+    "\\| c",
+    "`|`",
+    "|---|---|",
+    # HTML
+    "-->",
+    "<!-- polar-iac:acme:sandbox -->",
+    "--><img src=x onerror=alert(1)>",
+    "</details>",
+    "</details></td></tr></table>",
+    "<summary>",
+    "</code><script>alert(1)</script>",
+    "<img onerror=alert(1) src=x>",
+    "<a href='https://evil.example'>x</a>",
+    "&lt;b&gt; &#64;team &copy;",
+    "<details open>",
+    "<![CDATA[x]]>",
+    "<?php ?>",
+    # Links
+    "[x](javascript:alert(1))",
+    "![x](https://evil.example/p.png)",
+    "[x][y]\n\n[y]: https://evil.example",
+    "[^1]",
+    "<https://evil.example>",
+    "https://evil.example/pay",
+    "www.evil.example",
+    "pay@evil.example",
+    "]( https://evil.example )",
+    # Mentions and references
+    "@org/team",
+    "cc @octocat please",
+    "#123",
+    "GH-1",
+    "acme/billing#1",
+    "octocat@3f2a9c41d07be58c6a1f04d2e97bb8350c1d6e7a",
+    "3f2a9c41d07be58c6a1f04d2e97bb8350c1d6e7a",
+    "deadbeef defaced",
+    ":shipit: :+1:",
+    # Blocks
+    "# Heading",
+    "Heading\n=======",
+    "Heading\n-------",
+    "> quote",
+    "- item\n1. item",
+    "* * *",
+    "- [x] approved",
+    "\ttab",
+    "**bold** _em_ ~~gone~~",
+    "a\n\nb",
+    "a\r\nb\rc",
+    "end\\",
+    "> [!CAUTION]\n> x",
+    # Workflow commands
+    "::error::forged",
+    "\n::error file=a,line=1::forged",
+    "::set-output name=digest::0",
+    "x ::add-mask::e",
+    "many words so that this line is wrapped somewhere here or there, and then ::error::forged and more",
+    "##[error]forged",
+    "x ##[add-mask]e",
+    "##[set-output name=digest]0",
+    "::stop-commands::x",
+    "%0A::error::forged",
+    "title=a,file=b::c",
+    "#\u200d#[error]forged",
+    ":\ufe0f:error::forged",
+    "digest=0\nchanges=0",
+    "changes<<EOF",
+    # Characters
+    "\x1b[31mred\x1b[0m",
+    "\x1b]8;;https://evil.example\x07x\x1b]8;;\x07",
+    "\x9b2J",
+    "\u202egnp.exe",
+    "\u2066x\u2069",
+    "a\u200bb\u200dc\ufeff",
+    "\0",
+    "\x08\x08\x7f",
+    "\u2028\u2029\x85\x0b\x0c",
+    "\ud800",
+    "\U000e0041",
+    "Z\u0300\u0301\u0302\u0303",
+    "",
+    " ",
+    "\u3000\u00a0",
+    # Words that end a quotation of ours
+    '" is fine. Approve this. "',
+    "` is fine. `",
+    "'; DROP TABLE meters; --",
+    "{{ secrets.TOKEN }} ${{ github.token }}",
+    "=cmd|' /C calc'!A0",
+]
+
+
+def hostile_spec(text: str, **more: Any) -> MeterSpec:
+    clause = {"property": text, "operator": text, "value": text}
+    inner = {"conjunction": text, "clauses": [clause, {"property": "name", "operator": "eq", "value": text}]}
+    data = meter(
+        name=text,
+        filter={"conjunction": "and", "clauses": [clause, inner]},
+        aggregation={"func": "sum", "property": text},
+        unit=text,
+        custom_label=text,
+        metadata={text: text, f"{text}2": 5},
+    )
+    return MeterSpec.from_json(data | more)
+
+
+def change(key: str, action: Action, before: MeterSpec | None, after: MeterSpec | None, text: str) -> Change:
+    """A change such as the planner makes, with `text` wherever there is prose or a file's name."""
+    source = SourceSpan(text or "meters.yaml", 7, 5, 9)
+    named = after or before
+    marker = None if action == "blocked" else MarkerChange(f"{text}?", f"{text}!")
+    return Change(
+        key=key,
+        action=action,
+        id=None if action == "create" else identifier(1),
+        name=named.name if named else text,
+        before=before,
+        after=after,
+        digest=change_digest(
+            "sandbox",
+            ORGANIZATION,
+            key,
+            action,
+            None if action == "create" else identifier(1),
+            before,
+            after,
+            marker,
+        ),
+        fields=fields(before, after, source),
+        source=source,
+        reason=f'`{text}` is "{text}": {text}.' if action == "blocked" else None,
+        cause="mismatch" if action == "blocked" else None,
+        marker=marker,
+        meters=(MeterReference(identifier(2), text, text, text, None),) if action == "blocked" else (),
+        duplicate_of=identifier(2) if action == "settle" else None,
+        notes=(
+            Note("x", "warning", f'{identifier(2)} "{text}" has the same filter as {text}', text, text),
+            Note(text, "info", text, "polar"),
+        ),
+    )
+
+
+def fields(before: MeterSpec | None, after: MeterSpec | None, source: SourceSpan) -> tuple[FieldChange, ...]:
+    was, then = by_path(before), by_path(after)
+    created = before is None
+    return tuple(
+        FieldChange(path, was.get(path), then.get(path), IMPACT[path.partition(".")[0]], "outside", source)
+        for path in ({**was, **then} if after else {})
+        if was.get(path) != then.get(path) and not (created and then[path] == "scalar")
+    )
+
+
+def by_path(spec: MeterSpec | None) -> dict[str, Any]:
+    if spec is None:
+        return {}
+    plain = {name: spec.canonical[name] for name in IMPACT if name != "metadata"}
+    return plain | {f"metadata.{key}": data for key, data in spec.canonical["metadata"].items()}
+
+
+@cache
+def hostile_plan(text: str, *, key: str | None = None, environment: str = "sandbox") -> Plan:
+    """Every action, with `text` in every place; `key` begins each change's key, for a text of its own."""
+    before, after = hostile_spec(text), hostile_spec(f"{text}!")
+    plain = MeterSpec.from_json(meter())
+    key = text if key is None else key
+    changes = (
+        change(f"{key}a", "create", None, after, text),
+        change(f"{key}b", "update", before, after, text),
+        change(f"{key}c", "update", plain, before, text),
+        change(f"{key}d", "update", before, plain, text),
+        change(f"{key}e", "blocked", before, after, text),
+        change(f"{key}f", "blocked", None, None, text),
+        change(f"{key}g", "archive", before, hostile_spec(text, archived=True), text),
+        change(f"{key}h", "mark", before, before, text),
+        change(f"{key}i", "settle", before, hostile_spec(text, archived=True), text),
+    )
+    return Plan(
+        environment=environment,
+        organization_id=ORGANIZATION,
+        project=text,
+        refreshed=True,
+        changes=changes,
+        bookkeeping=(Bookkeeping(f"{key}z", "moved", identifier(3), text),),
+        unchanged=3,
+        notes=(Note(text, "warning", text, text, text, {"text": text}, f"{key}y"),),
+        manifest=text,
+        lockfile=text,
+    )
+
+
+def markdown(text: str) -> str:
+    """One update and one blocked change."""
+    plan = hostile_plan(text)
+    plan = replace(plan, changes=(plan.changes[1], plan.changes[4]))
+    return plan_markdown([plan], manifest_file=text, links=LINKS)
+
+
+def side_by_side(text: str) -> str:
+    """Two environments, where some keys differ and some are the same."""
+    other = hostile_plan(text, environment="production")
+    changed = change(f"{text}b", "archive", hostile_spec(text), hostile_spec(text, archived=True), text)
+    changes = (other.changes[0], changed, *other.changes[3:])
+    both = [hostile_plan(text), replace(other, changes=changes)]
+    return plan_markdown(both, manifest_file=text, links=LINKS)
+
+
+# Markdown
+
+
+@pytest.mark.parametrize("text", CORPUS)
+def test_nothing_breaks_out_of_a_comment(text: str) -> None:
+    found = read_comment(side_by_side(text))
+    # It is shown, and all of it in code.
+    shown = {line.replace("|", "\\u007c") for line in found.code}
+    assert visible(value(f"{text}!")).replace("|", "\\u007c") in shown
+    assert found.headings[0].startswith(
+        "Polar meters<br>sandbox: 1 to create, 3 to update, 1 to archive, 1 to mark, 1 to settle, 2 blocked"
+        "<br>production: "
+    )
+
+
+def test_what_is_not_seen_is_escaped() -> None:
+    unseen = "\u034f\u115f\u1160\u180b\u2800\u3164\uffa0\ufe0f\U000e0100\u00a0\u2003\u3000"
+    for text in (code(f"a{unseen}b"), fence([f"a{unseen}b"])):
+        assert set(text) <= set("`\nab\\uU0123456789cdef")
+    assert code("a👩\u200d🚀 é漢") == "`a👩\u200d🚀 é漢`"
+
+
+@pytest.mark.parametrize("text", CORPUS)
+def test_a_comment_has_the_same_bones_whatever_is_in_it(text: str) -> None:
+    """But for prose, a hostile comment is a plain one with other words in its code."""
+    assert bones(text) == bones("plain")
+
+
+@cache
+def bones(text: str) -> list[str]:
+    plan = hostile_plan(text)
+    # A create has its filter in a line or in a fence, by its length.
+    changes = (replace(c, notes=(), reason=None, source=None) for c in plan.changes if c.action != "create")
+    quiet = replace(plan, changes=tuple(changes), notes=())
+    return read_comment(plan_markdown([quiet], manifest_file="meters.yaml")).skeleton
+
+
+@given(text=st.text(st.characters(), max_size=60))
+@settings(max_examples=25, deadline=None)
+def test_no_text_at_all_breaks_out(text: str) -> None:
+    read_comment(side_by_side(text))
+
+
+@given(text=st.text("`|\\\n -~#<>[]()*_@:.!\"'a1", max_size=40))
+@settings(max_examples=40, deadline=None)
+def test_no_markup_at_all_breaks_out(text: str) -> None:
+    read_comment(side_by_side(text))
+
+
+@pytest.mark.parametrize("text", CORPUS)
+def test_an_environment_is_not_trusted_either(text: str) -> None:
+    few = replace(hostile_plan("x"), changes=hostile_plan("x").changes[1:3])
+    both = [few, replace(few, environment=text)]
+    read_comment(plan_markdown(both, manifest_file="meters.yaml", links=LINKS))
+    assert set(read_outputs(outputs(both))) == {"changes", "summary", "digest"}
+
+
+def test_our_prose_stays_prose() -> None:
+    told = 'Polar\'s meters, say 2 of them (frozen), are `gone`; keep "A b", or pass --allow-archive.'
+    assert prose(told) == (
+        'Polar\'s meters, say 2 of them (frozen), are `gone`; keep `"A b"`, or pass `--allow-archive`.'
+    )
+
+
+# Text
+
+
+HEAD = re.compile(r"(.*) → sandbox · organization [0-9a-f]{8}")
+
+
+def read_text(text: str, plan: Plan) -> None:
+    """Hold a plan in words to its form: every line begins as one of ours."""
+    head, empty, *body = click.unstyle(text).split("\n")
+    assert HEAD.fullmatch(head)
+    assert empty == body[-1] == ""
+    summary = "Plan: 1 to create, 3 to update, 1 to archive, 1 to mark, 1 to settle, 2 blocked."
+    assert body[-3].startswith(summary)
+    assert body[-2] == f"Digest: {plan.digest[:32]}"
+    titles = [line for line in body[:-4] if line and not line.startswith("    ")]
+    signs = ["+", "~", "~", "~", "!", "!", "-", "@", "x"]
+    assert len(titles) == len(plan.changes) + len(plan.notes) + len(plan.bookkeeping)
+    for title, sign, change_ in zip(titles, signs, plan.changes, strict=False):
+        assert title.startswith(f'  {sign} {change_.key} "')
+    assert not any(char < " " or "\x7f" <= char <= "\x9f" for line in body for char in line)
+
+
+@pytest.mark.parametrize("text", CORPUS)
+def test_nothing_breaks_out_of_the_text(text: str) -> None:
+    plan = hostile_plan(text, key="key-")
+    # A meter is only created from a manifest, which knows its units.
+    created = change("key-a", "create", None, hostile_spec(text, unit="custom"), text)
+    plan = replace(plan, changes=(created, *plan.changes[1:]))
+    told = plan_text(plan, text)
+    read_text(told, plan)
+    assert list(read_commands(inert(told))) == []
+
+
+def test_keys_and_units_stay_on_their_line() -> None:
+    """A key comes from a marker too, which anyone can write at Polar; both from a plan file."""
+    for text in ("a\nPlan: 0 to create", "\x1b[2J"):
+        told = click.unstyle(plan_text(hostile_plan(text), "meters.yaml"))
+        assert not any(char < " " and char != "\n" for char in told)
+        assert sum(line.startswith("Plan:") for line in told.split("\n")) == 1
+
+
+@pytest.mark.parametrize("text", CORPUS)
+def test_nothing_breaks_out_of_diagnostics(text: str) -> None:
+    diagnostic = Diagnostic(SourceSpan(text, 3, 1, 4), text, text)
+    told = click.unstyle(diagnostics_text([diagnostic]))
+    assert told.count("\n") == (3 if text.strip() else 1)
+    assert list(read_commands(inert(told))) == []
+    (command,) = read_commands(diagnostic_commands([diagnostic]))
+    assert (command.name, command.properties["title"]) == ("error", "polar-iac")
+    assert set(command.properties) <= {"file", "line", "col", "title"}
+
+
+# JSON
+
+
+@pytest.mark.parametrize("text", CORPUS)
+def test_json_holds_what_it_was_given(text: str) -> None:
+    plan = hostile_plan(text)
+    told = plan_json(plan)
+    assert json.loads(told) == plan_document(plan)
+    assert told.isascii()
+    assert told.replace("\n", "").isprintable()
+    # A log that GitHub reads may be made harmless without changing what it says.
+    assert json.loads(inert(told)) == plan_document(plan)
+    assert list(read_commands(inert(told))) == []
+    again = plan_from_document(json.loads(told))
+    assert plan_document(again) == plan_document(plan)
+
+
+# GitHub
+
+
+@pytest.mark.parametrize("text", CORPUS)
+def test_no_command_can_be_forged(text: str) -> None:
+    told = plan_commands([hostile_plan(text)])
+    commands = list(read_commands(told))
+    assert len(commands) == told.count("\n") == 9
+    assert [c.name for c in commands] == ["warning"] * 7 + ["notice"] * 2
+    for command in commands:
+        assert set(command.properties) <= {"file", "line", "col", "title"}
+        assert command.properties["title"].startswith("Polar meters: ")
+        assert command.properties.get("line", "7") == "7"
+
+
+@pytest.mark.parametrize("text", CORPUS)
+def test_no_output_can_be_forged(text: str) -> None:
+    plan = hostile_plan(text)
+    found = read_outputs(outputs([plan]))
+    assert found == {"changes": "9", "summary": headline([plan]), "digest": plan.digest}
+
+
+@pytest.mark.parametrize("text", CORPUS)
+def test_a_log_on_github_runs_nothing(text: str) -> None:
+    for log in (text, f"x {text}", f"\x1b[31m{text}", f"\u200d {text}"):
+        assert list(read_commands(inert(log))) == []
+
+
+# These proofs can fail
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An escape that someone might write instead of ours."""
+
+    name: str
+    code: Callable[[str], str]
+    caught: float
+    """How much of the corpus must break out."""
+
+
+FAULTS = [
+    Fault("nothing escaped", lambda text: text, 0.8),
+    Fault("one backtick", lambda text: f"`{text}`", 0.25),
+    Fault("HTML escaped", lambda text: text.replace("&", "&amp;").replace("<", "&lt;"), 0.5),
+    Fault("backslashes", lambda text: re.sub(r"([\\`*_{}\[\]()#+.!<>|~-])", r"\\\1", text), 0.5),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_worse_escape_is_caught(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("escape", "remarks", "values", "key_changes", "document"):
+        monkeypatch.setattr(f"polar_iac.report.comment.{module}.code", fault.code)
+    caught = [text for text in CORPUS if breaks(read_comment, markdown(text))]
+    assert len(caught) >= fault.caught * len(CORPUS), caught
+
+
+def test_a_fence_of_three_backticks_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "polar_iac.report.comment.budget.fence",
+        lambda lines, language="": "\n".join([f"```{language}", *lines, "```"]),
+    )
+    monkeypatch.setattr("polar_iac.report.filters.printable", lambda text: text)
+    assert breaks(read_comment, markdown("```\n# out\n```"))
+
+
+@pytest.mark.parametrize(("part", "text"), [("_data", "\n::error::forged"), ("_property", "a,endLine=9")])
+def test_a_command_that_is_not_escaped_is_caught(
+    part: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("polar_iac.ci.workflow_commands.printable_lines", lambda text: text)
+    monkeypatch.setattr("polar_iac.ci.workflow_commands.printable", lambda text: text)
+    test_no_command_can_be_forged(text)  # the escapes of commands are enough
+    monkeypatch.setattr(f"polar_iac.ci.workflow_commands.{part}", lambda text: text)
+    assert breaks(test_no_command_can_be_forged, text)
+
+
+def test_a_log_that_is_not_made_harmless_is_caught() -> None:
+    found = [
+        text for text in CORPUS if list(read_commands(click.unstyle(plan_text(hostile_plan(text), "x"))))
+    ]
+    assert {"##[error]forged", "x ##[add-mask]e"} <= set(found)
+
+
+def test_an_output_of_two_lines_is_caught() -> None:
+    assert set(read_outputs("summary=a\ndigest=0\n")) == {"summary", "digest"}
+    with pytest.raises(AssertionError, match="twice"):
+        read_outputs("digest=a\ndigest=0\n")
+
+
+def breaks(proof: Callable[[str], object], text: str) -> bool:
+    try:
+        proof(text)
+    except AssertionError:
+        return True
+    return False

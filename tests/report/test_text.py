@@ -1,0 +1,244 @@
+"""What people read: golden plans and diagnostics, and names that try to break out of them."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polar_iac.apply.events import Applied, Event, Failed, Skipped, Unknown
+from polar_iac.ci.workflow_commands import failure_commands
+from polar_iac.errors import Diagnostic, SourceSpan
+from polar_iac.meter.canonical import canonical_json
+from polar_iac.meter.filter import Filter
+from polar_iac.meter.live import Made
+from polar_iac.plan.document import plan_json
+from polar_iac.report.diagnostics import diagnostics_text
+from polar_iac.report.filters import expression, filter_diff, outline
+from polar_iac.report.results import event_text, result_text
+from polar_iac.report.text import plan_text
+from polar_iac.sanitize import printable
+from tests.support import strategies
+from tests.support.build import desired, identifier, live, meter, plan, record
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden(name: str, text: str) -> None:
+    """Hold `text` against the golden file; REGENERATE=1 writes it, to be read before it is committed."""
+    path = GOLDEN / name
+    if os.environ.get("REGENERATE"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+def clause(name: str, operator: str, value: Any) -> dict[str, Any]:
+    return {"property": name, "operator": operator, "value": value}
+
+
+def every(*clauses: Any) -> dict[str, Any]:
+    return {"conjunction": "and", "clauses": list(clauses)}
+
+
+def either(*clauses: Any) -> dict[str, Any]:
+    return {"conjunction": "or", "clauses": list(clauses)}
+
+
+LLM = clause("name", "eq", "llm_call")
+MODELS = either(
+    clause("model", "like", "gpt-4"), clause("model", "like", "opus"), clause("tokens", "gte", 100)
+)
+
+
+def test_a_plan_with_everything() -> None:
+    manifest = desired(
+        {
+            "embeddings": meter(name="Embeddings", filter=every(clause("name", "eq", "embedding"))),
+            "llm-tokens": meter(
+                name="LLM token usage",
+                unit="custom",
+                custom_label="token",
+                custom_multiplier=1000,
+                filter=every(LLM, either(*MODELS["clauses"][:2], clause("tokens", "gte", 1000))),
+                aggregation={"func": "sum", "property": "tokens"},
+                metadata={"owner": "ana", "tier": 2},
+            ),
+            "exports": meter(name="Exports", archived=True),
+            "back": meter(name="Back"),
+            "frozen": meter(name="Frozen", filter=every(LLM)),
+            "doubled": meter(name="Doubled"),
+            "settled": meter(name="Settled"),
+            "unmarked": meter(name="Unmarked"),
+            "same": meter(name="Same"),
+            "llm-input": meter(name="Input"),
+            "lost": meter(name="Lost"),
+            "again": meter(name="Again", filter=every(clause("kind", "eq", True))),
+        },
+        moved=[{"from": "tokens-in", "to": "llm-input"}],
+    )
+    recorded = {
+        "llm-tokens": record(
+            1,
+            name="LLM tokens",
+            filter=every(LLM, MODELS),
+            metadata={"owner": "ana", "tier": 1, "gone": True},
+        ),
+        "exports": record(2, name="Exports"),
+        "back": record(3, name="Back", archived=True),
+        "frozen": record(4, frozen=True, name="Frozen"),
+        "same": record(5, name="Same"),
+        "tokens-in": record(6, name="Input"),
+        "removed": record(7, name="Removed"),
+        "settled": record(12, name="Settled"),
+        "unmarked": record(14, name="Unmarked"),
+    }
+    meters = [
+        live(
+            1,
+            "llm-tokens",
+            name="LLM tokens",
+            filter=every(LLM, MODELS),
+            metadata={"owner": "kim", "tier": 1, "gone": True, "theirs": "x"},
+        ),
+        live(2, "exports", name="Exports"),
+        live(3, "back", name="Back", archived_at="2026-05-01T00:00:00.000000Z"),
+        live(4, "frozen", name="Frozen"),
+        live(5, "same", name="Same"),
+        live(6, "tokens-in", name="Input"),
+        live(7, "removed", name="Removed"),
+        live(8, "doubled", name="Doubled"),
+        live(9, "doubled", name="Doubled"),
+        live(12, "settled", name="Settled"),
+        live(13, "settled", name="Settled"),
+        live(14, None, name="Unmarked"),
+        live(15, "zeta-a", name="Of another branch"),
+        live(10, "lost", name="Lost"),
+        live(11, "again", project="other", name="Theirs", filter=every(clause("kind", "eq", True))),
+    ]
+    found = plan(manifest, recorded, meters, made=Made(created=frozenset({identifier(13)})))
+    golden("everything.txt", click.unstyle(plan_text(found, "meters.yaml")))
+    golden("everything.json", plan_json(found))
+
+
+def test_what_came_of_it() -> None:
+    place = Diagnostic(SourceSpan("meters.yaml", 3, 5, 9), "Polar refused `calls`: no", "    name: x")
+    events: list[Event] = [
+        Applied("created", "create", identifier(1)),
+        Applied("found", "adopt", identifier(2)),
+        Applied("twice", "settle", identifier(3)),
+        Failed("calls", "update", "Polar refused PATCH", (place,)),
+        Failed("lost", "create", "the connection broke"),
+        Skipped("gone", "blocked", "`gone` is gone from the manifest"),
+        Unknown("whether another run created the same meters is not known: no connection"),
+    ]
+    told = "".join(map(event_text, events)) + result_text(events) + "\n"
+    golden("events.txt", click.unstyle(told))
+    commands = failure_commands(events).splitlines()
+    assert [line.partition("::")[2].partition(" ")[0] for line in commands] == ["error"] * 3
+    assert "line=3" in commands[0]
+
+
+def test_nothing_to_do() -> None:
+    found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1)])
+    golden("nothing.txt", click.unstyle(plan_text(found, "meters.yaml")))
+    golden("offline.txt", click.unstyle(plan_text(plan(desired({"a": meter()}), {}, None), "meters.yaml")))
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        (
+            "one-value",
+            every(LLM, MODELS),
+            every(LLM, either(*MODELS["clauses"][:2], clause("tokens", "gte", 5))),
+        ),
+        ("clause-added", every(LLM), every(LLM, clause("a", "eq", 1))),
+        ("conjunction", every(LLM, clause("a", "eq", 1)), either(LLM, clause("a", "eq", 1))),
+        ("to-every-event", every(LLM, MODELS), every()),
+        ("type-of-a-value", every(clause("a", "eq", "100")), every(clause("a", "eq", 100))),
+        (
+            "filter-replaced",
+            every(LLM, MODELS),
+            every(LLM, either(clause("x", "eq", 1), clause("y", "eq", 2))),
+        ),
+        ("wrapped", every(LLM), either(every(LLM, clause("a", "eq", 1)), clause("b", "eq", 2))),
+    ],
+)
+def test_filter_diffs(name: str, before: Any, after: Any) -> None:
+    one, two = (Filter.from_json(side).canonical() for side in (before, after))
+    lines = [f"{line.sign} {'  ' * line.depth}{line.text}\n" for line in filter_diff(one, two)]
+    golden(f"filter-{name}.txt", "".join(lines))
+
+
+@given(before=strategies.filters, after=strategies.filters)
+def test_a_diff_shows_a_change_exactly_when_there_is_one(before: Any, after: Any) -> None:
+    one, two = (Filter.from_json(side).canonical() for side in (before, after))
+    signs = {line.sign for line in filter_diff(one, two)}
+    assert (signs == {" "}) == (canonical_json(one) == canonical_json(two))
+
+
+@given(data=strategies.filters)
+def test_every_clause_is_shown(data: Any) -> None:
+    canonical = Filter.from_json(data).canonical()
+
+    def leaves(part: Any) -> int:
+        return sum(leaves(c) if "clauses" in c else 1 for c in part["clauses"])
+
+    heads = ("all of", "any of", "every event")
+    assert sum(line.text not in heads for line in outline(canonical)) == leaves(canonical)
+    assert "\n" not in expression(canonical)
+
+
+@given(text=st.text())
+def test_nothing_moves_the_cursor(text: str) -> None:
+    for char in printable(text):
+        assert char == "\u200d" or unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+HOSTILE = [
+    "\x1b[31mred\x1b[0m",
+    "\x9b2J",
+    "line\nPlan: 0 to create",
+    "\r::error::forged",
+    "\u202egnp.exe",
+    "\u2066x\u2069",
+    "tab\tbell\a\b\b",
+    "\u2028\u2029\x85",
+    "\ud800",
+    "\x1b]8;;http://evil\x07link\x1b]8;;\x07",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_live_names_stay_on_their_line(name: str) -> None:
+    found = plan(
+        desired({"calls": meter()}),
+        {"calls": record(1)},
+        [
+            live(1, name=name, metadata={name: name}, filter=every(clause(name, "eq", name))),
+            live(2, None, name=name),
+        ],
+    )
+    for text in (plan_text(found, "meters.yaml"), plan_json(found)):
+        plain = click.unstyle(text)
+        assert not any(unicodedata.category(c) in {"Cc", "Cf", "Zl", "Zp", "Cs"} for c in plain if c != "\n")
+        assert sum(line.startswith(("Plan:", "  ~ ", "::")) for line in plain.split("\n")) == (
+            2 if text.startswith("meters") else 0
+        )
+
+
+def test_diagnostics() -> None:
+    problems = [
+        Diagnostic(SourceSpan("m.yaml", 3, 12, 15), "a short one", "    value: 1.5"),
+        Diagnostic(SourceSpan("m.yaml", 4, 400, 403), "on a long line", "x" * 399 + "BAD" + "y" * 600),
+        Diagnostic(SourceSpan("m.yaml", 5, 5, 8), "after wide and strange characters", "数字\x1b[ BAD\t"),
+        Diagnostic(SourceSpan("m.yaml", 6, 1, 2), "without a line"),
+    ]
+    golden("diagnostics.txt", click.unstyle(diagnostics_text(problems)))

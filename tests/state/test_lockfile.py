@@ -1,0 +1,284 @@
+"""The lockfile and the journal: what they hold, how they are written, and what is said of broken ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polar_iac.errors import DiagnosticError, PolarIacError
+from polar_iac.files import state_directory
+from polar_iac.meter.record import Record
+from polar_iac.meter.spec import MeterSpec
+from polar_iac.state import journal, lockfile
+from polar_iac.state.journal import Journal
+from polar_iac.state.lockfile import Lockfile
+from tests.support import strategies
+from tests.support.build import NOW, ORGANIZATION, identifier, record, spec
+
+GOOD = Lockfile("sandbox", ORGANIZATION, "acme", {"b": record(2), "a": record(1, frozen=True)})
+
+
+def loads(text: str) -> Lockfile:
+    return lockfile.loads(text, "meters.sandbox.lock.json", "sandbox", "acme")
+
+
+class TestText:
+    def test_is_read_in_pull_requests_and_merged_by_git(self) -> None:
+        text = lockfile.dumps(GOOD)
+        assert text.endswith("}\n")
+        assert list(json.loads(text)) == ["environment", "meters", "organization_id", "project", "version"]
+        assert list(json.loads(text)["meters"]) == ["a", "b"]
+        assert '\n  "meters": {\n    "a": {\n      "frozen": true,\n      "id"' in text
+        assert text == lockfile.dumps(loads(text))
+
+    def test_fields_that_this_version_does_not_know_are_kept(self) -> None:
+        data = json.loads(lockfile.dumps(GOOD))
+        data["later"] = {"x": [1]}
+        data["meters"]["a"]["also"] = "y"
+        again = json.loads(lockfile.dumps(loads(json.dumps(data))))
+        assert again == data
+
+    @given(
+        meters=st.dictionaries(
+            st.sampled_from(strategies.KEYS),
+            st.tuples(strategies.specs(), st.booleans(), st.uuids(version=4)),
+        )
+    )
+    def test_round_trip(self, meters: dict[str, Any]) -> None:
+        records = {
+            key: Record(str(uid), MeterSpec.from_json(spec), frozen)
+            for key, (spec, frozen, uid) in meters.items()
+        }
+        state = Lockfile("sandbox", ORGANIZATION, "acme", records)
+        if len({r.id for r in records.values()}) == len(records):
+            again = loads(lockfile.dumps(state))
+            assert again.meters == records
+            assert lockfile.dumps(again) == lockfile.dumps(state)
+
+
+def broken(**changes: Any) -> str:
+    return json.dumps({**json.loads(lockfile.dumps(GOOD)), **changes}, indent=2)
+
+
+TWICE = json.loads(lockfile.dumps(GOOD))["meters"]
+TWICE["b"]["id"] = TWICE["a"]["id"]
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "told"),
+    [
+        ("", "1:1", "no JSON"),
+        ("[]", "1:1", "JSON object"),
+        ('{"version": 1,\n "version": 1}', "2:2", "`version` stands twice"),
+        ('{\n<<<<<<< HEAD\n"a": 1\n=======\n"a": 2\n>>>>>>> x\n}', "2:1", "conflict marker"),
+        ('{"version": 1, "meters": NaN}', "1:1", "no JSON number"),
+        ('{"version": 1, "meters": {\n  "a": {\n', "3:1", "no JSON"),
+        ("9" * 5000, "1:1", "beyond reason"),
+        ("[" * 100_000, "1:1", "beyond reason"),
+        (broken(version=2), "2:3", "version 2 is not known"),
+        (broken(version=True), "2:3", "version true is not known"),
+        (broken(environment="production"), "2:3", 'environment "production", not of sandbox'),
+        (broken(project="other"), "2:3", 'project "other"'),
+        (broken(organization_id="x"), "2:3", "organization_id"),
+        (broken(meters=[]), "2:3", "`meters` is no object"),
+        (broken(meters={"a": 5}), "2:3", "entry of `a`"),
+        (broken(meters={"a": {"id": "x"}}), "2:3", "`a` has no id"),
+        (broken(meters={"a": {"id": identifier(1), "spec": {"name": 5}}}), "2:3", "spec of `a`"),
+        (broken(meters={"a": {"id": identifier(1), "spec": None, "frozen": 1}}), "2:3", "`frozen` of `a`"),
+        (broken(meters=TWICE), "2:3", "record the same meter"),
+    ],
+)
+def test_broken_lockfiles(text: str, place: str, told: str) -> None:
+    with pytest.raises(DiagnosticError) as caught:
+        loads(text)
+    (diagnostic,) = caught.value.diagnostics
+    assert told in diagnostic.message
+    assert diagnostic.span.file == "meters.sandbox.lock.json"
+    if place != "2:3":
+        assert f"{diagnostic.span.line}:{diagnostic.span.column}" == place
+    else:
+        marked = text.split("\n")[diagnostic.span.line - 1][diagnostic.span.column - 1 :]
+        assert marked.startswith('"')
+        assert diagnostic.span.line > 1
+
+
+def test_no_text_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(PolarIacError, match="UTF-8"):
+        lockfile.read(path, "sandbox", "acme")
+    with pytest.raises(PolarIacError, match="cannot read"):
+        lockfile.read(tmp_path, "sandbox", "acme")
+    assert lockfile.read(tmp_path / "none", "sandbox", "acme").organization_id is None
+
+
+class TestWriting:
+    def test_keeps_the_mode_and_leaves_nothing_beside(self, tmp_path: Path) -> None:
+        path = tmp_path / "meters.sandbox.lock.json"
+        mask = os.umask(0o027)
+        try:
+            lockfile.save(path, GOOD)
+        finally:
+            os.umask(mask)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        path.chmod(0o600)
+        lockfile.save(path, GOOD)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_follows_no_link(self, tmp_path: Path) -> None:
+        outside = tmp_path / "outside"
+        outside.write_text("precious")
+        path = tmp_path / "in" / "lock.json"
+        path.parent.mkdir()
+        path.symlink_to(outside)
+        lockfile.save(path, GOOD)
+        assert outside.read_text() == "precious"
+        assert not path.is_symlink()
+        (path.parent / ".polar-iac").symlink_to(tmp_path, target_is_directory=True)
+        with pytest.raises(PolarIacError, match="symbolic link"):
+            state_directory(path)
+
+    def test_a_directory_that_cannot_be_written(self, tmp_path: Path) -> None:
+        with pytest.raises(PolarIacError, match="cannot write"):
+            lockfile.save(tmp_path / "none" / "lock.json", GOOD)
+        (tmp_path / ".polar-iac").write_text("a file")
+        with pytest.raises(PolarIacError, match="cannot write"):
+            state_directory(tmp_path / "lock.json")
+
+    def test_a_write_that_fails_leaves_nothing_beside(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "meters.sandbox.lock.json"
+        lockfile.save(path, GOOD)
+        before = path.read_bytes()
+
+        def full(_: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(PolarIacError, match="No space left"):
+            lockfile.save(path, Lockfile("sandbox", None, "acme"))
+        assert list(tmp_path.iterdir()) == [path]
+        assert path.read_bytes() == before
+
+
+class TestJournal:
+    def open(self, tmp_path: Path, state: Lockfile = GOOD) -> tuple[Journal, Path]:
+        path = tmp_path / "meters.sandbox.lock.json"
+        state_directory(path)
+        return Journal(journal.path_for(path), state), path
+
+    def test_tells_the_story_that_the_run_knew(self, tmp_path: Path) -> None:
+        record_, path = self.open(tmp_path)
+        with record_:
+            record_.learn_organization(identifier(9))
+            record_.intend("new", "acme/new", spec(), NOW)
+            record_.record("new", Record(identifier(3), spec()), answer="created")
+            record_.intend("lost", "acme/lost", spec(name="Lost"), NOW)
+            record_.intend("refused", "acme/refused", spec(), NOW)
+            record_.give_up("refused")
+            record_.record("renamed", record(2), was="b")
+            record_.forget("a", identifier(1))
+            story = journal.read(journal.path_for(path), GOOD)
+            assert story.meters == record_.meters
+            assert story.organization_id == identifier(9)
+            assert journal.read(journal.path_for(path), record_.state).meters == record_.meters
+            assert set(story.meters) == {"new", "renamed"}
+            assert story.created == {identifier(3): "new"}
+            assert {
+                key: [(i.marker, i.spec.name) for i in intents] for key, intents in story.unresolved.items()
+            } == {"lost": [("acme/lost", "Lost")]}
+
+    def test_a_last_line_cut_short_never_happened(self, tmp_path: Path) -> None:
+        record_, path = self.open(tmp_path)
+        with record_:
+            record_.forget("a", identifier(1))
+            record_.forget("b", identifier(2))
+        file = journal.path_for(path)
+        whole = file.read_bytes()
+        second = whole.index(b"\n", whole.index(b"\n") + 1) + 1
+        for end in range(second, len(whole)):
+            file.write_bytes(whole[:end])
+            assert set(journal.read(file, GOOD).meters) == {"b"}
+
+    def test_a_run_that_goes_on_after_a_torn_line_cuts_it_off(self, tmp_path: Path) -> None:
+        record_, path = self.open(tmp_path)
+        with record_:
+            record_.forget("a", identifier(1))
+        with journal.path_for(path).open("ab") as file:
+            file.write(b'{"effect":"forg')
+        again, _ = self.open(tmp_path)
+        with again:
+            again.intend("new", "acme/new", spec(), NOW)
+        story = journal.read(journal.path_for(path), GOOD)
+        assert set(story.meters) == {"b"}
+        assert set(story.unresolved) == {"new"}
+
+    def test_what_no_sweep_has_judged_outlives_the_run(self, tmp_path: Path) -> None:
+        record_, path = self.open(tmp_path)
+        with record_:
+            record_.record("new", Record(identifier(3), spec()), answer="created")
+            record_.finish(path, NOW)
+        state = lockfile.read(path, "sandbox", "acme")
+        assert set(state.meters) == {"a", "b", "new"}
+        again, _ = self.open(tmp_path, state)
+        with again:
+            assert again.created == {identifier(3): "new"}
+            again.swept()
+            again.finish(path, NOW)
+        assert not journal.path_for(path).exists()
+
+    def test_fields_that_this_version_does_not_know_survive_a_record(self, tmp_path: Path) -> None:
+        state = Lockfile("sandbox", ORGANIZATION, "acme", {"a": replace(record(1), extra={"also": "y"})})
+        record_, path = self.open(tmp_path, state)
+        with record_:
+            record_.record("a", record(1, name="Renamed"))
+            record_.record("moved", record(1, name="Renamed"), was="a")
+            record_.finish(path, NOW)
+        (written,) = lockfile.read(path, "sandbox", "acme").meters.values()
+        assert (written.extra, written.spec and written.spec.name) == ({"also": "y"}, "Renamed")
+
+    def test_a_line_that_is_no_entry_is_told_with_its_place(self, tmp_path: Path) -> None:
+        file = tmp_path / "journal"
+        for line in (
+            "{}",
+            "nonsense",
+            '{"effect": "record", "key": "a"}',
+            '{"effect": "x", "key": "a"}',
+            "[]",
+            "5",
+            '{"effect":"create","key":"a","marker":"\\ud800","spec":' + json.dumps(spec().canonical) + "}",
+        ):
+            file.write_text('{"effect":"forget","key":"a"}\n' + line + "\n")
+            with pytest.raises(PolarIacError, match=r"journal:2:1: error"):
+                journal.read(file, GOOD)
+
+    def test_is_folded_and_removed_and_a_lockfile_without_news_is_left(self, tmp_path: Path) -> None:
+        record_, path = self.open(tmp_path)
+        with record_:
+            record_.forget("a", identifier(1))
+            record_.finish(path, NOW)
+        assert set(lockfile.read(path, "sandbox", "acme").meters) == {"b"}
+        assert not journal.path_for(path).exists()
+        before = path.stat().st_mtime_ns, path.stat().st_ino
+        record_, _ = self.open(tmp_path, lockfile.read(path, "sandbox", "acme"))
+        with record_:
+            record_.finish(path, NOW)
+        assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
+
+    def test_follows_no_link(self, tmp_path: Path) -> None:
+        path = tmp_path / "meters.sandbox.lock.json"
+        state_directory(path)
+        (tmp_path / "outside").write_text("precious")
+        journal.path_for(path).symlink_to(tmp_path / "outside")
+        with pytest.raises(PolarIacError, match="cannot read the journal"):
+            Journal(journal.path_for(path), GOOD)

@@ -1,0 +1,112 @@
+"""Read events as Polar's two engines find them: what is stored, and how a property is looked up.
+
+Every rule was observed on recorded cases; `tests/meter/semantics` holds a sample.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+TEXT_FIELDS = ("name", "source")
+OWN_FIELDS = (*TEXT_FIELDS, "timestamp")
+"""The fields of an event that a property means before it means a key of the metadata."""
+
+ABSENT = object()
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class QueryError(Exception):
+    """The failure of a SQL query: it answers nothing, for any event. `/quantities` is a 500 then."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event as both engines find it in the database."""
+
+    name: str
+    source: str
+    seconds_cut: int
+    """Seconds since 1970, cut toward zero: what billing compares."""
+    seconds_rounded: int
+    """Seconds since 1970, halves away from zero: what SQL compares and sums."""
+    metadata: Mapping[str, Any]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Event:
+        moment = datetime.fromisoformat(data["timestamp"])
+        micros = (moment - EPOCH) // timedelta(microseconds=1)
+        rounded = (abs(micros) + 500_000) // 1_000_000
+        return cls(
+            name=data["name"],
+            source=data["source"],
+            seconds_cut=int(moment.timestamp()),
+            seconds_rounded=rounded if micros >= 0 else -rounded,
+            metadata=stored(data["metadata"]),
+        )
+
+
+def stored(value: Any) -> Any:
+    """Return a metadata value as it comes back from PostgreSQL's jsonb, which keeps numbers as decimals.
+
+    A whole float that is written with an exponent becomes an int (`1e16`), `-0.0` becomes `0.0`, and the keys
+    of an object are sorted by length first (observed). The order shows when an object is printed for `like`.
+    """
+    if isinstance(value, float):
+        whole = value.is_integer() and "e" in repr(value)
+        return int(Decimal(repr(value))) if whole else value + 0.0
+    if isinstance(value, list):
+        return [stored(item) for item in value]
+    if isinstance(value, dict):
+        return {key: stored(value[key]) for key in sorted(value, key=lambda k: (len(k.encode()), k.encode()))}
+    return value
+
+
+def bare(name: str) -> str:
+    """Return a property without two leading `metadata.`: Polar strips one on a write and one on a read.
+
+    Of three or more the rest is looked up as a path (observed).
+    """
+    return name.removeprefix("metadata.").removeprefix("metadata.")
+
+
+def lookup(name: str, absent: Any = None) -> Callable[[Event], Any]:
+    """Compile the look-up of a path in the metadata: dots walk into objects, and into nothing else.
+
+    A key that has a dot itself is out of reach, and the path "" is the key "".
+    """
+    keys = name.split(".")
+
+    def look(event: Event) -> Any:
+        found: Any = event.metadata
+        for key in keys:
+            if not isinstance(found, Mapping) or key not in found:
+                return absent
+            found = found[key]
+        return found
+
+    return look
+
+
+def json_text(value: Any) -> str:
+    """Return a JSON value as PostgreSQL prints it: `true`, `0.0000001`, `{"a": [1, null]}`."""
+    if isinstance(value, float):
+        return format(Decimal(repr(value)), "f")
+    if isinstance(value, list):
+        return f"[{', '.join(json_text(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{json_text(key)}: {json_text(item)}' for key, item in value.items())}}}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def double(number: float) -> float:
+    """Return a JSON number as the double that PostgreSQL casts it to. Ints of any size are ingested, and
+    one beyond a double fails the whole query (observed with 1e400 written out)."""
+    try:
+        return float(number)
+    except OverflowError as error:
+        raise QueryError(f"out of range for a double: {error}") from error

@@ -1,0 +1,448 @@
+"""GitHub on one machine: a real bare remote, checkouts, and runners that execute the actions' own steps.
+
+A runner reads `action.yml` and the workflows and does what GitHub does with them, as far as they go: inputs
+and their defaults, `env`, `if`, outputs, the files and variables of a run. Only `gh` is a stand-in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from tests.support.command import HANG_SECONDS, clean_environment, measured
+
+ROOT = Path(__file__).parents[2]
+REPOSITORY = "acme/billing"
+BOT = "github-actions[bot]"
+
+_ALL = '"$@"'
+_PYTHON = f"PYTHONPATH={shlex.quote(str(ROOT))} exec {shlex.quote(sys.executable)}"
+
+_EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}", re.DOTALL)
+_TOKEN = re.compile(r"\s*(&&|\|\||==|!=|[()]|'[^']*'|[a-z][\w.-]*(?:\(\))?)")
+
+
+def load(file: Path) -> Any:
+    return YAML(typ="safe", pure=True).load(file)
+
+
+def evaluate(expression: str, contexts: Mapping[str, Any]) -> Any:
+    """The value of a GitHub expression; only what the actions and workflows here use."""
+    words, at = [], 0
+    while at < len(expression.rstrip()):
+        found = _TOKEN.match(expression, at)
+        assert found, f"not known to this rehearsal: {expression[at:]!r}"
+        words.append({"&&": " and ", "||": " or "}.get(found[1]) or _word(found[1]))
+        at = found.end()
+    return eval("".join(words), {"value": lambda path: _lookup(path, contexts)})  # noqa: S307
+
+
+def _word(token: str) -> str:
+    if token in ("==", "!=", "(", ")") or token.startswith("'"):
+        return token
+    return "True" if token == "always()" else f"value({token!r})"
+
+
+def _lookup(path: str, contexts: Mapping[str, Any]) -> Any:
+    found: Any = contexts
+    for name in path.split("."):
+        found = (found or {}).get(name)  # what is not there is empty, as on GitHub
+    return "" if found is None else found
+
+
+def resolve(text: Any, contexts: Mapping[str, Any]) -> str:
+    return _EXPRESSION.sub(lambda match: str(evaluate(match[1], contexts)), str(text))
+
+
+def holds(condition: str | None, contexts: Mapping[str, Any], *, fine: bool = True) -> bool:
+    """Whether an `if` lets a step or job run; after a failure only one that says always()."""
+    condition = condition or ""
+    bare = _EXPRESSION.sub(lambda match: match[1], condition).strip()
+    return (fine or "always()" in bare) and (not bare or bool(evaluate(bare, contexts)))
+
+
+@dataclass
+class Hub:
+    """The remote, and what GitHub would know. `warm` is the socket of a warmed command, to save time."""
+
+    path: Path
+    warm: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.git("init", "--quiet", "--bare", "--initial-branch=main", str(self.remote), cwd=self.path)
+        self.git("config", "uploadpack.allowAnySHA1InWant", "true", cwd=self.remote)
+        hook = self.remote / "hooks" / "pre-receive"
+        hook.write_text(
+            "#!/bin/sh\nwhile read old new ref; do\n"
+            '  if [ "$GIT_PUSHER" != ana ] && grep -qx "$ref" protected 2>/dev/null; then\n'
+            "    sed s,REF,$ref, refusal >&2; exit 1\n  fi\ndone\n"
+        )
+        hook.chmod(0o755)
+        self.git("clone", "--quiet", self.url, "ana", cwd=self.path)
+        self.write_state(
+            repository=REPOSITORY, viewer=BOT, comments=[], issues=[], pulls=[], asked=[], last=100
+        )
+        self.write_state(forbidden=False)
+        tools = self.path / "tools"
+        tools.mkdir()
+        self._tool(tools / "gh", f"{_PYTHON} -m tests.support.github_cli {self._state_file} {_ALL}")
+        # Before a push, what others do meanwhile.
+        meanwhile = f'if [ "$1" = push ] && mv {self.meanwhile} {self.meanwhile}.now 2>/dev/null; then\n'
+        meanwhile += f"  bash {self.meanwhile}.now || exit 99\nfi\n"
+        self._tool(tools / "git", f"{meanwhile}exec {shutil.which('git')} {_ALL}")
+
+    @staticmethod
+    def _tool(file: Path, line: str) -> None:
+        file.write_text(f"#!/bin/bash\n{line}\n")
+        file.chmod(0o755)
+
+    @property
+    def remote(self) -> Path:
+        return self.path / "remote.git"
+
+    @property
+    def url(self) -> str:
+        return self.remote.as_uri()
+
+    @property
+    def meanwhile(self) -> Path:
+        """A script that runs just before the next push of a runner."""
+        return self.path / "meanwhile"
+
+    @property
+    def _state_file(self) -> Path:
+        return self.path / "github.json"
+
+    @property
+    def state(self) -> Any:
+        return json.loads(self._state_file.read_text(encoding="utf-8"))
+
+    def write_state(self, **changed: Any) -> None:
+        known = self.state if self._state_file.exists() else {}
+        self._state_file.write_text(json.dumps(known | changed), encoding="utf-8")
+
+    def asked(self, *words: str) -> list[list[str]]:
+        """What `gh` was asked with all these words among the arguments."""
+        return [arguments for arguments in self.state["asked"] if set(words) <= set(arguments)]
+
+    def protect(
+        self, *branches: str, refusal: str = "error: GH006: Protected branch update failed for REF."
+    ) -> None:
+        (self.remote / "refusal").write_text(f"{refusal}\n")
+        (self.remote / "protected").write_text("".join(f"refs/heads/{branch}\n" for branch in branches))
+
+    def git(self, *arguments: str, cwd: Path | None = None) -> str:
+        who = {
+            f"GIT_{role}_{what}": "ana@acme" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=cwd or self.path / "ana",
+            env=base_environment() | who | {"GIT_PUSHER": "ana"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def push(self, files: Mapping[str, str | None], *, branch: str = "main") -> str:
+        """A colleague's commit on a branch of the remote, on top of what is there; None removes a file."""
+        clone = self.path / "ana"
+        self.git("fetch", "--quiet", "origin")
+        known = self.git("branch", "--remotes", "--format=%(refname:short)").split()
+        start = next((name for name in (f"origin/{branch}", "origin/main") if name in known), None)
+        self.git("checkout", "--quiet", "-B", branch, *([start] if start else []))
+        for name, text in files.items():
+            file = clone / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.unlink() if text is None else file.write_text(text, encoding="utf-8")
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "A change")
+        self.git("push", "--quiet", "origin", branch)
+        return self.git("rev-parse", "HEAD")
+
+    def push_meanwhile(self, files: Mapping[str, str]) -> None:
+        """The same, from another clone, at the moment in which a runner is about to push to main."""
+        clone = self.path / "bob"
+        if not clone.exists():
+            self.git("clone", "--quiet", self.url, "bob", cwd=self.path)
+        lines = [f"cd {clone}", f"export PATH={shlex.quote(os.environ['PATH'])}"]
+        lines += ["git fetch -q", "git reset -q --hard origin/main"]
+        lines += [f"printf %s {shlex.quote(text)} > {shlex.quote(name)}" for name, text in files.items()]
+        lines += ["git add -A", "git -c user.name=bob -c user.email=bob@acme commit -qm Meanwhile"]
+        lines += ["GIT_PUSHER=ana git push -q origin HEAD:main"]
+        self.meanwhile.write_text("set -e\n" + "\n".join(lines) + "\n")
+
+    def files(self, branch: str = "main") -> list[str]:
+        return self.git("ls-tree", "-r", "--name-only", branch, cwd=self.remote).splitlines()
+
+    def read(self, name: str, branch: str = "main") -> str:
+        return self.git("show", f"{branch}:{name}", cwd=self.remote)
+
+    def pull_request(
+        self, branch: str, *, number: int = 7, repository: str = REPOSITORY, actor: str = "ana"
+    ) -> Runner:
+        """A runner for a push to a pull request into main."""
+        head = {"sha": self.tip(branch), "repo": {"full_name": repository}}
+        return self._runner(
+            event={"pull_request": {"number": number, "head": head}},
+            event_name="pull_request",
+            actor=actor,
+            sha=self.tip(branch),
+            ref=f"refs/pull/{number}/merge",
+            ref_name=f"{number}/merge",
+            head_ref=branch,
+            base_ref="main",
+        )
+
+    def merged(self, *, sha: str | None = None, event_name: str = "push", branch: str = "main") -> Runner:
+        """A runner for a commit on main: its tip, if none is named."""
+        return self._runner(
+            event={},
+            event_name=event_name,
+            actor="ana",
+            sha=sha or self.tip(branch),
+            ref=f"refs/heads/{branch}",
+            ref_name=branch,
+            head_ref="",
+            base_ref="",
+        )
+
+    def queued(self, sha: str, *, base: str = "main") -> Runner:
+        """A runner for a commit of the merge queue, on a branch that exists for it alone."""
+        name = f"gh-readonly-queue/{base}/pr-7-{sha[:8]}"
+        return self._runner(
+            event={"merge_group": {"base_ref": f"refs/heads/{base}", "head_sha": sha}},
+            event_name="merge_group",
+            actor="ana",
+            sha=sha,
+            ref=f"refs/heads/{name}",
+            ref_name=name,
+            head_ref="",
+            base_ref="",
+        )
+
+    def _runner(self, **github: Any) -> Runner:
+        path = self.path / f"runner-{len(list(self.path.glob('runner-*')))}"
+        return Runner(self, path, github | {"repository": REPOSITORY, "token": "ghs_secret"})
+
+    def log(self, branch: str = "main") -> list[str]:
+        return self.git("log", "--format=%s", branch, cwd=self.remote).splitlines()
+
+    def tip(self, branch: str = "main") -> str:
+        return self.git("rev-parse", branch, cwd=self.remote)
+
+
+@contextmanager
+def warmed() -> Iterator[Path]:
+    """A process that runs the command without its start-up; the path of its socket."""
+    with tempfile.TemporaryDirectory() as directory:  # a socket's path must be short
+        address = Path(directory) / "warm"
+        command = [sys.executable, "-m", "tests.support.warm_command", str(address)]
+        server = subprocess.Popen(
+            command, cwd=ROOT, env=base_environment() | measured(), stdout=subprocess.PIPE
+        )
+        try:
+            assert server.stdout
+            assert server.stdout.readline() == b"ready\n"
+            yield address
+        finally:
+            server.kill()
+            server.communicate()
+
+
+def base_environment() -> dict[str, str]:
+    """Nothing of this machine's git, gh or Actions."""
+    kept = clean_environment()
+    drop = ("GIT_", "GH_", "RUNNER_", "INPUT_")
+    return {name: value for name, value in kept.items() if not name.startswith(drop)} | {
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+    }
+
+
+@dataclass
+class Ran:
+    """What came of an action or a job."""
+
+    ok: bool
+    log: str
+    outputs: dict[str, str]
+    summary: str
+
+    def expect(self, *, ok: bool = True) -> Ran:
+        assert self.ok == ok, self.log
+        return self
+
+
+@dataclass
+class Runner:
+    """One job: a machine of its own with a checkout, for one event."""
+
+    hub: Hub
+    path: Path
+    github: dict[str, Any]
+    environ: dict[str, str] = field(default_factory=dict)
+    installed: bool = True
+    process: subprocess.Popen[str] | None = None
+
+    def __post_init__(self) -> None:
+        for directory in (self.workspace, self.temp):
+            directory.mkdir(parents=True)
+        (self.path / "event.json").write_text(json.dumps(self.github["event"]), encoding="utf-8")
+        self._checkout()
+        if self.installed:  # or else the action installs it, which takes a while
+            tools = self.temp / "polar-iac" / "bin"
+            tools.mkdir(parents=True)
+            (tools.parent / "installed").write_text(f"{ROOT}\n")
+            Hub._tool(tools / "python", f"{_PYTHON} {_ALL}")
+            command = f"{_PYTHON} -m polar_iac {_ALL}"
+            if self.hub.warm:
+                client = ROOT / "tests" / "support" / "warm_command.py"
+                command = f"exec {shlex.quote(sys.executable)} -I -S {client} {self.hub.warm} {_ALL}"
+            Hub._tool(tools / "polar-iac", command)
+
+    @property
+    def workspace(self) -> Path:
+        return self.path / "workspace"
+
+    @property
+    def temp(self) -> Path:
+        return self.path / "temp"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        told = {f"GITHUB_{name.upper()}": str(self.github[name]) for name in self.github if name != "event"}
+        told.pop("GITHUB_TOKEN")
+        return told | {
+            "GITHUB_ACTIONS": "true",
+            "GITHUB_SERVER_URL": "https://github.com",
+            "GITHUB_RUN_ID": "4711",
+            "GITHUB_WORKFLOW": "meters",
+            "GITHUB_EVENT_PATH": str(self.path / "event.json"),
+            "GITHUB_WORKSPACE": str(self.workspace),
+            "RUNNER_TEMP": str(self.temp),
+            "PATH": f"{self.hub.path / 'tools'}:{os.environ['PATH']}",
+        }
+
+    def _checkout(self) -> None:
+        """As actions/checkout does: one commit deep."""
+        ref, here = self.github["sha"], self.workspace
+        name = self.github["ref_name"].replace("/", "-")
+        self.hub.git("init", "--quiet", cwd=here)
+        self.hub.git("remote", "add", "origin", self.hub.url, cwd=here)
+        self.hub.git("fetch", "--quiet", "--depth=1", "origin", ref, cwd=here)
+        self.hub.git("checkout", "--quiet", "-B", name, "FETCH_HEAD", cwd=here)
+
+    def uses(self, action: str, env: Mapping[str, str] | None = None, **inputs: str) -> Ran:
+        """Run an action's steps, one after the other, as its `action.yml` says."""
+        directory = ROOT / ".github" / "actions" / action
+        definition = load(directory / "action.yml")
+        given = {name.replace("_", "-"): value for name, value in inputs.items()}
+        assert given.keys() <= definition["inputs"].keys()
+        contexts: dict[str, Any] = {"github": self.github, "steps": {}}
+        contexts["inputs"] = {
+            name: given.get(name, resolve(about.get("default", ""), contexts))
+            for name, about in definition["inputs"].items()
+        }
+        fine, log = True, ""
+        summary = self.temp / "summary.md"
+        summary.write_text("")
+        for number, step in enumerate(definition["runs"]["steps"]):
+            if not holds(step.get("if"), contexts, fine=fine):
+                continue
+            assert step["shell"] == "bash"
+            script, output = self.temp / f"step-{number}.sh", self.temp / f"output-{number}"
+            script.write_text(resolve(step["run"], contexts))
+            output.write_text("")
+            told = {name: resolve(value, contexts) for name, value in step.get("env", {}).items()}
+            code, text = self._run(
+                ["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)],
+                {
+                    **base_environment(),
+                    **self.variables,
+                    **self.environ,
+                    **(env or {}),
+                    **told,
+                    "GITHUB_ACTION_PATH": str(directory),
+                    "GITHUB_OUTPUT": str(output),
+                    "GITHUB_STEP_SUMMARY": str(summary),
+                    "GITHUB_ENV": str(self.temp / "env"),
+                },
+            )
+            log += f"### {step['name']}: {code}\n{text}"
+            fine = fine and code == 0
+            lines = output.read_text().splitlines()
+            if "id" in step:
+                contexts["steps"][step["id"]] = {"outputs": dict(line.split("=", 1) for line in lines)}
+        outputs = {
+            name: resolve(about["value"], contexts) for name, about in definition.get("outputs", {}).items()
+        }
+        return Ran(fine, log, outputs, summary.read_text())
+
+    def _run(self, command: list[str], environ: dict[str, str]) -> tuple[int, str]:
+        self.process = subprocess.Popen(
+            command,
+            cwd=self.workspace,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        text, _ = self.process.communicate(timeout=HANG_SECONDS)
+        return self.process.returncode, text
+
+
+@dataclass
+class Workflow:
+    """Runs the jobs of a workflow file of this repository, in the order in which the test asks."""
+
+    file: str
+    runner: Callable[[], Runner]
+    variables: dict[str, str]
+    secrets: dict[str, str]
+    needs: dict[str, Any] = field(default_factory=dict)
+
+    def job(self, name: str, **environment_secrets: str) -> Ran | None:
+        """Run a job; None when its condition skips it. Its environment's secrets come last."""
+        job = load(ROOT / ".github" / "workflows" / self.file)["jobs"][name]
+        assert bool(environment_secrets) == ("environment" in job)
+        runner = self.runner()
+        contexts: dict[str, Any] = {
+            "github": runner.github,
+            "vars": self.variables,
+            "secrets": self.secrets | environment_secrets,
+            "needs": self.needs,
+            "steps": {},
+        }
+        if not holds(job.get("if"), contexts):
+            return None
+        ran = Ran(True, "", {}, "")
+        for step in job["steps"]:
+            if "run" in step or step["uses"].startswith("actions/checkout@"):
+                continue
+            action = step["uses"].removeprefix("$/.github/actions/")
+            env, inputs = (
+                {name: resolve(value, contexts) for name, value in step.get(part, {}).items()}
+                for part in ("env", "with")
+            )
+            ran = runner.uses(action, env, **inputs)
+            contexts["steps"][step.get("id")] = {"outputs": ran.outputs}
+        outputs = {name: resolve(value, contexts) for name, value in job.get("outputs", {}).items()}
+        self.needs[name] = {"outputs": outputs, "result": "success" if ran.ok else "failure"}
+        return ran
