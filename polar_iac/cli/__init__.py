@@ -1,1 +1,1 @@
-
+"""The command line: parses options, calls the session, prints, and returns an exit code."""

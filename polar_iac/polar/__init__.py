@@ -1,1 +1,1 @@
-
+"""Polar's REST API: the client, its errors and retries, and the environments."""

@@ -1,1 +1,1 @@
-
+"""Plans and results for people and machines: text, JSON and Markdown."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from polar_iac.yaml.scalars import clip
@@ -86,49 +87,104 @@ _REASONS: Mapping[str, str] = {
 }
 
 
-def explain(error: Any, text: str) -> tuple[int, str]:
+@dataclass(frozen=True)
+class _ParserError:
+    """An error of the parser. `index` is where it noticed it; `opened` is where the construct began."""
+
+    problem: str
+    context: str
+    index: int
+    opened: int
+    text: str
+
+    @property
+    def character(self) -> str:
+        return clip(self.text[self.index : self.index + 1])
+
+
+_Explanation = tuple[int, str]
+"""The best position to show an error at, and what is wrong."""
+
+
+def explain(error: Any, text: str) -> _Explanation:
     """Return the best position to show a parser's error at, and a readable message."""
-    problem, context = error.problem or "", error.context or ""
     index = error.problem_mark.index if error.problem_mark else 0
     opened = error.context_mark.index if error.context_mark else index
-    character = clip(text[index : index + 1])
-    if conflict := _CONFLICT.search(text):
-        return conflict.start(), "git left a merge conflict here: resolve it first"
-    if problem == "found unexpected end of stream" and "quoted" in context:
-        return opened, "this quote is never closed"
-    if (key := _long_key(text, problem, index, opened)) is not None:
-        return key, f"a key may have at most {_MAX_KEY:,} characters"
-    if problem.startswith("did not find expected ',' or"):
-        if not text[index:].strip():
-            return opened, f"this bracket is never closed with `{problem[-2]}`"
-        line = len(re.findall(r"\r\n|\r|\n", text[:opened])) + 1
-        return index, f"a comma or `{problem[-2]}` is missing before this, after the bracket on line {line}"
-    if problem == "did not find expected node content":
-        before = text[:index].rstrip()
-        if character == "?" or before.endswith("?"):
-            return index if character == "?" else len(before) - 1, _CANNOT_BEGIN.format("?")
-        return index, f"a value is missing before `{character}`" if character else "a value is missing"
-    if problem == "found character that cannot start any token":
-        return index, _TAB if text[index] == "\t" else _CANNOT_BEGIN.format(character)
-    if problem == "mapping keys are not allowed in this context":
-        return index, _CANNOT_BEGIN.format("?")
-    if problem.startswith("did not find expected alphabetic"):
-        return opened, _CANNOT_BEGIN.format(text[opened])
-    if problem.startswith("found invalid Unicode"):
-        return index, _no_character(text, index)
-    if problem.startswith("mapping values"):
-        if re.search(r":\s", text[text.rfind("\n", 0, index) + 1 : index]):
-            return index, f"a second `: ` on one line: {_QUOTE}, or break the line"
-        return index, "no `:` fits here: check the indentation, and that the line before is complete"
+    failure = _ParserError(error.problem or "", error.context or "", index, opened, text)
+    for rule in (_conflict, _open_quote, _long_key, _bracket, _missing_value, _bad_character, _second_colon):
+        if explanation := rule(failure):
+            return explanation
+    problem = failure.problem
     if problem.startswith("could not find expected ':'"):
         index = opened
     return index, next(
         (reason for words, reason in _REASONS.items() if problem.startswith(words)),
-        f"not valid YAML: {problem} {context}".rstrip(),
+        f"not valid YAML: {problem} {failure.context}".rstrip(),
     )
 
 
-def _long_key(text: str, problem: str, index: int, opened: int) -> int | None:
+def _conflict(failure: _ParserError) -> _Explanation | None:
+    conflict = _CONFLICT.search(failure.text)
+    return (conflict.start(), "git left a merge conflict here: resolve it first") if conflict else None
+
+
+def _open_quote(failure: _ParserError) -> _Explanation | None:
+    unclosed = failure.problem == "found unexpected end of stream" and "quoted" in failure.context
+    return (failure.opened, "this quote is never closed") if unclosed else None
+
+
+def _bracket(failure: _ParserError) -> _Explanation | None:
+    # Example: "did not find expected ',' or '}'"
+    if not failure.problem.startswith("did not find expected ',' or"):
+        return None
+    closing, text = failure.problem[-2], failure.text
+    if not text[failure.index :].strip():
+        return failure.opened, f"this bracket is never closed with `{closing}`"
+    line = len(re.findall(r"\r\n|\r|\n", text[: failure.opened])) + 1
+    message = f"a comma or `{closing}` is missing before this, after the bracket on line {line}"
+    return failure.index, message
+
+
+def _missing_value(failure: _ParserError) -> _Explanation | None:
+    if failure.problem != "did not find expected node content":
+        return None
+    index, character = failure.index, failure.character
+    before = failure.text[:index].rstrip()
+    # Example: `[?]`, where the parser takes `?` for the beginning of a key.
+    if character == "?" or before.endswith("?"):
+        return index if character == "?" else len(before) - 1, _CANNOT_BEGIN.format("?")
+    return index, f"a value is missing before `{character}`" if character else "a value is missing"
+
+
+def _bad_character(failure: _ParserError) -> _Explanation | None:
+    problem, index = failure.problem, failure.index
+    if problem == "found character that cannot start any token":
+        tab = failure.text[index] == "\t"
+        return index, _TAB if tab else _CANNOT_BEGIN.format(failure.character)
+    if problem == "mapping keys are not allowed in this context":
+        return index, _CANNOT_BEGIN.format("?")
+    if problem.startswith("did not find expected alphabetic"):  # of an anchor: `&` or `*` and no name
+        return failure.opened, _CANNOT_BEGIN.format(failure.text[failure.opened])
+    if problem.startswith("found invalid Unicode"):
+        return index, _no_character(failure.text, index)
+    return None
+
+
+def _second_colon(failure: _ParserError) -> _Explanation | None:
+    if not failure.problem.startswith("mapping values"):
+        return None
+    text, index = failure.text, failure.index
+    if re.search(r":\s", text[text.rfind("\n", 0, index) + 1 : index]):
+        return index, f"a second `: ` on one line: {_QUOTE}, or break the line"
+    return index, "no `:` fits here: check the indentation, and that the line before is complete"
+
+
+def _long_key(failure: _ParserError) -> _Explanation | None:
+    start = _long_key_start(failure.text, failure.problem, failure.index, failure.opened)
+    return None if start is None else (start, f"a key may have at most {_MAX_KEY:,} characters")
+
+
+def _long_key_start(text: str, problem: str, index: int, opened: int) -> int | None:
     """Return the start of a key that is too long for the parser, which then fails at the `:` after it."""
     if problem.startswith("could not find expected ':'"):
         end = text.find(":", opened)

@@ -64,13 +64,21 @@ _Event = Any  # the C parser's events have no types
 
 
 class _Builder:
-    """State of one parse: open collections, anchors seen, and the number of nodes that aliases added."""
+    """State of one parse: the open collections, the anchors, and the number of nodes."""
 
     def __init__(self, document: Document, next_event: Callable[[], _Event]) -> None:
         self.document = document
         self.next_event = next_event
         self.anchors: dict[str, tuple[Node, int]] = {}
+        self.count = 0
+        """Number of nodes below the closed collections, including those behind aliases."""
         self.expanded = 0
+        """Number of nodes that aliases added."""
+        self.documents = 0
+        self.current: Map | List = List(0, 0)
+        """The innermost open collection. The outermost is a list that holds the document's root."""
+        self.stack: list[Map | List] = []
+        """The open collections around `current`, outermost first."""
 
     def problem(self, start: int, message: str, end: int = 0) -> None:
         self.document.problem(start, message, end)
@@ -84,77 +92,90 @@ class _Builder:
     def build(self) -> None:
         """Build the tree from the parser's events.
 
-        This is the hot loop: common cases are handled inline, rare ones by helper methods.
+        This is the hot loop. Most events are scalars, so these are handled inline.
         """
         from ruamel.yaml import events
 
-        scalar_event, map_start, map_end = (
-            events.ScalarEvent,
-            events.MappingStartEvent,
-            events.MappingEndEvent,
-        )
-        list_start, list_end = events.SequenceStartEvent, events.SequenceEndEvent
-        next_event, text = self.next_event, self.document.text
-        bottom: Map | List = List(0, 0)
-        current = bottom
-        stack: list[Map | List] = []
-        children = bottom.children
-        count = documents = 0  # `count`: nodes, including those behind aliases
+        handlers: dict[Any, Callable[[_Event], None]] = {
+            events.MappingStartEvent: self.open_map,
+            events.MappingEndEvent: self.end_collection,
+            events.SequenceStartEvent: self.open_list,
+            events.SequenceEndEvent: self.end_collection,
+            events.AliasEvent: self.alias,
+            events.DocumentStartEvent: self.begin_document,
+        }
+        next_event, scalar_event, last_event = self.next_event, events.ScalarEvent, events.StreamEndEvent
+        bottom, children = self.current, self.current.children
         while True:
             event = next_event()
             kind = event.__class__
             if kind is scalar_event:
-                count += 1
                 value = event.value
                 scalar = Scalar(value, not event.style, event.start_mark.index, event.end_mark.index)
                 if not value or event.anchor or event.ctag or len(value) > MAX_SCALAR:
-                    scalar = self.special(scalar, event, current)
+                    scalar = self.special(scalar, event, self.current)
                 children.append(scalar)
-            elif kind is map_end or kind is list_end:
-                if current.end > current.start:
-                    current.end = event.end_mark.index
-                if kind is map_end:
-                    count += self.close(current)  # type: ignore[arg-type]
-                height = current.height + 1
-                if current.anchor:
-                    name, before = current.anchor
-                    self.anchors[name] = (current, count - before)
-                current = stack.pop()
-                children = current.children
-                if height > current.height:
-                    current.height = height
-            elif kind is map_start or kind is list_start:
-                count += 1
-                start = end = event.end_mark.index  # After the bracket, or where the first entry begins.
-                if event.start_mark.index < end:
-                    if event.flow_style:
-                        start -= 1
-                    elif kind is list_start and text[end : end + 1] != "-":
-                        start = end = end - 1  # A list at the indentation of its key: after the first `-`.
-                node: Map | List = Map(start, end) if kind is map_start else List(start, end)
-                if event.anchor or event.ctag:
-                    self.decorate(node, event, count - 1)
-                if len(stack) >= MAX_DEPTH:
-                    raise self.stop(start, _TOO_DEEP)
-                children.append(node)
-                stack.append(current)
-                current = node
-                children = node.children
-            elif kind is events.AliasEvent:
-                target, size = self.target(event, len(stack))
-                count += size
-                children.append(target)
-                if isinstance(target, Collection) and target.height >= current.height:
-                    current.height = target.height + 1
-            elif kind is events.DocumentStartEvent:
-                documents += 1
-                if documents > 1:
-                    start = event.start_mark.index
-                    raise self.stop(start, "a second document begins here: a file holds only one", start + 3)
-            elif kind is events.StreamEndEvent:
+            elif kind is last_event:
                 break
+            elif handler := handlers.get(kind):
+                handler(event)
+                children = self.current.children
         if bottom.children:
             self.document.root = bottom.children[0]
+
+    def begin_document(self, event: _Event) -> None:
+        self.documents += 1
+        if self.documents > 1:
+            start = event.start_mark.index
+            raise self.stop(start, "a second document begins here: a file holds only one", start + 3)
+
+    def open_map(self, event: _Event) -> None:
+        start = event.end_mark.index  # After the bracket, or where the first entry begins.
+        # Example: `{a: 1}` begins at its bracket; a block map has no text of its own, and begins at `a`.
+        if event.start_mark.index < start and event.flow_style:
+            start -= 1
+        self.push(Map(start, event.end_mark.index), event)
+
+    def open_list(self, event: _Event) -> None:
+        start = end = event.end_mark.index
+        if event.start_mark.index < end:
+            if event.flow_style:
+                start -= 1
+            elif self.document.text[end : end + 1] != "-":
+                start = end = end - 1  # A list at the indentation of its key: after the first `-`.
+        self.push(List(start, end), event)
+
+    def push(self, node: Map | List, event: _Event) -> None:
+        """Open a collection inside the current one."""
+        if event.anchor or event.ctag:
+            self.decorate(node, event, self.count)
+        if len(self.stack) >= MAX_DEPTH:
+            raise self.stop(node.start, _TOO_DEEP)
+        self.current.children.append(node)
+        self.stack.append(self.current)
+        self.current = node
+
+    def end_collection(self, event: _Event) -> None:
+        """Close the current collection, and go on with the one around it."""
+        node = self.current
+        if node.end > node.start:
+            node.end = event.end_mark.index
+        self.count += len(node.children)
+        if isinstance(node, Map):
+            self.count += self.close(node)
+        if node.anchor:
+            name, before = node.anchor
+            self.anchors[name] = (node, 1 + self.count - before)
+        self.current = parent = self.stack.pop()
+        if parent.height <= node.height:
+            parent.height = node.height + 1
+
+    def alias(self, event: _Event) -> None:
+        target, size = self.target(event, len(self.stack))
+        self.count += size - 1  # the alias itself is one of the children
+        self.current.children.append(target)
+        if isinstance(target, Collection):
+            self.current.height = max(self.current.height, target.height + 1)
 
     def special(self, scalar: Scalar, event: _Event, parent: Map | List) -> Scalar:
         """Handle a scalar that is empty, anchored, tagged, or very large."""

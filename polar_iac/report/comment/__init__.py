@@ -1,1 +1,1 @@
-
+"""The comment on a pull request, as Markdown that fits GitHub's limit."""
