@@ -101,7 +101,8 @@ class Zygote:
             with suppress(FileNotFoundError):  # it is just being forked
                 if come():
                     return
-            assert time.monotonic() < end, "a run does not come to where it is waited for"
+            if time.monotonic() > end:
+                raise TimeoutError("a run does not come to where it is waited for")
             time.sleep(0.002)
 
     def run(
