@@ -193,7 +193,7 @@ class TestALostCreateIsSentAgainOnlyWhenItCanNoLongerLand:
                         self.land(faulty, "m1")
                 return lost(request)
 
-            lost = by_rule("504-before", "POST", 2)
+            lost = by_rule("504-before", "POST", when=lambda r: r.subject == f"{PROJECT}/m1")
             faulty.choose = choose
             events = room.apply(self.MANY)
             assert [type(event) for event in events] == [Applied] * 4
