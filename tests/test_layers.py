@@ -64,13 +64,18 @@ EXCEPTIONS = {("polar_iac.report.formats", "polar_iac.ci")}
 """Imports upwards that are still to be cut: the importing module, and what it imports."""
 
 
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
 def modules_of(name: str) -> Iterator[tuple[str, ast.Module]]:
     """Yield the modules of a module or package, with their full names."""
     path = ROOT.joinpath(*name.split("."))
     files = sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
     for file in files:
         parts = file.relative_to(ROOT.parent).with_suffix("").parts
-        yield ".".join(parts).removesuffix(".__init__"), ast.parse(file.read_text(encoding="utf-8"))
+        yield ".".join(parts).removesuffix(".__init__"), parsed(file)
 
 
 def _only_for_types(node: ast.AST) -> bool:
@@ -86,15 +91,16 @@ def statements(node: ast.AST, *, inside: bool) -> Iterator[ast.AST]:
         yield from statements(child, inside=inside)
 
 
-def imported(tree: ast.Module, *, inside: bool = True) -> set[str]:
-    found = set()
+@cache
+def imported(tree: ast.Module, *, inside: bool = True) -> frozenset[str]:
+    found = set[str]()
     for node in statements(tree, inside=inside):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute here"
             found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
+    return frozenset(found)
 
 
 def within(name: str, packages: frozenset[str]) -> bool:
@@ -116,7 +122,7 @@ def loads(name: str) -> frozenset[str]:
         if module in seen or file is None:
             continue
         seen.add(module)
-        names = imported(ast.parse(file.read_text(encoding="utf-8")), inside=False)
+        names = imported(parsed(file), inside=False)
         found |= names
         waiting += [name for name in names if within(name, frozenset({"polar_iac"}))]
     return frozenset(found | seen)

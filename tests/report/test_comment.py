@@ -166,6 +166,7 @@ def nothing(**options: Any) -> Plan:
 SERVICES = ("api", "llm", "images", "search", "storage", "egress", "email", "builds", "audio", "maps")
 
 
+@cache
 def many(count: int) -> Plan:
     """Of `count` meters two thirds new, the others changed in all the ways that there are."""
     meters, recorded, there = {}, {}, []
@@ -197,10 +198,12 @@ def many(count: int) -> Plan:
     return plan(desired(meters), recorded, there)
 
 
-@cache
 def thousands() -> Plan:
-    """Made where no coverage is measured: it takes seconds."""
     return many(5_000)
+
+
+large = pytest.mark.xdist_group("large")
+"""For tests of plans that take seconds to make: one worker makes them once, and begins with them."""
 
 
 def test_no_change_is_one_line() -> None:
@@ -247,6 +250,7 @@ def test_thirty_changes() -> None:
     assert sorted(keys_shown(text)) == [change.key for change in many(30).changes]
 
 
+@large
 @pytest.mark.unmeasured
 def test_five_thousand_changes() -> None:
     text = comment(thousands())
@@ -312,6 +316,7 @@ def keys_shown(text: str) -> list[str]:
 # Size
 
 
+@large
 @pytest.mark.unmeasured
 def test_a_comment_is_cut_at_whole_changes() -> None:
     """In one test, since most of the work is to make the plan."""
@@ -343,6 +348,7 @@ def test_a_change_too_big_for_a_comment_is_named() -> None:
     assert any(re.search(r"… \d+ more lines, in the summary of the workflow run", line) for line in read.code)
 
 
+@cache
 def wide(padding: int) -> Plan:
     """One filter of 200 clauses, each of them changed; values of so many characters."""
     before, after = (
@@ -604,6 +610,7 @@ def test_commands_of_two_environments_are_told_once() -> None:
     assert {c.properties["title"].partition(" · ")[2] for c in commands} == {"sandbox and production"}
 
 
+@large
 @pytest.mark.unmeasured
 def test_no_more_annotations_than_github_shows() -> None:
     commands = list(read_commands(plan_commands([thousands()])))
@@ -625,6 +632,7 @@ def test_outputs() -> None:
 # The job's summary
 
 
+@large
 @pytest.mark.unmeasured
 def test_the_summary_of_a_step_stays_below_what_github_takes(tmp_path: Path) -> None:
     """Bytes, of all that one step appends; GitHub shows none of a file that is too long."""
@@ -656,6 +664,7 @@ def test_results_come_first_and_failures_first_of_them(tmp_path: Path) -> None:
     assert "Nothing is changed yet" not in text
 
 
+@large
 @pytest.mark.unmeasured
 @pytest.mark.parametrize(("filled", "place"), [(0, "summary"), (950_000, "log")])
 def test_what_was_cut_is_where_the_comment_says(tmp_path: Path, filled: int, place: str) -> None:

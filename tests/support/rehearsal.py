@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ _EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}", re.DOTALL)
 _TOKEN = re.compile(r"\s*(&&|\|\||==|!=|[()]|'[^']*'|[a-z][\w.-]*(?:\(\))?)")
 
 
+@cache
 def load(file: Path) -> Any:
+    """Read a YAML file, once: what is returned is for reading only."""
     return YAML(typ="safe", pure=True).load(file)
 
 
