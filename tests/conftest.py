@@ -30,8 +30,8 @@ settings.load_profile("polar-iac")
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "unmeasured: measure no coverage in this test. What it goes through hundreds of times, others show;"
-        " measured, it takes three times as long.",
+        "unmeasured: measure no coverage in this test, nor in the commands that it runs. What it"
+        " goes through hundreds of times, others show; measured, it takes three times as long.",
     )
 
 
@@ -42,16 +42,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """Take the trace function away: a worker has two coverages, and pytest-cov's `no_cover` pauses one."""
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Take the trace function away: a worker has two coverages, and pytest-cov's `no_cover` pauses one.
+
+    Fixtures are set up without it, too: a server's threads keep what they were started with.
+    """
     traces = sys.gettrace(), threading.gettrace()
     if traces == (None, None) or item.get_closest_marker("unmeasured") is None:
-        yield
-        return
+        return (yield)
     sys.settrace(None)
     threading.settrace(None)
     try:
-        yield
+        return (yield)
     finally:
         threading.settrace(traces[1])
         sys.settrace(traces[0])
@@ -65,12 +67,31 @@ def polar() -> Iterator[Served]:
 
 
 @pytest.fixture(scope="session")
-def warmed() -> Iterator[Zygote]:
+def measured_zygote() -> Iterator[Zygote]:
     with zygote(**measured()) as running:
         yield running
 
 
+@pytest.fixture(scope="session")
+def unmeasured_zygote() -> Iterator[Zygote]:
+    with zygote() as running:
+        yield running
+
+
 @pytest.fixture
-def workspace(tmp_path: Path, polar: Served, warmed: Zygote) -> Workspace:
+def measures(request: pytest.FixtureRequest) -> bool:
+    """Whether the commands that a test runs measure their coverage."""
+    return request.node.get_closest_marker("unmeasured") is None
+
+
+@pytest.fixture
+def warmed(request: pytest.FixtureRequest, measures: bool) -> Zygote:
+    """Forks the command."""
+    running: Zygote = request.getfixturevalue("measured_zygote" if measures else "unmeasured_zygote")
+    return running
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, polar: Served, warmed: Zygote, measures: bool) -> Workspace:
     """A directory whose sandbox is `polar`."""
-    return Workspace(tmp_path, polar.environ(), warmed, polar.tape)
+    return Workspace(tmp_path, polar.environ(), warmed, polar.tape, measures)

@@ -28,6 +28,7 @@ def time_out(kind: str) -> float:
     return TIMEOUT if kind.startswith(("hang", "slow")) else HANG_SECONDS
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("kind", [kind for kind in FAULTS if kind not in (*PAGED, *FINAL)])
 def test_one_fault_and_one_apply_is_enough(kind: str, tmp_path: Path) -> None:
     """The second request of a method meets the fault: of the creates it has company, of the reads it is one

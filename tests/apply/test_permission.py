@@ -35,6 +35,8 @@ LOCK = "meters.sandbox.lock.json"
 QUICK = ("--lookup-timeout", "0.1", "--resend-after", "0.1")
 APPLY = ("apply", "-e", "sandbox", "-y", *QUICK)
 
+pytestmark = pytest.mark.unmeasured  # scenes of what the other files test part by part
+
 
 @pytest.fixture
 def client(polar: Served) -> Iterator[PolarClient]:

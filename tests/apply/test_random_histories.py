@@ -20,6 +20,7 @@ from tests.support.fork_server import Zygote
 CLAUSE = meter()["filter"]["clauses"][0]
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("seed", range(4))
 def test_random_histories(seed: int, tmp_path: Path, warmed: Zygote) -> None:
     outcome = histories.play(seed, tmp_path, warmed, steps=12)

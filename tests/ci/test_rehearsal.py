@@ -24,6 +24,8 @@ from tests.support.served_polar import Served, scripted, served_polar
 
 LOCKFILE = "meters.sandbox.lock.json"
 
+pytestmark = pytest.mark.unmeasured  # scripts; what the command does others show
+
 
 @pytest.fixture(scope="module")
 def warm() -> Iterator[Path]:

@@ -116,6 +116,7 @@ class TestTheMainJob:
         assert (polar.tape.count("POST"), polar.tape.count("PATCH")) == (2, 4)
         openapi.check((e.method, e.body) for e in polar.tape.exchanges)
 
+    @pytest.mark.unmeasured
     def test_requests_for_a_thousand_meters(self, workspace: Workspace, polar: Served) -> None:
         workspace.write({f"m{n}": meter(name=f"Meter {n}") for n in range(1000)})
         workspace.ok("apply", "-e", "sandbox", "-y", "-q")
@@ -348,10 +349,10 @@ class TestAsking:
         ("environment", "answer", "created"),
         [
             ("sandbox", "y", True),
-            ("sandbox", "n", False),
-            ("sandbox", "", False),
-            ("production", "y", False),
-            ("production", "production", True),
+            pytest.param("sandbox", "n", False, marks=pytest.mark.unmeasured),
+            pytest.param("sandbox", "", False, marks=pytest.mark.unmeasured),
+            pytest.param("production", "y", False, marks=pytest.mark.unmeasured),
+            pytest.param("production", "production", True, marks=pytest.mark.unmeasured),
         ],
     )
     def test_on_a_terminal(
@@ -363,6 +364,7 @@ class TestAsking:
         assert code == (0 if created else 1), output
         assert "\x1b[32m" in output
 
+    @pytest.mark.unmeasured
     def test_no_colour_when_told(self, workspace: Workspace) -> None:
         workspace.write({"a": meter()})
         assert "\x1b[" not in on_terminal(workspace, "plan", "-e", "sandbox", "--no-color")[1]

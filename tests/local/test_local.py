@@ -574,6 +574,7 @@ class TestWherePolarBreaks:
         assert polar.patch(url, json={"filter": ANY_FILTER}).status_code == 200
         assert get(polar, meter)["filter"] == ANY_FILTER
 
+    @pytest.mark.unmeasured
     def test_a_filter_beyond_all_depth_is_refused(self, polar: httpx.Client) -> None:
         meter = create(polar)
         for answer in (

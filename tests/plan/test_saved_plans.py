@@ -20,6 +20,8 @@ FILTER = {"conjunction": "and", "clauses": [{"property": "name", "operator": "eq
 SCHEMA = json.loads((Path(polar_iac.plan.__file__).parent / "plan.schema.json").read_text())
 TOKEN = "polar_oat_planted_secret"
 
+pytestmark = pytest.mark.unmeasured  # every test plans and applies several times, as those of the command do
+
 
 @pytest.fixture
 def planned(workspace: Workspace, polar: Served) -> Workspace:

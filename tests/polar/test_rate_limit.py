@@ -77,6 +77,7 @@ class VirtualClock:
             thread.join()
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("parallelism", [1, 4])
 def test_a_thousand_creates_at_a_hundred_a_minute(tmp_path: Path, parallelism: int) -> None:
     clock = VirtualClock(parallelism)

@@ -32,6 +32,7 @@ APPLY = (
 )
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("size", [0, 1, 300, 1000, 2500, 4000])
 def test_a_disk_that_fills_up(workspace: Workspace, polar: Served, size: int) -> None:
     """No file may grow beyond `size` bytes, which fails a write as a full disk does."""

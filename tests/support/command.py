@@ -67,6 +67,8 @@ class Workspace:
     """Forks the command instead of starting Python anew: the same process from `main` on, sooner there."""
     tape: Tape | None = None
     """What the Polar of `environ` was asked: with it, each run that must only read is held to it."""
+    measures: bool = True
+    """Whether a command on a terminal measures its coverage, where this process does."""
 
     def write(self, meters: Mapping[str, Any], **top: Any) -> None:
         (self.path / "meters.yaml").write_text(manifest_text(meters, **top), encoding="utf-8")
@@ -143,7 +145,7 @@ def on_terminal(
     if child == 0:
         ioctl(0, TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         os.chdir(workspace.path)
-        environ = clean_environment(**workspace.environ, **measured())
+        environ = clean_environment(**workspace.environ, **(measured() if workspace.measures else {}))
         environ.pop("COLUMNS", None)  # a word of the terminal that the tests run on
         os.execve(sys.executable, [*COMMAND, *arguments], environ)  # noqa: S606
     output, prompted, end = "", False, time.monotonic() + HANG_SECONDS

@@ -23,7 +23,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tests.support.command import HANG_SECONDS, clean_environment, measured
+from tests.support.command import HANG_SECONDS, clean_environment
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = "acme/billing"
@@ -256,9 +256,7 @@ def warmed() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as directory:  # a socket's path must be short
         address = Path(directory) / "warm"
         command = [sys.executable, "-m", "tests.support.warm_command", str(address)]
-        server = subprocess.Popen(
-            command, cwd=ROOT, env=base_environment() | measured(), stdout=subprocess.PIPE
-        )
+        server = subprocess.Popen(command, cwd=ROOT, env=base_environment(), stdout=subprocess.PIPE)
         try:
             assert server.stdout
             assert server.stdout.readline() == b"ready\n"
