@@ -16,7 +16,7 @@ from tests.support.build import ORGANIZATION, meter
 from tests.support.command import HANG_SECONDS, Workspace
 from tests.support.fault_trials import FAULTS, FINAL, REFUSED, by_rule, faulty_polar
 
-SEEDS = range(25)
+SEEDS = range(10)
 PINNED = {"sandbox": {"organization_id": ORGANIZATION}}
 PAGED = ("repeated-items", "repeated-page")
 LONG = 120.0
