@@ -11,20 +11,23 @@ import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from tests.support.command import Workspace, measured
+from tests.support.examples import FULL, SAMPLE
 from tests.support.fork_server import Zygote, zygote
 from tests.support.served_polar import Served, served_polar
 
 # How long an example takes says more of the machine than of what is tested.
 settings.register_profile(
-    "polar-iac",
+    FULL,
     deadline=None,
+    max_examples=100,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
         HealthCheck.too_slow,
         HealthCheck.data_too_large,
     ],
 )
-settings.load_profile("polar-iac")
+settings.register_profile(SAMPLE, settings.get_profile(FULL), max_examples=25)
+settings.load_profile(SAMPLE)
 
 
 def pytest_configure(config: pytest.Config) -> None:

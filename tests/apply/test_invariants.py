@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polar_iac.apply.events import Applied, Event, Failed, Skipped
@@ -27,6 +27,7 @@ from polar_iac.state import lockfile
 from polar_iac.state.lockfile import Lockfile
 from tests.support import openapi, strategies
 from tests.support.build import PROJECT, desired, meter, plan, spec_of
+from tests.support.examples import examples
 from tests.support.served_polar import Exchange, Served, served_polar
 from tests.support.strategies import TAGS, Outside, Step, World
 from tests.support.workspace import Room
@@ -148,7 +149,7 @@ def hold_law_7(before: Mapping[str, LiveMeter], sent: Sequence[Exchange]) -> Non
     assert len({e.path for e in patched}) == len(patched), "law 7"
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(world=strategies.worlds())
 def test_laws_1_2_5_and_7_of_one_apply(polar: Served, room: Room, world: World) -> None:
     """Plan after apply is empty; twice equals once; others' meters are not touched; a PATCH has only news."""
@@ -198,7 +199,7 @@ def test_law_3_order_and_form_never_change_the_plan(world: World, rng: random.Ra
     assert document(dict(items), moved, live_elsewhere) == document(world.meters, world.moved, live)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(block=strategies.specs())
 def test_law_8_normalisation_never_shows_as_a_change(
     polar: Served, room: Room, block: dict[str, Any]
@@ -296,7 +297,7 @@ def heirs(moved: Sequence[Mapping[str, str]], named: Mapping[str, str]) -> dict[
     return {key: ids.pop() for key, ids in found.items() if len(ids) == 1 and key not in named}
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(steps=strategies.histories())
 def test_the_laws_hold_after_each_of_several_manifests(polar: Served, room: Room, steps: list[Step]) -> None:
     """And metadata that the manifest set and drops is gone, while others' stays; a meter that is renamed

@@ -22,12 +22,13 @@ from wsgiref.validate import validator
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polar_iac.errors import PolarIacError
 from polar_iac.local import LocalPolar, RateLimit, server, serving, store
 from tests.support.command import HANG_SECONDS
+from tests.support.examples import examples
 
 ANY_FILTER = {"conjunction": "and", "clauses": []}
 METER = {"name": "Requests", "filter": ANY_FILTER, "aggregation": {"func": "count"}}
@@ -877,7 +878,7 @@ metadata = st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(filters.map(lambda f: f if "clauses" in f else {"conjunction": "and", "clauses": [f]}), metadata)
 def test_what_is_read_and_written_back_stays(filter_: dict[str, Any], metadata: dict[str, Any]) -> None:
     """What a GET answers can be sent back, and comes again as it was, in type and in text."""
@@ -897,7 +898,6 @@ def test_what_is_read_and_written_back_stays(filter_: dict[str, Any], metadata: 
         assert json.dumps(get(polar, meter), sort_keys=True) == json.dumps(expected, sort_keys=True)
 
 
-@settings(deadline=None, max_examples=100)
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "A"]), st.sampled_from(["1", "x", "true"])), max_size=4))
 def test_metadata_conditions(pairs: list[tuple[str, str]]) -> None:
     """One key twice is OR, several keys are AND."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError, SourceSpan
@@ -26,6 +26,7 @@ from polar_iac.meter.spec import MeterSpec
 from polar_iac.polar.refusals import problems_of
 from polar_iac.yaml import tree as source
 from polar_iac.yaml.parse import parse
+from tests.support.examples import examples
 
 MANIFESTS = Path(__file__).parent / "cases"
 WRONG = sorted(path.stem for path in (MANIFESTS / "wrong").glob("*.yaml"))
@@ -447,8 +448,7 @@ def test_loads_neither_the_client_nor_the_command() -> None:
 
 # --- Laws ---
 
-LAW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-FUZZ = settings(LAW, max_examples=500)
+FUZZ = examples(500)
 LETTERS = st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"])
 TEXT = st.text(LETTERS, max_size=8)
 PROPERTY = st.one_of(st.sampled_from(["name", "timestamp", "metadata.x", "tokens"]), TEXT)
@@ -513,7 +513,6 @@ def as_block(value: Any, indent: int = 0) -> str:
     return as_json(value)
 
 
-@LAW
 @given(METERS, st.sampled_from([as_json, as_block]))
 def test_what_is_written_is_what_is_read(meters: dict[str, Any], write: Any) -> None:
     found = load(write({"version": 1, "project": "acme", "meters": meters}))
@@ -535,7 +534,6 @@ def paths(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[
         yield from paths(inner, (*path, step))
 
 
-@LAW
 @given(METERS, st.sampled_from([as_json, as_block]))
 def test_positions_are_those_of_the_values(meters: dict[str, Any], write: Any) -> None:
     text = write({"version": 1, "project": "acme", "meters": meters})

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polar_iac.manifest import read as manifest
@@ -897,7 +897,6 @@ class TestGoneAndUnknown:
 
 
 @given(block=strategies.specs(), archived=st.booleans())
-@settings(deadline=None)
 def test_a_block_that_is_printed_declares_that_meter(block: dict[str, Any], archived: bool) -> None:
     declared = MeterSpec.from_json(block | {"archived": archived})
     text = f"version: 1\nproject: acme\nmeters:\n{write.block('calls', declared)}"

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import jsonschema
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polar_iac.clock import Stop, StoppedError, SystemClock
@@ -33,6 +33,7 @@ from polar_iac.polar.retry import RateGate
 from polar_iac.polar.transport import IDLE_SECONDS
 from tests.support import openapi
 from tests.support.build import ORGANIZATION, identifier, meter, spec_of
+from tests.support.examples import examples
 from tests.support.served_polar import (
     JSON,
     Answer,
@@ -964,7 +965,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(150)
 @given(
     status=st.integers(100, 999),
     headers=st.lists(st.tuples(NAMES, VALUES), max_size=4),

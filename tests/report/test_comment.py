@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -38,6 +38,7 @@ from tests.report.test_text import GOLDEN, clause, either, every, golden
 from tests.support import strategies
 from tests.support.build import ORGANIZATION, desired, identifier, live, meter, plan, record
 from tests.support.comments import HOME, read_commands, read_comment, read_outputs
+from tests.support.examples import examples
 
 SHA = "3f2a9c41d07be58c6a1f04d2e97bb8350c1d6e7a"
 LINKS = Links("https://github.com", "acme/billing", SHA, run_id="9182736450")
@@ -707,9 +708,7 @@ def saved(found: Plan) -> Any:
     return json.loads(plan_json(found))
 
 
-@settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+@examples(50)
 @given(world=strategies.worlds(), offline=st.booleans(), allow=st.booleans())
 def test_a_saved_plan_shows_as_it_was(world: strategies.World, offline: bool, allow: bool) -> None:
     there, recorded = [], {}

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polar_iac.ci.workflow_commands import diagnostic_commands, inert, outputs, plan_commands
@@ -37,6 +37,7 @@ from polar_iac.report.text import plan_text
 from polar_iac.report.wording import value
 from tests.support.build import ORGANIZATION, identifier, meter
 from tests.support.comments import read_commands, read_comment, read_outputs
+from tests.support.examples import examples
 
 LINKS = Links("https://github.com", "acme/billing", "3f2a9c41d07be58c6a1f04d2e97bb8350c1d6e7a", run_id="1")
 
@@ -303,13 +304,13 @@ def bones(text: str) -> list[str]:
 
 
 @given(text=st.text(st.characters(), max_size=60))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_no_text_at_all_breaks_out(text: str) -> None:
     read_comment(side_by_side(text))
 
 
 @given(text=st.text("`|\\\n -~#<>[]()*_@:.!\"'a1", max_size=40))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_no_markup_at_all_breaks_out(text: str) -> None:
     read_comment(side_by_side(text))
 
