@@ -36,12 +36,16 @@ def pytest_configure(config: pytest.Config) -> None:
         "unmeasured: measure no coverage in this test, nor in the commands that it runs. What it"
         " goes through hundreds of times, others show; measured, it takes three times as long.",
     )
+    config.addinivalue_line(
+        "markers", "first: begin with this test; at the end it would keep one worker alone."
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and is_hypothesis_test(item.function):
             item.add_marker(pytest.mark.unmeasured)
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

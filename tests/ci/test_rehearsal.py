@@ -680,11 +680,7 @@ def change(polar: Served, meter_id: str, **fields: Any) -> None:
 # Installing
 
 
-install = pytest.mark.xdist_group("install")
-"""Groups begin first: what takes longest must not be what is left in the end."""
-
-
-@install
+@pytest.mark.first
 def test_the_action_installs_its_own_checkout(hub: Hub, token: dict[str, str]) -> None:
     """The one test with the real install step; it takes half a minute."""
     runner = hub.merged()
@@ -699,7 +695,6 @@ def test_the_action_installs_its_own_checkout(hub: Hub, token: dict[str, str]) -
     assert "installed already" in runner.uses("plan", token, environments="sandbox").expect().log
 
 
-@install
 def test_another_version_is_installed_anew(hub: Hub, token: dict[str, str]) -> None:
     stand_in = hub.path / "tools" / "python3"
     stand_in.write_text(
@@ -714,7 +709,6 @@ def test_another_version_is_installed_anew(hub: Hub, token: dict[str, str]) -> N
     assert "installed already" in hub.merged().uses("plan", token, environments="sandbox").expect().log
 
 
-@install
 @pytest.mark.parametrize("version", ["--index-url=x", "0.1.0 evil", "../x"])
 def test_a_version_is_a_version(hub: Hub, version: str) -> None:
     runner = hub.merged()

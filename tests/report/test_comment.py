@@ -203,10 +203,6 @@ def thousands() -> Plan:
     return many(5_000)
 
 
-large = pytest.mark.xdist_group("large")
-"""For tests of plans that take seconds to make: one worker makes them once, and begins with them."""
-
-
 def test_no_change_is_one_line() -> None:
     text = comment(nothing())
     golden("comment-0.md", text)
@@ -251,7 +247,7 @@ def test_thirty_changes() -> None:
     assert sorted(keys_shown(text)) == [change.key for change in many(30).changes]
 
 
-@large
+@pytest.mark.first
 @pytest.mark.unmeasured
 def test_five_thousand_changes() -> None:
     text = comment(thousands())
@@ -317,7 +313,7 @@ def keys_shown(text: str) -> list[str]:
 # Size
 
 
-@large
+@pytest.mark.first
 @pytest.mark.unmeasured
 def test_a_comment_is_cut_at_whole_changes() -> None:
     """In one test, since most of the work is to make the plan."""
@@ -611,7 +607,7 @@ def test_commands_of_two_environments_are_told_once() -> None:
     assert {c.properties["title"].partition(" · ")[2] for c in commands} == {"sandbox and production"}
 
 
-@large
+@pytest.mark.first
 @pytest.mark.unmeasured
 def test_no_more_annotations_than_github_shows() -> None:
     commands = list(read_commands(plan_commands([thousands()])))
@@ -633,7 +629,7 @@ def test_outputs() -> None:
 # The job's summary
 
 
-@large
+@pytest.mark.first
 @pytest.mark.unmeasured
 def test_the_summary_of_a_step_stays_below_what_github_takes(tmp_path: Path) -> None:
     """Bytes, of all that one step appends; GitHub shows none of a file that is too long."""
@@ -665,7 +661,7 @@ def test_results_come_first_and_failures_first_of_them(tmp_path: Path) -> None:
     assert "Nothing is changed yet" not in text
 
 
-@large
+@pytest.mark.first
 @pytest.mark.unmeasured
 @pytest.mark.parametrize(("filled", "place"), [(0, "summary"), (950_000, "log")])
 def test_what_was_cut_is_where_the_comment_says(tmp_path: Path, filled: int, place: str) -> None:
