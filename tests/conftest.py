@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from tests.support.command import Workspace, measured
 from tests.support.examples import FULL, SAMPLE
-from tests.support.fork_server import Zygote, zygote
+from tests.support.fork_server import ForkServer, fork_server
 from tests.support.served_polar import Served, served_polar
 
 # How long an example takes says more of the machine than of what is tested.
@@ -74,14 +74,14 @@ def polar() -> Iterator[Served]:
 
 
 @pytest.fixture(scope="session")
-def measured_zygote() -> Iterator[Zygote]:
-    with zygote(**measured()) as running:
+def measured_zygote() -> Iterator[ForkServer]:
+    with fork_server(**measured()) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def unmeasured_zygote() -> Iterator[Zygote]:
-    with zygote() as running:
+def unmeasured_zygote() -> Iterator[ForkServer]:
+    with fork_server() as running:
         yield running
 
 
@@ -92,13 +92,13 @@ def measures(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def warmed(request: pytest.FixtureRequest, measures: bool) -> Zygote:
+def warmed(request: pytest.FixtureRequest, measures: bool) -> ForkServer:
     """Forks the command."""
-    running: Zygote = request.getfixturevalue("measured_zygote" if measures else "unmeasured_zygote")
+    running: ForkServer = request.getfixturevalue("measured_zygote" if measures else "unmeasured_zygote")
     return running
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, polar: Served, warmed: Zygote, measures: bool) -> Workspace:
+def workspace(tmp_path: Path, polar: Served, warmed: ForkServer, measures: bool) -> Workspace:
     """A directory whose sandbox is `polar`."""
     return Workspace(tmp_path, polar.environ(), warmed, polar.tape, measures)

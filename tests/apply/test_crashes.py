@@ -23,60 +23,60 @@ from tests.soak.crashes import LAG
 from tests.support import crash_trials as crashes
 from tests.support.build import meter
 from tests.support.command import HANG_SECONDS
-from tests.support.crash_trials import CommentContext
+from tests.support.crash_trials import Scene
 from tests.support.fault_trials import faulty_polar
-from tests.support.fork_server import Zygote
+from tests.support.fork_server import ForkServer
 from tests.support.served_polar import served_polar
 
 pytestmark = pytest.mark.unmeasured  # hundreds of runs, many of them killed: what they do others show
 
 
 @pytest.fixture(scope="module")
-def context() -> Iterator[CommentContext]:
+def scene() -> Iterator[Scene]:
     with served_polar() as served, PolarClient(served.url, "polar_oat_truth") as truth:
-        yield CommentContext(served.polar, served.url, truth)
+        yield Scene(served.polar, served.url, truth)
 
 
-def test_the_scene_itself(context: CommentContext, warmed: Zygote, tmp_path: Path) -> None:
+def test_the_scene_itself(scene: Scene, warmed: ForkServer, tmp_path: Path) -> None:
     """Without a kill the expected state is reached, and there are boundaries to kill at."""
-    foreign = context.furnish(tmp_path)
-    ended = warmed.run(tmp_path, context.environ, *crashes.APPLY)
+    foreign = scene.furnish(tmp_path)
+    ended = warmed.run(tmp_path, scene.environ, *crashes.APPLY)
     assert ended.code == 0, ended.output
     assert ended.boundaries > 50
-    context.check(tmp_path, foreign)
+    scene.check(tmp_path, foreign)
 
 
 @pytest.fixture(scope="module")
-def lagging_scene(context: CommentContext) -> Iterator[CommentContext]:
+def lagging_scene(scene: Scene) -> Iterator[Scene]:
     """The same, but what the command reads is behind the truth; less than it looks for what it misses."""
-    with faulty_polar(context.polar, lag=LAG) as faulty:
-        yield CommentContext(context.polar, faulty.url, context.truth, lag=LAG)
+    with faulty_polar(scene.polar, lag=LAG) as faulty:
+        yield Scene(scene.polar, faulty.url, scene.truth, lag=LAG)
 
 
 @pytest.mark.parametrize("forget", [False, True], ids=["goes on", "lockfile and journal lost"])
-@pytest.mark.parametrize("lag", ["context", "lagging_scene"], ids=["at once", "under lag"])
+@pytest.mark.parametrize("lag", ["scene", "lagging_scene"], ids=["at once", "under lag"])
 def test_kill_at_every_boundary(
-    request: pytest.FixtureRequest, warmed: Zygote, tmp_path: Path, lag: str, forget: bool
+    request: pytest.FixtureRequest, warmed: ForkServer, tmp_path: Path, lag: str, forget: bool
 ) -> None:
     """At least 65 boundaries, the four ways by turns; the soak `kills` meets each boundary in each way."""
-    context: CommentContext = request.getfixturevalue(lag)
+    scene: Scene = request.getfixturevalue(lag)
     first = 1 + forget + 2 * (lag == "lagging_scene")
     for boundary in range(first, 1000, 4):
-        if crashes.killed_at(context, warmed, tmp_path, boundary, forget=forget) == 0:
+        if crashes.killed_at(scene, warmed, tmp_path, boundary, forget=forget) == 0:
             assert boundary > 65
             return
     raise AssertionError("there was always one more boundary")
 
 
 @pytest.fixture(scope="module")
-def slow_scene() -> Iterator[CommentContext]:
-    with crashes.slow_scene() as context:
-        yield context
+def slow_scene() -> Iterator[Scene]:
+    with crashes.slow_scene() as scene:
+        yield scene
 
 
 @pytest.mark.parametrize("forget", [False, True], ids=["goes on", "lockfile and journal lost"])
 def test_kill_the_real_command_at_random_times(
-    slow_scene: CommentContext, warmed: Zygote, tmp_path: Path, forget: bool
+    slow_scene: Scene, warmed: ForkServer, tmp_path: Path, forget: bool
 ) -> None:
     """Five times each; a run that ended before its kill does not count."""
     rng, killed = random.Random(3), 0
@@ -89,12 +89,12 @@ def test_kill_the_real_command_at_random_times(
 
 
 def test_another_organizations_meter_does_not_finish_the_story(
-    context: CommentContext, warmed: Zygote, tmp_path: Path
+    scene: Scene, warmed: ForkServer, tmp_path: Path
 ) -> None:
     """A run died after its POST; the next has a token of an organization with a meter of the same marker."""
     for boundary in range(1, 200):
-        context.furnish(tmp_path)
-        warmed.run(tmp_path, context.environ, *crashes.APPLY, kill_at=boundary)
+        scene.furnish(tmp_path)
+        warmed.run(tmp_path, scene.environ, *crashes.APPLY, kill_at=boundary)
         journal = tmp_path / ".polar-iac" / f"{crashes.LOCK}.journal"
         whole = journal.read_bytes().rpartition(b"\n")[0] if journal.exists() else b""
         if b'"effect":"create"' in whole:
@@ -106,15 +106,13 @@ def test_another_organizations_meter_does_not_finish_the_story(
         done = warmed.run(tmp_path, other.environ(), *crashes.APPLY)
     assert done.code == 5, done.output
     assert journal.read_bytes() == before[: before.rindex(b"\n") + 1], "something of theirs is recorded"
-    foreign = {m.id: m for m in context.truth.list_meters() if m.marker in (None, "other/new-1")}
-    context.recover(warmed, tmp_path)
-    context.check(tmp_path, foreign)
+    foreign = {m.id: m for m in scene.truth.list_meters() if m.marker in (None, "other/new-1")}
+    scene.recover(warmed, tmp_path)
+    scene.check(tmp_path, foreign)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_at_random_times(
-    slow_scene: CommentContext, warmed: Zygote, tmp_path: Path, number: int
-) -> None:
+def test_signals_at_random_times(slow_scene: Scene, warmed: ForkServer, tmp_path: Path, number: int) -> None:
     """Four times each; a run that ended before its signal does not count."""
     rng, stopped = random.Random(number), 0
     for _ in range(60):
@@ -125,7 +123,7 @@ def test_signals_at_random_times(
     raise AssertionError(f"only {stopped} runs were stopped")
 
 
-def test_races(slow_scene: CommentContext, warmed: Zygote, tmp_path: Path) -> None:
+def test_races(slow_scene: Scene, warmed: ForkServer, tmp_path: Path) -> None:
     """Until three of at most fifteen made second meters: two runs that never met would show nothing."""
     rng, met = random.Random(1), 0
     for _ in range(15):
@@ -148,29 +146,27 @@ class Door:
 
 
 @pytest.fixture
-def guarded(context: CommentContext) -> Iterator[tuple[CommentContext, Door]]:
+def guarded(scene: Scene) -> Iterator[tuple[Scene, Door]]:
     """The scene behind a closed door, which the tests' own look at the truth does not use."""
-    door = Door(context.polar)
+    door = Door(scene.polar)
     with serving(door) as url:
-        yield CommentContext(context.polar, url, context.truth), door
+        yield Scene(scene.polar, url, scene.truth), door
         door.opened.set()
 
 
-def test_two_at_once_on_one_machine(
-    guarded: tuple[CommentContext, Door], warmed: Zygote, tmp_path: Path
-) -> None:
+def test_two_at_once_on_one_machine(guarded: tuple[Scene, Door], warmed: ForkServer, tmp_path: Path) -> None:
     """The second waits for the first, and finds nothing to do; or says who is at work."""
-    context, door = guarded
-    foreign = context.furnish(tmp_path)
+    scene, door = guarded
+    foreign = scene.furnish(tmp_path)
     options = [arg for arg in crashes.APPLY if arg != "-q"]
-    first = warmed.start(tmp_path, context.environ, *options)
+    first = warmed.start(tmp_path, scene.environ, *options)
     warmed.reach(first)  # its first request: it has the lock
-    late = warmed.run(tmp_path, context.environ, *options, "--lock-timeout", "0")
+    late = warmed.run(tmp_path, scene.environ, *options, "--lock-timeout", "0")
     assert late.code == 1
     assert re.search(
         r"error: another run \(pid \d+ .*\) is at work on meters\.sandbox\.lock\.json", late.output
     )
-    second = warmed.start(tmp_path, context.environ, *options)
+    second = warmed.start(tmp_path, scene.environ, *options)
     warmed.say(second, "waiting for it")
     door.opened.set()
     ended, waited = warmed.wait(first), warmed.wait(second)
@@ -179,10 +175,10 @@ def test_two_at_once_on_one_machine(
     assert re.search(told, waited.output)
     assert "is at work" not in ended.output
     assert "No changes" in waited.output
-    context.check(tmp_path, foreign)
+    scene.check(tmp_path, foreign)
 
 
-def test_a_second_ctrl_c_leaves_at_once(context: CommentContext, warmed: Zygote, tmp_path: Path) -> None:
+def test_a_second_ctrl_c_leaves_at_once(scene: Scene, warmed: ForkServer, tmp_path: Path) -> None:
     """While an answer is still awaited. The next apply looks for what may have been done."""
     arrived, over = threading.Event(), threading.Event()
 
@@ -192,10 +188,10 @@ def test_a_second_ctrl_c_leaves_at_once(context: CommentContext, warmed: Zygote,
             assert over.wait(HANG_SECONDS)
             start_response("503 Service Unavailable", [("content-length", "0")])
             return []
-        return context.polar(environ, start_response)
+        return scene.polar(environ, start_response)
 
     with serving(stuck) as url:
-        behind = CommentContext(context.polar, url, context.truth)
+        behind = Scene(scene.polar, url, scene.truth)
         foreign = behind.furnish(tmp_path)
         options = [arg for arg in crashes.APPLY if arg != "-q"]
         try:
@@ -214,7 +210,7 @@ def test_a_second_ctrl_c_leaves_at_once(context: CommentContext, warmed: Zygote,
         behind.check(tmp_path, foreign)
 
 
-def test_a_deadline_stops_in_order(slow_scene: CommentContext, warmed: Zygote, tmp_path: Path) -> None:
+def test_a_deadline_stops_in_order(slow_scene: Scene, warmed: ForkServer, tmp_path: Path) -> None:
     foreign = slow_scene.furnish(tmp_path)
     ended = warmed.run(
         tmp_path, slow_scene.environ, *crashes.APPLY, "--parallelism", "1", "--deadline", "0.2"

@@ -15,14 +15,14 @@ from tests.differential.table import Table
 from tests.differential.truth import Json, Meter, Meters, normal_filter, snapshot
 from tests.differential.world import new_world
 from tests.support.build import meter
-from tests.support.fork_server import Zygote
+from tests.support.fork_server import ForkServer
 
 CLAUSE = meter()["filter"]["clauses"][0]
 
 
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("seed", range(4))
-def test_random_histories(seed: int, tmp_path: Path, warmed: Zygote) -> None:
+def test_random_histories(seed: int, tmp_path: Path, warmed: ForkServer) -> None:
     outcome = histories.play(seed, tmp_path, warmed, steps=12)
     assert not outcome.flags, FlaggedError(outcome)
 

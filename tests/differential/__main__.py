@@ -8,15 +8,15 @@ import tempfile
 from pathlib import Path
 
 from tests.differential.histories import STEPS, FlaggedError, Outcome, play
-from tests.support.fork_server import Zygote, zygote
+from tests.support.fork_server import ForkServer, fork_server
 
 
-def _played(seed: int, warmed: Zygote, without: frozenset[int]) -> Outcome:
+def _played(seed: int, warmed: ForkServer, without: frozenset[int]) -> Outcome:
     with tempfile.TemporaryDirectory() as directory:
         return play(seed, Path(directory), warmed, without=without)
 
 
-def reduced(seed: int, warmed: Zygote) -> Outcome:
+def reduced(seed: int, warmed: ForkServer) -> Outcome:
     """The outcome of a history, with as few steps as show the same kind of flag."""
     outcome = _played(seed, warmed, frozenset())
     kinds = {flag.kind for flag in outcome.flags}
@@ -32,7 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.differential", description=__doc__)
     parser.add_argument("seeds", nargs="+", type=int, metavar="SEED")
     flagged = False
-    with zygote() as warmed:
+    with fork_server() as warmed:
         for seed in parser.parse_args().seeds:
             outcome = reduced(seed, warmed)
             flagged |= bool(outcome.flags)

@@ -26,7 +26,7 @@ from tests.support.fault_trials import (
     faulty_polar,
     no_fault,
 )
-from tests.support.fork_server import Zygote
+from tests.support.fork_server import ForkServer
 
 STEPS = 40
 KINDS = sorted(set(FAULTS) - COSTLY - FINAL)
@@ -196,11 +196,11 @@ STEPS_BY_WEIGHT: tuple[tuple[int, Callable[[History], str]], ...] = (
 
 
 @contextmanager
-def new_history(seed: int, directory: Path, zygote: Zygote) -> Iterator[History]:
+def new_history(seed: int, directory: Path, fork_server: ForkServer) -> Iterator[History]:
     polar = LocalPolar()
     try:
         with faulty_polar(polar) as faulty, new_world(directory, polar) as world:
-            history = History(world, zygote, faulty, parallelism=4 if seed % 3 == 0 else 1)
+            history = History(world, fork_server, faulty, parallelism=4 if seed % 3 == 0 else 1)
             history.meet(no_fault)
             yield history
     finally:
@@ -208,10 +208,15 @@ def new_history(seed: int, directory: Path, zygote: Zygote) -> Iterator[History]
 
 
 def play(
-    seed: int, directory: Path, zygote: Zygote, *, steps: int = STEPS, without: frozenset[int] = frozenset()
+    seed: int,
+    directory: Path,
+    fork_server: ForkServer,
+    *,
+    steps: int = STEPS,
+    without: frozenset[int] = frozenset(),
 ) -> Outcome:
     """Play a history, without some of its steps, up to the first that is flagged."""
-    with new_history(seed, directory, zygote) as history:
+    with new_history(seed, directory, fork_server) as history:
         weights, choices = zip(*STEPS_BY_WEIGHT, strict=True)
         for number in range(steps):
             if number in without:
@@ -227,9 +232,9 @@ def play(
         return Outcome(history.counts, tuple(history.flags), tuple(history.log))
 
 
-def trial(seed: int, directory: Path, zygote: Zygote) -> Outcome:
+def trial(seed: int, directory: Path, fork_server: ForkServer) -> Outcome:
     """Play a history; raises FlaggedError when it is flagged."""
-    outcome = play(seed, directory, zygote)
+    outcome = play(seed, directory, fork_server)
     if outcome.flags:
         raise FlaggedError(outcome)
     return outcome

@@ -17,7 +17,7 @@ from tests.differential.table import Table
 from tests.differential.truth import Json
 from tests.differential.world import TOKEN, World
 from tests.support.fault_trials import FAULTS, Choose, Faulty, Request, no_fault
-from tests.support.fork_server import Ended, Zygote
+from tests.support.fork_server import Ended, ForkServer
 
 RECOVERIES = 3
 """Applies without faults within which everything is as if there had been none."""
@@ -57,7 +57,7 @@ class Session:
     """The command in a world, each run of it held against the oracle."""
 
     world: World
-    zygote: Zygote
+    fork_server: ForkServer
     faulty: Faulty
     parallelism: int
     counts: Counter[str] = field(default_factory=Counter)
@@ -95,7 +95,7 @@ class Session:
         self.sent.clear()
         self.counts["commands"] += 1
         environ = {"POLAR_BASE_URL": self.faulty.url, "POLAR_ACCESS_TOKEN": TOKEN}
-        ended = self.zygote.run(self.world.directory, environ, *arguments, kill_at=kill_at)
+        ended = self.fork_server.run(self.world.directory, environ, *arguments, kill_at=kill_at)
         self.faulty.part()
         self.log.append(f"    {' '.join(arguments)} → {ended.code}, {self.writes}")
         if ended.code not in CODES and not (kill_at and ended.code == -9):

@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from polar_iac.local import LocalPolar
 from polar_iac.polar.client import PolarClient
 from tests.support import crash_trials as crashes
-from tests.support.crash_trials import CommentContext
+from tests.support.crash_trials import Scene
 from tests.support.fault_trials import faulty_polar
-from tests.support.fork_server import Zygote, zygote
+from tests.support.fork_server import ForkServer, fork_server
 from tests.support.served_polar import served_polar
 
 LAG = 0.02
@@ -27,21 +27,21 @@ def _open() -> ExitStack:
 
 
 @functools.cache
-def warmed() -> Zygote:
-    return _open().enter_context(zygote())
+def warmed() -> ForkServer:
+    return _open().enter_context(fork_server())
 
 
 @functools.cache
-def context(lag: float) -> CommentContext:
+def scene(lag: float) -> Scene:
     """A Polar whose reads lag by so many seconds."""
     served = _open().enter_context(served_polar(LocalPolar()))
     truth = _open().enter_context(PolarClient(served.url, "polar_oat_truth"))
     if not lag:
-        return CommentContext(served.polar, served.url, truth)
+        return Scene(served.polar, served.url, truth)
     faulty = _open().enter_context(faulty_polar(served.polar, lag=lag))
-    return CommentContext(served.polar, faulty.url, truth, lag)
+    return Scene(served.polar, faulty.url, truth, lag)
 
 
 @functools.cache
-def slow_scene() -> CommentContext:
+def slow_scene() -> Scene:
     return _open().enter_context(crashes.slow_scene())

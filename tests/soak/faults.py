@@ -47,7 +47,7 @@ APPLIES = 12
 
 
 @dataclass(frozen=True, eq=False)
-class CommentContext:
+class Scene:
     """What is declared, and what is there: `there` are pairs of a key and a block for our own meters,
     `recorded` the keys of them that the lockfile knows; `foreign` are bodies."""
 
@@ -63,17 +63,17 @@ class CommentContext:
 
 
 @cache
-def small_scene(creates: int = 2) -> CommentContext:
+def small_scene(creates: int = 2) -> Scene:
     """One of everything that sends something."""
     return _scene(creates, equals=0, recorded=True)
 
 
-def random_scene(seed: int) -> CommentContext:
+def random_scene(seed: int) -> Scene:
     rng = random.Random(seed)
     return _scene(creates=rng.randint(2, 6), equals=rng.randint(0, 6), recorded=rng.random() < 0.8)
 
 
-def _scene(creates: int, equals: int, recorded: bool) -> CommentContext:
+def _scene(creates: int, equals: int, recorded: bool) -> Scene:
     there = {
         "renamed": meter(name="Before"),
         "refiltered": meter(name="Counted", aggregation={"func": "count"}),
@@ -104,7 +104,7 @@ def _scene(creates: int, equals: int, recorded: bool) -> CommentContext:
         meter(name="Renamed", metadata={MARKER: "other/renamed", "theirs": 1}),
     ]
     known = frozenset(there) - {"adopted"} if recorded else frozenset()
-    return CommentContext(meters, [{"from": "old-key", "to": "new-key"}], there, known, foreign)
+    return Scene(meters, [{"from": "old-key", "to": "new-key"}], there, known, foreign)
 
 
 @dataclass
@@ -166,18 +166,18 @@ def documents(polar: LocalPolar, ids: Any) -> dict[str, str]:
         return {meter_id: web.get(f"/v1/meters/{meter_id}").raise_for_status().text for meter_id in ids}
 
 
-def furnish(context: CommentContext, polar: LocalPolar, directory: Path) -> Site:
+def furnish(scene: Scene, polar: LocalPolar, directory: Path) -> Site:
     truth = PolarClient("http://truth", "polar_oat_test", transport=httpx.WSGITransport(app=polar))
     records = {}
-    for key, block in context.there.items():
+    for key, block in scene.there.items():
         spec = MeterSpec.from_json(block)
         made = truth.create_meter(spec.create_body(f"{PROJECT}/{key}"))
         if block.get("archived"):
             truth.update_meter(made.id, {"is_archived": True})
-        if key in context.recorded:
+        if key in scene.recorded:
             ours = {k: v for k, v in spec.metadata.items() if k != "theirs"}
             records[key] = Record(made.id, MeterSpec.from_json(block | {"metadata": ours}))
-    foreign = [truth.create_meter(body).id for body in context.foreign]
+    foreign = [truth.create_meter(body).id for body in scene.foreign]
     truth.update_meter(foreign[1], {"is_archived": True})
     directory.mkdir(parents=True)
     if records:
@@ -187,14 +187,14 @@ def furnish(context: CommentContext, polar: LocalPolar, directory: Path) -> Site
 
 
 @cache
-def undisturbed(context: CommentContext) -> dict[str, Any]:
+def undisturbed(scene: Scene) -> dict[str, Any]:
     """The state that an apply reaches which meets no fault."""
     polar = LocalPolar()
     try:
         with tempfile.TemporaryDirectory() as directory:
-            site = furnish(context, polar, Path(directory) / "undisturbed")
+            site = furnish(scene, polar, Path(directory) / "undisturbed")
             with serving(polar) as url, site.room(url, timeout=HANG_SECONDS) as room:
-                events = room.apply(context.manifest)
+                events = room.apply(scene.manifest)
             assert all(isinstance(event, Applied) for event in events), events
             return site.state()
     finally:
@@ -225,7 +225,7 @@ class Outcome:
 
 
 def converge(
-    context: CommentContext,
+    scene: Scene,
     directory: Path,
     choose: Choose,
     *,
@@ -235,8 +235,8 @@ def converge(
     **server: Any,
 ) -> Outcome:
     """Apply a scene against a Polar with faults until all is done; hold what is there against the laws."""
-    expected = undisturbed(context)
-    manifest = context.manifest
+    expected = undisturbed(scene)
+    manifest = scene.manifest
     polar = LocalPolar()
     sent = list[tuple[str, bytes]]()
 
@@ -245,7 +245,7 @@ def converge(
         return choose(request)
 
     try:
-        site = furnish(context, polar, directory / "faulty")
+        site = furnish(scene, polar, directory / "faulty")
         with (
             faulty_polar(polar, seen, **server) as faulty,
             site.room(faulty.url, patience, timeout) as room,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.soak import Soak
-from tests.soak.crashes import LAG, context, warmed
+from tests.soak.crashes import LAG, scene, warmed
 from tests.support import crash_trials as crashes
 
 BOUNDARIES = 80
@@ -18,7 +18,7 @@ BOUNDARIES = 80
 def trial(seed: int, directory: Path) -> tuple[bool, bool, bool]:
     """Whether it was killed, with everything lost, under lag."""
     lost, lagging = bool(seed // BOUNDARIES % 2), bool(seed // BOUNDARIES // 2 % 2)
-    polar = context(LAG if lagging else 0.0)
+    polar = scene(LAG if lagging else 0.0)
     code = crashes.killed_at(polar, warmed(), directory, seed % BOUNDARIES + 1, forget=lost)
     return code == -signal.SIGKILL, lost, lagging
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.soak import Soak
-from tests.soak.crashes import LAG, context, warmed
+from tests.soak.crashes import LAG, scene, warmed
 from tests.support import crash_trials as crashes
 from tests.support.crash_trials import Raced
 
 
 def trial(seed: int, directory: Path) -> Raced:
-    return crashes.raced(context(LAG), warmed(), directory, random.Random(seed))
+    return crashes.raced(scene(LAG), warmed(), directory, random.Random(seed))
 
 
 def figures(results: Sequence[Raced]) -> Sequence[str]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from tests.support.build import manifest_text
 
 if TYPE_CHECKING:
-    from tests.support.fork_server import Zygote
+    from tests.support.fork_server import ForkServer
     from tests.support.served_polar import Tape
 
 # Without its bytecode the command would be compiled anew for each of hundreds of runs.
@@ -63,7 +63,7 @@ class Workspace:
 
     path: Path
     environ: dict[str, str]
-    warmed: Zygote | None = None
+    warmed: ForkServer | None = None
     """Forks the command instead of starting Python anew: the same process from `main` on, sooner there."""
     tape: Tape | None = None
     """What the Polar of `environ` was asked: with it, each run that must only read is held to it."""

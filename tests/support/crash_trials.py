@@ -26,7 +26,7 @@ from polar_iac.state import journal, lockfile
 from polar_iac.state.lockfile import Lockfile
 from tests.support.build import PROJECT, manifest_text, meter, spec_of
 from tests.support.command import COMMAND, clean_environment
-from tests.support.fork_server import Zygote
+from tests.support.fork_server import ForkServer
 from tests.support.served_polar import served_polar
 
 LOCK = "meters.sandbox.lock.json"
@@ -64,7 +64,7 @@ WITHOUT_BASE = EXPECTED | {
 
 
 @dataclass
-class CommentContext:
+class Scene:
     """A served Polar in which something is to be changed; `url` is what the command sees of it."""
 
     polar: LocalPolar
@@ -124,10 +124,10 @@ class CommentContext:
         assert {m.id: m for m in live if m.id in foreign} == foreign
         assert only_lost_creates(directory / LOCK), "the journal holds more than lost creates"
 
-    def recover(self, zygote: Zygote, directory: Path) -> int:
+    def recover(self, fork_server: ForkServer, directory: Path) -> int:
         """Apply until it succeeds; how often that took."""
         for attempt in range(1, 6):
-            ended = zygote.run(directory, self.environ, *APPLY)
+            ended = fork_server.run(directory, self.environ, *APPLY)
             assert "Traceback" not in ended.output, ended.output
             if ended.code == 0:
                 return attempt
@@ -135,7 +135,7 @@ class CommentContext:
 
 
 @contextmanager
-def slow_scene(seconds: float = 0.02) -> Iterator[CommentContext]:
+def slow_scene(seconds: float = 0.02) -> Iterator[Scene]:
     """A Polar that takes its time, so that a random moment lies between a request and its answer."""
     polar = LocalPolar()
 
@@ -149,7 +149,7 @@ def slow_scene(seconds: float = 0.02) -> Iterator[CommentContext]:
         served_polar(polar) as served,
         PolarClient(served.url, "polar_oat_truth") as truth,
     ):
-        yield CommentContext(polar, url, truth)
+        yield Scene(polar, url, truth)
 
 
 def only_lost_creates(path: Path) -> bool:
@@ -172,30 +172,28 @@ def valid_lockfile(directory: Path) -> None:
     lockfile.read(directory / LOCK, "sandbox", PROJECT)
 
 
-def killed_at(
-    context: CommentContext, zygote: Zygote, directory: Path, boundary: int, *, forget: bool
-) -> int:
+def killed_at(scene: Scene, fork_server: ForkServer, directory: Path, boundary: int, *, forget: bool) -> int:
     """Kill -9 at the n-th boundary, then apply until it succeeds; the exit code of the killed run."""
-    foreign = context.furnish(directory)
-    ended = zygote.run(directory, context.environ, *APPLY, kill_at=boundary)
+    foreign = scene.furnish(directory)
+    ended = fork_server.run(directory, scene.environ, *APPLY, kill_at=boundary)
     assert ended.code in (0, -signal.SIGKILL), ended.output
     valid_lockfile(directory)
     if forget:
         forget_everything(directory)
-    context.recover(zygote, directory)
-    context.check(directory, foreign, forgot=forget)
+    scene.recover(fork_server, directory)
+    scene.check(directory, foreign, forgot=forget)
     return ended.code
 
 
 def killed_after(
-    context: CommentContext, zygote: Zygote, directory: Path, seconds: float, *, forget: bool
+    scene: Scene, fork_server: ForkServer, directory: Path, seconds: float, *, forget: bool
 ) -> int:
     """Kill -9 of the real command, started afresh, after so many seconds."""
-    foreign = context.furnish(directory)
+    foreign = scene.furnish(directory)
     process = subprocess.Popen(
         [*COMMAND, *APPLY],
         cwd=directory,
-        env=clean_environment(**context.environ),
+        env=clean_environment(**scene.environ),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -206,30 +204,28 @@ def killed_after(
     valid_lockfile(directory)
     if forget:
         forget_everything(directory)
-    context.recover(zygote, directory)
-    context.check(directory, foreign, forgot=forget)
+    scene.recover(fork_server, directory)
+    scene.check(directory, foreign, forgot=forget)
     return code
 
 
-def stopped_after(
-    context: CommentContext, zygote: Zygote, directory: Path, seconds: float, number: int
-) -> int:
+def stopped_after(scene: Scene, fork_server: ForkServer, directory: Path, seconds: float, number: int) -> int:
     """SIGINT or SIGTERM so many seconds after the first request: what was under way is recorded, and the next
     run goes on."""
-    foreign = context.furnish(directory)
-    pid = zygote.start(directory, context.environ, *APPLY)
-    zygote.reach(pid)
+    foreign = scene.furnish(directory)
+    pid = fork_server.start(directory, scene.environ, *APPLY)
+    fork_server.reach(pid)
     time.sleep(seconds)
     os.kill(pid, number)
-    ended = zygote.wait(pid)
+    ended = fork_server.wait(pid)
     assert "Traceback" not in ended.output, ended.output
     assert ended.code in (0, 128 + number), ended.output
-    created = {m.id for m in context.truth.list_meters() if m.marker in NEW}
+    created = {m.id for m in scene.truth.list_meters() if m.marker in NEW}
     recorded = lockfile.read(directory / LOCK, "sandbox", PROJECT)
     known = journal.read(journal.path_for(directory / LOCK), recorded).meters
     assert created <= {record.id for record in known.values()}, "a create was answered and not recorded"
-    context.recover(zygote, directory)
-    context.check(directory, foreign)
+    scene.recover(fork_server, directory)
+    scene.check(directory, foreign)
     return ended.code
 
 
@@ -241,10 +237,10 @@ class Raced:
     retired: int
 
 
-def raced(context: CommentContext, zygote: Zygote, directory: Path, rng: random.Random) -> Raced:
+def raced(scene: Scene, fork_server: ForkServer, directory: Path, rng: random.Random) -> Raced:
     """Two applies of one manifest on two machines, with nothing shared but Polar."""
-    context.polar.reset()
-    context.catch_up()
+    scene.polar.reset()
+    scene.catch_up()
     rooms = [directory / "one", directory / "two"]
     for room in rooms:
         room.mkdir(parents=True, exist_ok=True)
@@ -252,16 +248,16 @@ def raced(context: CommentContext, zygote: Zygote, directory: Path, rng: random.
         (room / "meters.yaml").write_text(MANIFEST, encoding="utf-8")
     pids = []
     for room in rooms:
-        pids.append(zygote.start(room, context.environ, *APPLY))
+        pids.append(fork_server.start(room, scene.environ, *APPLY))
         time.sleep(rng.random() * 0.1)
-    ended = [zygote.wait(pid) for pid in pids]
+    ended = [fork_server.wait(pid) for pid in pids]
     for one in ended:
         assert one.code in (0, 1), one.output
         assert "Apply:" in one.output or "No changes" in one.output, one.output
         assert "Traceback" not in one.output, one.output
-    again = [zygote.run(room, context.environ, *APPLY) for room in rooms]
+    again = [fork_server.run(room, scene.environ, *APPLY) for room in rooms]
     assert [one.code for one in again] == [0, 0], [one.output for one in again]
-    live = context.truth.list_meters()
+    live = scene.truth.list_meters()
     active = Counter(m.marker for m in live if not m.archived)
     expected = {f"{PROJECT}/{key}" for key, block in AFTER.items() if not block.get("archived")}
     assert active == dict.fromkeys(expected, 1)

@@ -53,7 +53,7 @@ class Ended:
         return self.stdout + self.stderr
 
 
-class Zygote:
+class ForkServer:
     """The warmed process, from the test's side."""
 
     def __init__(self, streams: Path, environ: dict[str, str]) -> None:
@@ -119,9 +119,9 @@ class Zygote:
 
 
 @contextmanager
-def zygote(**variables: str) -> Iterator[Zygote]:
+def fork_server(**variables: str) -> Iterator[ForkServer]:
     with tempfile.TemporaryDirectory() as streams:
-        warmed = Zygote(Path(streams), clean_environment(**variables))
+        warmed = ForkServer(Path(streams), clean_environment(**variables))
         try:
             yield warmed
         finally:
