@@ -32,9 +32,9 @@ def read(path: Path) -> Manifest:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise PolarIacError(f"there is no file {path}: name the manifest with -f") from None
+        raise PolarIacError(f"{path} not found (use -f FILE)") from None
     except IsADirectoryError:
-        raise PolarIacError(f"{path} is a directory: name the manifest in it with -f") from None
+        raise PolarIacError(f"{path} is a directory (use -f FILE)") from None
     except OSError as error:
         raise PolarIacError(f"cannot read {path}: {error.strerror}") from None
     return load(data, str(path))

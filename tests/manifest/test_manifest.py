@@ -426,7 +426,7 @@ def test_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("gone.yaml", "there is no file"), (".", "is a directory"), ("file.txt/meters.yaml", "cannot read")],
+    [("gone.yaml", "not found"), (".", "is a directory"), ("file.txt/meters.yaml", "cannot read")],
 )
 def test_what_cannot_be_read(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "file.txt").touch()
