@@ -35,6 +35,6 @@ def _unsafe(char: str) -> bool:
 
 
 def _escaped(char: str) -> str:
-    named = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    short = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
     code = ord(char)
-    return named.get(char) or (f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}")
+    return short.get(char) or (f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}")

@@ -1,45 +1,127 @@
-"""GitHub Actions integration: reads the run's variables, and writes its summary and outputs."""
+"""GitHub Actions: workflow commands, job summary, step outputs, and links into the repository."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from polar_iac.apply.events import Applied, Event, Skipped
-from polar_iac.errors import ExitCode, PolarIacError
-from polar_iac.plan.model import Plan
+from polar_iac.ci.annotations import Annotation
+from polar_iac.ci.publish import Publisher
+from polar_iac.errors import PolarIacError
+from polar_iac.report.comment.escape import Links, repository_path
+from polar_iac.sanitize import printable, printable_lines
 
-if TYPE_CHECKING:
-    from polar_iac.report.comment.escape import Links
-
-SUMMARY_LIMIT = 1_000_000
+_SUMMARY_LIMIT = 1_000_000
 """Maximum bytes that one step adds to the job summary. GitHub accepts 1 MiB, and drops anything larger
 entirely."""
-_LEAST = 4_000
-_IN_LOG = "the log of this step"
+_LONGEST_MESSAGE = 2_000
+# Characters that .NET may ignore in a comparison and that `printable` keeps.
+# Example: the runner may read ":\u200d:error" as "::error".
+_IGNORED = "[\u034f\u180b-\u180d\u180f\u200d\ufe00-\ufe0f]*"
+_COMMAND = re.compile(rf"(?m)^((?:\s|\x1b\[[0-9;]*m|{_IGNORED[:-1]})*):(?={_IGNORED}:)")
+_OLD_COMMAND = re.compile(rf"#(?={_IGNORED}#{_IGNORED}\[)")
 
 
-def on_github(variables: Mapping[str, str]) -> bool:
-    return variables.get("GITHUB_ACTIONS") == "true"
+class GitHub(Publisher):
+    """The host of a run on GitHub Actions."""
+
+    annotation_limit = 10
+    summary_name = "the summary of the workflow run"
+    log_name = "the log of the workflow run"
+    step_log_name = "the log of this step"
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+
+    def escape(self, text: str) -> str:
+        """Escape text for the log, so that the runner finds no command in it.
+
+        The runner reads commands from every line of a step, and `##[…]` even in the middle of a line. The
+        first `:` or `#` of a possible command becomes a JSON escape, so JSON keeps its meaning.
+        """
+        return _OLD_COMMAND.sub(r"\\u0023", _COMMAND.sub(r"\1\\u003a", text))
+
+    def annotate(self, annotations: Sequence[Annotation]) -> str:
+        return workflow_commands(annotations, working_directory(self._variables))
+
+    def links(self) -> Links | None:
+        server, repository = (self._variables.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY"))
+        commit = _head_commit(self._variables)
+        if not (server and repository and commit):
+            return None
+        run = self._variables.get("GITHUB_RUN_ID")
+        return Links(server, repository, commit, working_directory(self._variables), run)
+
+    def summary_room(self) -> int:
+        summary = self._variables.get("GITHUB_STEP_SUMMARY")
+        if not summary:
+            return 0
+        try:
+            return max(0, _SUMMARY_LIMIT - Path(summary).stat().st_size)
+        except OSError:  # no step has written to it yet
+            return _SUMMARY_LIMIT
+
+    def append_summary(self, markdown: str) -> None:
+        self._append("GITHUB_STEP_SUMMARY", f"{markdown}\n")
+
+    def write_outputs(self, outputs: Mapping[str, str]) -> None:
+        self._append("GITHUB_OUTPUT", output_lines(outputs))
+
+    def _append(self, variable: str, text: str) -> None:
+        """Append to the file that a variable names, if it does."""
+        path = self._variables.get(variable)
+        if not path:
+            return
+        try:
+            with Path(path).open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise PolarIacError(f"cannot write {path}: {error.strerror}") from error
 
 
-def links(variables: Mapping[str, str]) -> Links | None:
-    """Return links to the manifest and this run from GitHub's variables, or None outside GitHub."""
-    from polar_iac.report.comment.escape import Links
+def workflow_commands(annotations: Sequence[Annotation], directory: str = "") -> str:
+    """Return a workflow command for each annotation.
 
-    server, repository = variables.get("GITHUB_SERVER_URL"), variables.get("GITHUB_REPOSITORY")
-    sha = _head_commit(variables)
-    if not (server and repository and sha):
-        return None
-    run = variables.get("GITHUB_RUN_ID")
-    return Links(server, repository, sha, directory(variables), run)
+    `directory` is the base of the paths, relative to the root of the repository.
+    """
+    return "".join(_command(annotation, directory) for annotation in annotations)
 
 
-def directory(variables: Mapping[str, str]) -> str:
+def _command(annotation: Annotation, directory: str) -> str:
+    properties = {}
+    span = annotation.span
+    path = span and repository_path(span.file, directory)
+    if span and path:
+        properties = {"file": path, "line": str(span.line), "col": str(span.column)}
+    properties["title"] = annotation.title
+    pairs = ",".join(f"{name}={_property(printable(text))}" for name, text in properties.items())
+    message = printable_lines(annotation.message)
+    if len(message) > _LONGEST_MESSAGE:
+        message = message[:_LONGEST_MESSAGE] + "…"
+    return f"::{annotation.level} {pairs}::{_data(message)}\n"
+
+
+def _data(text: str) -> str:
+    """Escape the message of a command as actions/toolkit does."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def output_lines(outputs: Mapping[str, str]) -> str:
+    """Return lines for GITHUB_OUTPUT."""
+    # A one-line value needs no delimiter, so it cannot forge one.
+    return "".join(f"{name}={printable(text)}\n" for name, text in outputs.items())
+
+
+def working_directory(variables: Mapping[str, str]) -> str:
     """Return the current directory relative to the repository root, which may be anywhere."""
     here = Path.cwd()
+    # actions/checkout may have put the repository into a subdirectory of GITHUB_WORKSPACE.
     tops = (path for path in (here, *here.parents) if (path / ".git").exists())
     top = next(tops, Path(variables.get("GITHUB_WORKSPACE") or here))
     try:
@@ -51,98 +133,8 @@ def directory(variables: Mapping[str, str]) -> str:
 
 def _head_commit(variables: Mapping[str, str]) -> str | None:
     """Return the commit that people see: the head of the pull request, not its test merge."""
-    import json
-
     try:
         event = json.loads(Path(variables["GITHUB_EVENT_PATH"]).read_bytes())
         return str(event["pull_request"]["head"]["sha"])
     except (KeyError, TypeError, ValueError, OSError):
         return variables.get("GITHUB_SHA")
-
-
-def publish_plans(plans: Sequence[Plan], manifest_file: str, variables: Mapping[str, str]) -> str:
-    """Append the plans to the job's summary and outputs.
-
-    Returns the workflow commands that point at risky changes, for stderr.
-    """
-    from polar_iac.ci.workflow_commands import outputs, plan_commands
-    from polar_iac.report.comment.document import plan_markdown
-
-    links_ = links(variables)
-    limit = max(_LEAST, summary_room(variables))
-    _summarize(
-        plan_markdown(plans, manifest_file=manifest_file, links=links_, limit=limit, whole=_IN_LOG), variables
-    )
-    if output := variables.get("GITHUB_OUTPUT"):
-        _append(Path(output), outputs(plans))
-    return plan_commands(plans, directory=directory(variables))
-
-
-def publish_results(plan: Plan, events: Sequence[Event], variables: Mapping[str, str]) -> str:
-    """Append the results of an apply to the job summary, problems first, and the plan to the job outputs.
-
-    Returns the workflow commands that point at risky changes and at failures, for stderr.
-    """
-    from click import unstyle
-
-    from polar_iac.ci.workflow_commands import failure_commands, outputs, plan_commands
-    from polar_iac.report.comment.document import result_markdown
-    from polar_iac.report.results import event_text, left_text, result_text
-
-    left = [event for event in events if isinstance(event, Skipped)]
-    others = [event for event in events if not isinstance(event, Skipped)]
-    wrong, done = (
-        "".join(event_text(event) for event in others if isinstance(event, Applied) == fine)
-        for fine in (False, True)
-    )
-    told = unstyle(wrong + left_text(left) + done).rstrip("\n")
-    lines = told.split("\n") if told else []
-    counts = unstyle(result_text(events)).removeprefix("Apply: ").rstrip(".") if events else "nothing to do"
-    limit = max(_LEAST, summary_room(variables))
-    _summarize(
-        result_markdown(plan, counts, lines, links=links(variables), limit=limit, whole=_IN_LOG), variables
-    )
-    if output := variables.get("GITHUB_OUTPUT"):
-        _append(Path(output), outputs([plan]))
-    place = directory(variables)
-    return plan_commands([plan], directory=place) + failure_commands(events, directory=place)
-
-
-def publish_error(code: ExitCode, told: str, variables: Mapping[str, str]) -> None:
-    """Append to the job summary why a command failed, with the same text as in the log."""
-    from click import unstyle
-
-    from polar_iac.report.comment.budget import TruncatableBlock
-
-    title = {
-        ExitCode.STALE_PLAN: "the plan is stale, and nothing was done",
-        ExitCode.REFUSED: "refused, and nothing was done",
-    }
-    lines = unstyle(told).rstrip("\n").split("\n")
-    room = max(_LEAST, summary_room(variables)) - 200
-    text = f"### 🛑 Polar meters: {title.get(code, 'an error')}\n\n"
-    with suppress(PolarIacError):  # the error itself is already reported
-        _summarize(f"{text}{TruncatableBlock(lines, language='').markdown(room, _IN_LOG)}\n", variables)
-
-
-def summary_room(variables: Mapping[str, str]) -> int:
-    """Return the number of bytes that this step may still add to the job summary."""
-    summary = variables.get("GITHUB_STEP_SUMMARY")
-    try:
-        return SUMMARY_LIMIT - (Path(summary).stat().st_size if summary else 0)
-    except OSError:
-        return SUMMARY_LIMIT
-
-
-def _summarize(text: str, variables: Mapping[str, str]) -> None:
-    """Append text to the job summary, unless it is so large that GitHub would reject the whole summary."""
-    if (summary := variables.get("GITHUB_STEP_SUMMARY")) and len(text.encode()) < summary_room(variables):
-        _append(Path(summary), f"{text}\n")
-
-
-def _append(path: Path, text: str) -> None:
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise PolarIacError(f"cannot write {path}: {error.strerror}") from error

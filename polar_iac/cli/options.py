@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from polar_iac import ENVIRONMENTS
+from polar_iac.cli.output import print_message
 
-if TYPE_CHECKING:
-    from pathlib import Path
+FORMATS = ("text", "json", "markdown")
+"""Names of the output formats: the keys of `report.formats.RENDERERS`, which would take longer to load."""
 
-    from polar_iac.cli.terminal import Progress
-    from polar_iac.clock import Clock
-    from polar_iac.polar.client import PolarClient
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class File(click.Path):
-    """Parameter type for a file path as `pathlib.Path`. `pathlib` is loaded only when a path is given."""
+    """Parameter type for a file path as `pathlib.Path`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        from pathlib import Path
-
         return Path(os.fsdecode(super().convert(value, param, ctx)))
 
 
@@ -45,82 +41,46 @@ class Options:
     def say(self, text: str) -> None:
         """Print a progress message to stderr, unless --quiet."""
         if not self.quiet:
-            from polar_iac.cli.output import plain
-
-            click.echo(plain(text, os.environ), err=True)
+            print_message(text)
 
 
-def command(function: Callable[..., int]) -> click.Command:
-    """Make a command of a function that returns an exit code: common options, readable errors."""
+@dataclass(frozen=True)
+class Connection:
+    """Connection options. Times are in seconds."""
 
-    @functools.wraps(function)
-    def run(file: Path, quiet: bool, verbose: bool, debug: bool, no_color: bool, **rest: Any) -> NoReturn:
-        context = click.get_current_context()
-        if no_color or os.environ.get("NO_COLOR"):
-            context.color = False
-        if verbose:
-            import logging
-
-            logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
-        try:
-            given = context.get_parameter_source("file") is not click.core.ParameterSource.DEFAULT
-            code = function(Options(file, quiet, verbose, debug, given), **rest)
-        except (click.ClickException, click.Abort, click.exceptions.Exit):
-            raise
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            from polar_iac.errors import ExitCode
-
-            code = ExitCode.INTERRUPTED
-        except Exception as error:  # noqa: BLE001  no traceback reaches a user
-            code = _report(error, debug)
-        context.exit(code)
-
-    for decorate in reversed(_COMMON):
-        run = decorate(run)
-    name = function.__name__.rstrip("_")
-    return click.command(name, context_settings={"help_option_names": ["-h", "--help"]})(run)
+    timeout: float
+    lookup_timeout: float
+    allow_http: bool
 
 
-def width(stream: TextIO) -> int:
-    """Return the number of columns for text on a stream. A narrow terminal has fewer than a log."""
-    import shutil
-
-    from polar_iac.report.wording import WIDTH
-
-    return min(shutil.get_terminal_size().columns, WIDTH) if stream.isatty() else WIDTH
+def _decorated(function: Any, *decorators: Callable[[Any], Any]) -> Any:
+    """Apply decorators so that the help lists the first one first."""
+    for decorate in reversed(decorators):
+        function = decorate(function)
+    return function
 
 
-def _report(error: Exception, debug: bool) -> int:
-    from polar_iac.ci.github import on_github, publish_error
-    from polar_iac.cli.output import format_error, plain
-    from polar_iac.errors import ExitCode, PolarIacError
-
-    if debug:
-        import traceback
-
-        click.echo(plain(traceback.format_exc(), os.environ), err=True)
-    click.echo(format_error(error, os.environ, width(sys.stderr)), err=True, nl=False)
-    code = error.exit_code if isinstance(error, PolarIacError) else ExitCode.ERROR
-    if on_github(os.environ):
-        publish_error(code, format_error(error, {}), os.environ)
-    return code
-
-
-_COMMON = (
-    click.option(
-        "-f",
-        "--file",
-        type=File(),
-        default="meters.yaml",
-        show_default=True,
-        help="The manifest.",
-    ),
-    click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors."),
-    click.option("-v", "--verbose", is_flag=True, help="Show each request."),
-    click.option("--debug", is_flag=True, help="Show a traceback when something fails."),
-    click.option("--no-color", is_flag=True, help="No colours (also NO_COLOR, and when not on a terminal)."),
-)
+def common_options(function: Any) -> Any:
+    """Add the options that every command takes."""
+    return _decorated(
+        function,
+        click.option(
+            "-f",
+            "--file",
+            type=File(),
+            default="meters.yaml",
+            show_default=True,
+            help="The manifest.",
+        ),
+        click.option("-q", "--quiet", is_flag=True, help="Print only results and errors."),
+        click.option("-v", "--verbose", is_flag=True, help="Show each request."),
+        click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+        click.option(
+            "--no-color",
+            is_flag=True,
+            help="Use no colors. Also if NO_COLOR is set, or without a terminal.",
+        ),
+    )
 
 
 def _one(_context: click.Context, _option: click.Parameter, chosen: tuple[str, ...]) -> str | None:
@@ -137,7 +97,16 @@ environment = click.option(
     multiple=True,
     callback=_one,
     envvar="POLAR_ENVIRONMENT",
-    help="Which Polar (also POLAR_ENVIRONMENT); never chosen for you.",
+    help="Environment (or POLAR_ENVIRONMENT). Required.",
+)
+environments = click.option(
+    "-e",
+    "--env",
+    "environments",
+    type=click.Choice(ENVIRONMENTS),
+    envvar="POLAR_ENVIRONMENT",
+    multiple=True,
+    help="Environment (or POLAR_ENVIRONMENT), repeatable. Required.",
 )
 lockfile = click.option(
     "--lockfile",
@@ -150,7 +119,7 @@ target = click.option(
     "targets",
     metavar="KEY",
     multiple=True,
-    help="Only this meter (repeatable); all else is left alone.",
+    help="Only this meter, repeatable. All others are left alone.",
 )
 allow_archive = click.option(
     "--allow-archive", is_flag=True, help="Archive meters that are gone from the manifest."
@@ -161,71 +130,39 @@ deadline = click.option(
     metavar="SECONDS",
     help="Stop starting new requests after this many seconds.",
 )
-resend_after = click.option(
-    "--resend-after",
-    type=click.FloatRange(min=0),
-    default=60,
-    show_default=True,
-    metavar="SECONDS",
-    help="Seconds to look for a create without an answer before it is sent again.",
-)
 
 
-def format_(function: Callable[..., int]) -> Callable[..., int]:
+def format_(function: Any) -> Any:
     """Add the options for the output format and for report files."""
-    formats = ["text", "json", "markdown"]
-    shown = click.option("--format", "format_", type=click.Choice(formats), default="text", show_default=True)
-    reported = click.option(
-        "--report",
-        "reports",
-        metavar="FORMAT=FILE",
-        multiple=True,
-        help="Write it to a file too (repeatable).",
+    return _decorated(
+        function,
+        click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True),
+        click.option(
+            "--report",
+            "reports",
+            metavar="FORMAT=FILE",
+            multiple=True,
+            help="Also write the plan to a file in this format, repeatable.",
+        ),
     )
-    return shown(reported(function))
 
 
-@dataclass(frozen=True)
-class Connection:
-    """Connection options. Times are in seconds."""
-
-    timeout: float
-    lookup_timeout: float
-    allow_http: bool
-
-    def open(
-        self,
-        environment: str,
-        organization: str | None,
-        lockfile: Path,
-        clock: Clock,
-        progress: Progress,
-    ) -> AbstractContextManager[PolarClient]:
-        """Open a client for the environment, with its token from the process environment."""
-        from polar_iac.polar.environments import connect
-
-        return connect(
-            environment,
-            os.environ,
-            organization,
-            lockfile,
-            clock=clock,
-            on_wait=progress.wait,
-            on_retry=progress.retry,
-            timeout=self.timeout,
-            allow_http=self.allow_http,
-        )
-
-
-def connection(function: Callable[..., int]) -> Callable[..., int]:
+def connection(function: _Function) -> _Function:
     """Add the options of a command that talks to Polar, passed as one argument `connection`."""
 
     @functools.wraps(function)
-    def run(*arguments: Any, timeout: float, lookup_timeout: float, allow_http: bool, **rest: Any) -> int:
+    def run(*arguments: Any, timeout: float, lookup_timeout: float, allow_http: bool, **rest: Any) -> Any:
         return function(*arguments, connection=Connection(timeout, lookup_timeout, allow_http), **rest)
 
-    for decorate in (
-        click.option("--allow-http", is_flag=True, help="Send the token unencrypted, to any host."),
+    decorated: _Function = _decorated(
+        run,
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            default=30,
+            show_default=True,
+            help="Seconds to wait for each response.",
+        ),
         click.option(
             "--lookup-timeout",
             type=click.FloatRange(min=0),
@@ -234,12 +171,9 @@ def connection(function: Callable[..., int]) -> Callable[..., int]:
             help="Seconds to keep looking for meters that Polar's read replicas do not show yet.",
         ),
         click.option(
-            "--timeout",
-            type=click.FloatRange(min=0, min_open=True),
-            default=30,
-            show_default=True,
-            help="Seconds to wait for one answer.",
+            "--allow-http",
+            is_flag=True,
+            help="Allow http:// to other hosts, which sends the token unencrypted.",
         ),
-    ):
-        run = decorate(run)
-    return run
+    )
+    return decorated

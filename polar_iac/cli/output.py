@@ -1,60 +1,33 @@
-"""Text on stdout and stderr: results, messages and errors, made safe to print."""
+"""Text on stdout and stderr, made safe to print."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 
 import click
 
-from polar_iac.ci import github as github_run
+from polar_iac.ci.host import Host, host_for
 from polar_iac.errors import PolarIacError
-from polar_iac.report.wording import WIDTH
+from polar_iac.sanitize import printable_lines, printable_styled
 
 
-def sanitize(text: str, variables: Mapping[str, str]) -> str:
+def sanitize(text: str, host: Host) -> str:
     """Return text of our renderers in a form that is safe to print here.
 
-    Whatever it quotes, nothing moves the cursor. On GitHub, where the runner reads commands from a step's
-    output, no line is a command.
+    Whatever it quotes, nothing moves the cursor, and no line is a command to the CI system that reads it.
     """
-    from polar_iac.sanitize import printable_styled
-
-    text = printable_styled(text)
-    if not github_run.on_github(variables):
-        return text
-    from polar_iac.ci.workflow_commands import inert
-
-    return inert(text)
+    return host.escape(printable_styled(text))
 
 
-def plain(text: str, variables: Mapping[str, str]) -> str:
+def plain(text: str, host: Host) -> str:
     """Return other text, without our colors, in a form that is safe to print here."""
-    from polar_iac.sanitize import printable_lines
-
-    return sanitize(printable_lines(text), variables)
+    return sanitize(printable_lines(text), host)
 
 
-def format_error(error: Exception, variables: Mapping[str, str], width: int = WIDTH) -> str:
-    """Return the stderr text for an error, with an annotation on GitHub.
-
-    User lines are limited to `width` columns.
-    """
-    from polar_iac.ci.workflow_commands import diagnostic_commands, error_command
-    from polar_iac.errors import DiagnosticError
-    from polar_iac.report.diagnostics import diagnostics_text, error_text
-
-    if isinstance(error, DiagnosticError):
-        text = diagnostics_text(error.diagnostics, width)
-        commands = diagnostic_commands(error.diagnostics, directory=github_run.directory(variables))
-    else:
-        message = str(error)
-        if not isinstance(error, PolarIacError):
-            told = f"{type(error).__name__}: {error}"
-            message = f"polar-iac itself failed ({told}): please report this with what --debug prints"
-        text, commands = error_text(message), error_command(message)
-    return (commands if github_run.on_github(variables) else "") + sanitize(text, variables)
+def print_message(text: str) -> None:
+    """Print a message to stderr."""
+    click.echo(plain(text, host_for(os.environ)), err=True)
 
 
 def print_result(text: str) -> None:
@@ -63,7 +36,7 @@ def print_result(text: str) -> None:
     Raises PolarIacError when they cannot be written.
     """
     try:
-        click.echo(sanitize(text, os.environ), nl=False)
+        click.echo(sanitize(text, host_for(os.environ)), nl=False)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

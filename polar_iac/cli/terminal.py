@@ -1,8 +1,9 @@
-"""Terminal interaction: progress, prompts, and stopping a run."""
+"""Terminal interaction: width, progress, prompts, and stopping a run."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -10,14 +11,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 import click
 
-from polar_iac.cli.output import print_result, sanitize
+from polar_iac.ci.host import host_for
+from polar_iac.cli.output import plain, print_message, print_result
 from polar_iac.clock import Stop
 from polar_iac.errors import ExitCode
-from polar_iac.sanitize import printable_lines
+from polar_iac.report.wording import WIDTH
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -26,16 +28,22 @@ STOPPED = {"SIGINT": ExitCode.INTERRUPTED, "SIGTERM": ExitCode.TERMINATED}
 """Exit codes by the reason for stopping."""
 
 
+def columns(stream: TextIO) -> int:
+    """Return the number of columns for text on a stream. A narrow terminal has fewer than a log."""
+    return min(shutil.get_terminal_size().columns, WIDTH) if stream.isatty() else WIDTH
+
+
 def confirm(environment: str, changes: int) -> None:
     """Ask whether to apply; production must be typed in full. Raises click.Abort on a no."""
     if not sys.stdin.isatty():
-        raise click.UsageError("nobody can be asked here, without a terminal: approve with -y")
-    these = "this change" if changes == 1 else f"these {changes} changes"
+        raise click.UsageError("no terminal to ask on: pass -y to approve")
     try:
         if environment == "production":
-            asked = f"Customers are billed by what {these} will make. Type `production` to apply"
-            agreed = click.prompt(asked, err=True).strip() == "production"
+            affect = "This change affects" if changes == 1 else f"These {changes} changes affect"
+            question = f"{affect} what customers are billed. Type `production` to apply"
+            agreed = click.prompt(question, err=True).strip() == "production"
         else:
+            these = "this change" if changes == 1 else f"these {changes} changes"
             agreed = click.confirm(f"Apply {these} to {environment}?", err=True)
     except click.Abort as abort:
         if isinstance(abort.__context__, KeyboardInterrupt):
@@ -56,7 +64,7 @@ class Progress:
 
     def __init__(self, title: str, quiet: bool) -> None:
         self._title, self._quiet = title, quiet
-        self._shown = sys.stderr.isatty() and not quiet
+        self._has_bar = sys.stderr.isatty() and not quiet
         self._bar: tqdm[Any] | None = None
         self._began = 0.0
 
@@ -71,8 +79,9 @@ class Progress:
 
     def expect(self, total: int) -> None:
         """Set the number of results to expect."""
-        if not self._shown or not total:
+        if not self._has_bar or not total:
             return
+        # Here, because only a run on a terminal has a bar, and tqdm takes longer to import than click.
         from tqdm import tqdm
 
         self._began = time.monotonic()
@@ -101,18 +110,17 @@ class Progress:
 
     def wait(self, seconds: float) -> None:
         """Show that Polar limits the rate. May be called from any thread."""
-        self._tell(f"rate limited, going on in {seconds:.0f} s")
+        self._notify(f"rate limited, continuing in {seconds:.0f} s")
 
     def retry(self, why: str) -> None:
         """Show that a request failed and is sent again. May be called from any thread."""
-        self._tell(f"{why}; trying again")
+        self._notify(f"{why}; trying again")
 
-    def _tell(self, text: str) -> None:
-        told = sanitize(printable_lines(text), os.environ)
+    def _notify(self, text: str) -> None:
         if self._bar is not None:
-            self._bar.set_postfix_str(told)
+            self._bar.set_postfix_str(plain(text, host_for(os.environ)))
         elif not self._quiet:
-            click.echo(told, err=True)
+            print_message(text)
 
 
 @contextmanager
@@ -128,7 +136,7 @@ def stopped_by_signals(stop: Stop, quiet: bool) -> Iterator[None]:
             os._exit(STOPPED[name])
         stop.request(name)
         if not quiet:
-            os.write(2, b"stopping: what is under way is recorded first (again to leave at once)\n")
+            os.write(2, b"stopping after the requests in flight; press Ctrl-C again to quit now\n")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -141,7 +149,7 @@ def stopped_by_signals(stop: Stop, quiet: bool) -> Iterator[None]:
 @contextmanager
 def stopped_by_deadline(stop: Stop, seconds: float | None) -> Iterator[None]:
     """Request a stop after `seconds` seconds; None means never."""
-    timer = threading.Timer(seconds or 0, stop.request, ["the deadline has come"])
+    timer = threading.Timer(seconds or 0, stop.request, ["the deadline has passed"])
     timer.daemon = True
     if seconds is not None:
         timer.start()

@@ -4,61 +4,77 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from polar_iac.ci import github as github_run
+from click import unstyle
+
 from polar_iac.errors import PolarIacError
 from polar_iac.files import write_file
+from polar_iac.plan.document import plan_json, plans_json
 from polar_iac.plan.model import Plan
+from polar_iac.report.text import plan_text
 from polar_iac.report.wording import WIDTH
 
-FORMATS = ("text", "json", "markdown")
+if TYPE_CHECKING:
+    from polar_iac.report.comment.escape import Links
 
 
-def rendered(
-    plans: Sequence[Plan],
-    format_: str,
-    manifest_file: str,
-    variables: Mapping[str, str],
-    width: int = WIDTH,
-) -> str:
-    """Render the plans of one run, one per environment, in one of the FORMATS. Text uses `width` columns.
+@dataclass(frozen=True)
+class RenderContext:
+    """Facts about a run that a format needs in addition to the plans."""
 
-    JSON is one object for a single plan, or one object that contains all of several plans.
-    """
-    if format_ == "json":
-        from polar_iac.plan.document import plan_json, plans_json
-
-        return plan_json(plans[0]) if len(plans) == 1 else plans_json(plans)
-    if format_ == "markdown":
-        from polar_iac.report.comment.document import plan_markdown
-
-        told = functools.partial(
-            plan_markdown, plans, manifest_file=manifest_file, links=github_run.links(variables)
-        )
-        if not github_run.on_github(variables):
-            return told(whole="what `plan` prints as text")
-        in_summary = len(told(limit=sys.maxsize).encode()) <= github_run.summary_room(variables)
-        return told(whole="the summary of the workflow run" if in_summary else "the log of the workflow run")
-    from polar_iac.report.text import plan_text
-
-    return "\n".join(plan_text(plan, manifest_file, width) for plan in plans)
+    manifest_file: str
+    links: Links | None
+    """Links into the repository and to the run, where their addresses are known."""
+    summary_room: int
+    """Number of bytes that the summary of the run can still take; 0 if there is none."""
+    summary_name: str
+    log_name: str
+    """Name of the place that has the whole plan if the summary does not."""
+    width: int = WIDTH
+    """Columns of text."""
 
 
-def write_reports(
-    reports: Sequence[str],
-    plans: Sequence[Plan],
-    manifest_file: str,
-    variables: Mapping[str, str],
-) -> None:
+def _text(plans: Sequence[Plan], context: RenderContext) -> str:
+    return "\n".join(plan_text(plan, context.manifest_file, context.width) for plan in plans)
+
+
+def _json(plans: Sequence[Plan], _context: RenderContext) -> str:
+    """Return one object for a single plan, or one object that contains all of several plans."""
+    return plan_json(plans[0]) if len(plans) == 1 else plans_json(plans)
+
+
+def _markdown(plans: Sequence[Plan], context: RenderContext) -> str:
+    # Here, so that a plan as text or JSON does not wait for the modules of the comment.
+    from polar_iac.report.comment.document import plan_markdown
+
+    comment = functools.partial(
+        plan_markdown, plans, manifest_file=context.manifest_file, links=context.links
+    )
+    room = context.summary_room
+    # A comment that is cut says where the whole plan is: the summary has it only if there is room for it.
+    in_summary = room > 0 and len(comment(limit=sys.maxsize).encode()) <= room
+    return comment(whole=context.summary_name if in_summary else context.log_name)
+
+
+RENDERERS: Mapping[str, Callable[[Sequence[Plan], RenderContext], str]] = {
+    "text": _text,
+    "json": _json,
+    "markdown": _markdown,
+}
+"""The table of formats. Each renders the plans of one run, one per environment."""
+
+
+def write_reports(reports: Sequence[str], plans: Sequence[Plan], context: RenderContext) -> None:
     """Write each FORMAT=FILE. Raises PolarIacError for an invalid one, or one that cannot be written."""
-    from click import unstyle
-
+    context = replace(context, width=WIDTH)
     for report in reports:
         format_, equals, file = report.partition("=")
-        if not equals or not file or format_ not in FORMATS:
+        if not equals or not file or format_ not in RENDERERS:
             raise PolarIacError(
-                f"--report {report}: write_file FORMAT=FILE, where FORMAT is {', '.join(FORMATS)}"
+                f"--report {report}: expected FORMAT=FILE, where FORMAT is one of {', '.join(RENDERERS)}"
             )
-        write_file(Path(file), unstyle(rendered(plans, format_, manifest_file, variables)))
+        write_file(Path(file), unstyle(RENDERERS[format_](plans, context)))

@@ -35,7 +35,7 @@ def machine_lock(path: Path, timeout: float, on_wait: Callable[[str], None]) -> 
             held.acquire(timeout=timeout)
     except Timeout:
         raise PolarIacError(
-            f"{_holder(holder)} is at work on {path}: wait for it, then run this again"
+            f"{path} is locked by {_holder(holder)}: try again when it has finished"
         ) from None
     except OSError as error:
         raise PolarIacError(f"cannot lock {beside}: {error.strerror}") from error

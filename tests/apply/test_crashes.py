@@ -164,16 +164,16 @@ def test_two_at_once_on_one_machine(guarded: tuple[Scene, Door], warmed: ForkSer
     late = warmed.run(tmp_path, scene.environ, *options, "--lock-timeout", "0")
     assert late.code == 1
     assert re.search(
-        r"error: another run \(pid \d+ .*\) is at work on meters\.sandbox\.lock\.json", late.output
+        r"error: meters\.sandbox\.lock\.json is locked by another run \(pid \d+ .*\): try again", late.output
     )
     second = warmed.start(tmp_path, scene.environ, *options)
-    warmed.say(second, "waiting for it")
+    warmed.say(second, "waiting for another run")
     door.opened.set()
     ended, waited = warmed.wait(first), warmed.wait(second)
     assert (ended.code, waited.code) == (0, 0)
-    told = rf"another run \(pid {first} on \S+, since .* UTC\) is at work: waiting for it"
+    told = rf"waiting for another run \(pid {first} on \S+, since .* UTC\)"
     assert re.search(told, waited.output)
-    assert "is at work" not in ended.output
+    assert "another run" not in ended.output
     assert "No changes" in waited.output
     scene.check(tmp_path, foreign)
 
@@ -198,13 +198,13 @@ def test_a_second_ctrl_c_leaves_at_once(scene: Scene, warmed: ForkServer, tmp_pa
             pid = warmed.start(tmp_path, behind.environ, *options)
             assert arrived.wait(HANG_SECONDS)
             os.kill(pid, signal.SIGINT)
-            warmed.say(pid, "again to leave at once")
+            warmed.say(pid, "press Ctrl-C again to quit now")
             os.kill(pid, signal.SIGINT)
             ended = warmed.wait(pid)
         finally:
             over.set()
         assert ended.code == 130, ended.output
-        assert "The next apply goes on from here" not in ended.output
+        assert "The next apply continues from here" not in ended.output
         assert "Traceback" not in ended.output
         behind.recover(warmed, tmp_path)
         behind.check(tmp_path, foreign)

@@ -447,7 +447,7 @@ class TestASavedPlanKnowsItsFiles:
     def test_others_are_refused(self, saved: Workspace, arguments: list[str]) -> None:
         done = saved.reads_only("apply", "plan.json", "-y", *arguments)
         assert done.returncode == 5
-        assert "the plan is of" in done.stderr
+        assert "the plan is for the" in done.stderr
 
     def test_another_project_is_refused(self, saved: Workspace) -> None:
         manifest = saved.path / "meters.yaml"
@@ -545,7 +545,7 @@ class TestAnswersThatDoNotEnd:
             workspace.environ |= {"POLAR_BASE_URL": url}
             done = workspace.run("plan", "-e", "sandbox", "--deadline", "0.2")
         assert done.returncode == 1
-        assert "the deadline has come" in done.stderr
+        assert "the deadline has passed" in done.stderr
 
     def test_a_redirect_to_nonsense_still_says_what_was_done(self, workspace: Workspace) -> None:
         workspace.write({f"m{n}": meter(name=f"Meter {n}") for n in range(3)})

@@ -393,7 +393,7 @@ class TestExitCodesAndWords:
     @pytest.mark.parametrize(
         ("arguments", "told"),
         [
-            (["plan"], "say which environment"),
+            (["plan"], "choose an environment"),
             (["plan", "-e", "staging"], "staging"),
             (["plan", "-e", "local", "--nonsense"], "--nonsense"),
             (["nonsense"], "nonsense"),
@@ -484,7 +484,7 @@ class TestExitCodesAndWords:
             workspace.write({f"m{n}": meter() for n in range(5)})
             done = workspace.run("apply", "-e", "sandbox", "-y")
             assert done.returncode == 0
-            assert re.search(r"rate limited, going on in \d+ s", done.stderr)
+            assert re.search(r"rate limited, continuing in \d+ s", done.stderr)
             assert "rate limited" not in workspace.run("plan", "-e", "sandbox", "-q").stderr
 
     def test_a_reader_that_goes_stops_nothing(self, workspace: Workspace, polar: Served) -> None:

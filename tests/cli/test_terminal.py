@@ -127,7 +127,7 @@ class TestUsage:
 
     @pytest.mark.parametrize(
         ("target", "told"),
-        [("old", "this key was moved to calls: name that one"), ("cals", "did you mean calls?")],
+        [("old", "this key was moved to calls: use --target calls"), ("cals", "did you mean calls?")],
     )
     def test_a_target_that_is_none(self, workspace: Workspace, target: str, told: str) -> None:
         workspace.write({"calls": meter()}, moved=[{"from": "old", "to": "calls"}])

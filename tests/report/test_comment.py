@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from polar_iac.apply.events import Applied, Event, Failed
-from polar_iac.ci.github import directory, publish_plans, publish_results
-from polar_iac.ci.workflow_commands import error_command, outputs, plan_commands
+from polar_iac.ci.annotations import error_annotation, plan_annotations
+from polar_iac.ci.github import GitHub, output_lines, workflow_commands, working_directory
+from polar_iac.ci.host import host_for
+from polar_iac.ci.publish import plan_outputs
+from polar_iac.cli.plan_output import render_context
 from polar_iac.errors import PolarIacError
 from polar_iac.meter.record import Record
 from polar_iac.meter.spec import MeterSpec
@@ -32,7 +35,7 @@ from polar_iac.plan.model import Note, Plan
 from polar_iac.report.comment.document import comment_marker, headline, plan_markdown
 from polar_iac.report.comment.escape import Links
 from polar_iac.report.comment.risks import risk
-from polar_iac.report.formats import rendered
+from polar_iac.report.formats import RENDERERS
 from polar_iac.report.text import plan_text
 from tests.report.test_text import GOLDEN, clause, either, every, golden
 from tests.support import strategies
@@ -47,6 +50,11 @@ PRODUCTION = "7c0a33de-5a6e-4a3f-9d0b-1c5e8f7a2b44"
 
 COMPLETION = clause("name", "eq", "llm.completion")
 IMAGE = clause("name", "eq", "image.generated")
+
+
+def commands_for(*plans: Plan, directory: str = "") -> str:
+    """Return the workflow commands that GitHub Actions gets for plans."""
+    return workflow_commands(plan_annotations(plans, GitHub.annotation_limit), directory)
 
 
 def comment(*plans: Plan, **options: Any) -> str:
@@ -588,7 +596,7 @@ def test_the_marker_is_hidden_whatever_it_is() -> None:
 
 
 def test_commands_point_at_risky_changes() -> None:
-    commands = list(read_commands(plan_commands([few()], directory="billing")))
+    commands = list(read_commands(commands_for(few(), directory="billing")))
     assert [(c.name, c.properties["line"], c.message.partition(":")[0]) for c in commands] == [
         ("warning", "5", 'premium-completions "Premium completions"'),
         ("warning", "92", 'legacy-exports "Exports (legacy)"'),
@@ -598,32 +606,34 @@ def test_commands_point_at_risky_changes() -> None:
 
 
 def test_an_annotation_keeps_its_lines() -> None:
-    (told,) = read_commands(error_command("refused:\nmeters:\n  a: {archived: true}\x1b[2J"))
+    (told,) = read_commands(
+        workflow_commands([error_annotation("refused:\nmeters:\n  a: {archived: true}\x1b[2J")])
+    )
     assert told.message == "refused:\nmeters:\n  a: {archived: true}\\u001b[2J"
 
 
 def test_commands_of_two_environments_are_told_once() -> None:
-    commands = list(read_commands(plan_commands([few(), replace(few(), environment="production")])))
+    commands = list(read_commands(commands_for(few(), replace(few(), environment="production"))))
     assert {c.properties["title"].partition(" · ")[2] for c in commands} == {"sandbox and production"}
 
 
 @pytest.mark.first
 @pytest.mark.unmeasured
 def test_no_more_annotations_than_github_shows() -> None:
-    commands = list(read_commands(plan_commands([thousands()])))
+    commands = list(read_commands(commands_for(thousands())))
     assert len([c for c in commands if c.name == "warning"]) == 10
-    assert commands[-1].message.endswith("more like these stand in the plan")
+    assert commands[-1].message.endswith("more like these are in the plan")
 
 
 def test_outputs() -> None:
-    assert read_outputs(outputs([few()])) == {
+    assert read_outputs(output_lines(plan_outputs([few()]))) == {
         "changes": "4",
         "summary": "1 to create, 2 to update, 1 to archive · sandbox",
         "digest": few().digest,
     }
-    both = read_outputs(outputs([few(), in_production()]))
+    both = read_outputs(output_lines(plan_outputs([few(), in_production()])))
     assert both["digest"] == f"sandbox={few().digest} production={in_production().digest}"
-    assert read_outputs(outputs([nothing()]))["changes"] == "0"
+    assert read_outputs(output_lines(plan_outputs([nothing()])))["changes"] == "0"
 
 
 # The job's summary
@@ -634,16 +644,16 @@ def test_outputs() -> None:
 def test_the_summary_of_a_step_stays_below_what_github_takes(tmp_path: Path) -> None:
     """Bytes, of all that one step appends; GitHub shows none of a file that is too long."""
     summary = tmp_path / "summary.md"
-    variables = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_ACTIONS": "true"}
+    host = GitHub({"GITHUB_STEP_SUMMARY": str(summary)})
     summary.write_text("é" * 200_000, encoding="utf-8")
-    publish_plans([thousands()], "meters.yaml", variables)
+    host.publish_plans([thousands()], "meters.yaml")
     first = summary.read_text(encoding="utf-8").lstrip("é")
     read_comment(first.rstrip("\n") + "\n")
     assert "in the log of this step" in first
     events = [Applied(change.key, "update", identifier(1)) for change in thousands().changes]
     for _ in range(3):
-        publish_results(thousands(), events, variables)
-        publish_plans([thousands()], "meters.yaml", variables)
+        host.publish_results(thousands(), events)
+        host.publish_plans([thousands()], "meters.yaml")
     assert 900_000 < summary.stat().st_size < 1_048_576
 
 
@@ -653,7 +663,7 @@ def test_results_come_first_and_failures_first_of_them(tmp_path: Path) -> None:
         Applied("images", "update", identifier(2)),
         Failed("seats", "create", "Polar said no"),
     ]
-    publish_results(few(), events, {"GITHUB_STEP_SUMMARY": str(summary)})
+    GitHub({"GITHUB_STEP_SUMMARY": str(summary)}).publish_results(few(), events)
     text = summary.read_text(encoding="utf-8")
     read = read_comment(text.rstrip("\n") + "\n\n" + comment_marker([few()]) + "\n")
     assert read.headings[0] == "Polar meters: applied to sandbox: 1 updated, 1 failed"
@@ -669,9 +679,9 @@ def test_what_was_cut_is_where_the_comment_says(tmp_path: Path, filled: int, pla
     summary = tmp_path / "summary.md"
     summary.write_text(" " * filled)
     variables = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_ACTIONS": "true"}
-    text = rendered([large], "markdown", "meters.yaml", variables)
+    text = RENDERERS["markdown"]([large], render_context(host_for(variables), "meters.yaml"))
     assert f"All of them are in the {place} of the workflow run." in text
-    elsewhere = rendered([large], "markdown", "meters.yaml", {})
+    elsewhere = RENDERERS["markdown"]([large], render_context(host_for({}), "meters.yaml"))
     assert "All of them are in what `plan` prints as text." in elsewhere
 
 
@@ -680,9 +690,9 @@ def test_paths_begin_at_the_top_of_the_repository(tmp_path: Path, monkeypatch: p
     here = tmp_path / "checkout" / "services" / "api"
     here.mkdir(parents=True)
     monkeypatch.chdir(here)
-    assert directory({"GITHUB_WORKSPACE": str(tmp_path)}) == "checkout/services/api"
+    assert working_directory({"GITHUB_WORKSPACE": str(tmp_path)}) == "checkout/services/api"
     (tmp_path / "checkout" / ".git").mkdir()
-    assert directory({"GITHUB_WORKSPACE": str(tmp_path)}) == "services/api"
+    assert working_directory({"GITHUB_WORKSPACE": str(tmp_path)}) == "services/api"
 
 
 # Saved plans
@@ -694,8 +704,8 @@ def shown(found: Plan) -> list[str]:
         plan_json(found),
         comment(found),
         comment(found, in_production()),
-        plan_commands([found]),
-        outputs([found]),
+        commands_for(found),
+        output_lines(plan_outputs([found])),
         plan_text(replace(found, bookkeeping=()), "meters.yaml"),
     ]
 

@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polar_iac.ci.workflow_commands import diagnostic_commands, inert, outputs, plan_commands
+from polar_iac.ci.annotations import diagnostic_annotations, plan_annotations
+from polar_iac.ci.github import GitHub, output_lines, workflow_commands
+from polar_iac.ci.publish import plan_outputs
 from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.meter.fields import IMPACT
 from polar_iac.meter.spec import MeterSpec
@@ -40,6 +42,8 @@ from tests.support.comments import read_commands, read_comment, read_outputs
 from tests.support.examples import examples
 
 LINKS = Links("https://github.com", "acme/billing", "3f2a9c41d07be58c6a1f04d2e97bb8350c1d6e7a", run_id="1")
+
+GITHUB = GitHub({})
 
 pytestmark = pytest.mark.unmeasured  # hundreds of texts through the same lines, which others measure
 
@@ -320,7 +324,7 @@ def test_an_environment_is_not_trusted_either(text: str) -> None:
     few = replace(hostile_plan("x"), changes=hostile_plan("x").changes[1:3])
     both = [few, replace(few, environment=text)]
     read_comment(plan_markdown(both, manifest_file="meters.yaml", links=LINKS))
-    assert set(read_outputs(outputs(both))) == {"changes", "summary", "digest"}
+    assert set(read_outputs(output_lines(plan_outputs(both)))) == {"changes", "summary", "digest"}
 
 
 def test_our_prose_stays_prose() -> None:
@@ -360,7 +364,7 @@ def test_nothing_breaks_out_of_the_text(text: str) -> None:
     plan = replace(plan, changes=(created, *plan.changes[1:]))
     told = plan_text(plan, text)
     read_text(told, plan)
-    assert list(read_commands(inert(told))) == []
+    assert list(read_commands(GITHUB.escape(told))) == []
 
 
 def test_keys_and_units_stay_on_their_line() -> None:
@@ -376,8 +380,8 @@ def test_nothing_breaks_out_of_diagnostics(text: str) -> None:
     diagnostic = Diagnostic(SourceSpan(text, 3, 1, 4), text, text)
     told = click.unstyle(diagnostics_text([diagnostic]))
     assert told.count("\n") == (3 if text.strip() else 1)
-    assert list(read_commands(inert(told))) == []
-    (command,) = read_commands(diagnostic_commands([diagnostic]))
+    assert list(read_commands(GITHUB.escape(told))) == []
+    (command,) = read_commands(workflow_commands(diagnostic_annotations([diagnostic])))
     assert (command.name, command.properties["title"]) == ("error", "polar-iac")
     assert set(command.properties) <= {"file", "line", "col", "title"}
 
@@ -393,8 +397,8 @@ def test_json_holds_what_it_was_given(text: str) -> None:
     assert told.isascii()
     assert told.replace("\n", "").isprintable()
     # A log that GitHub reads may be made harmless without changing what it says.
-    assert json.loads(inert(told)) == plan_document(plan)
-    assert list(read_commands(inert(told))) == []
+    assert json.loads(GITHUB.escape(told)) == plan_document(plan)
+    assert list(read_commands(GITHUB.escape(told))) == []
     again = plan_from_document(json.loads(told))
     assert plan_document(again) == plan_document(plan)
 
@@ -404,7 +408,7 @@ def test_json_holds_what_it_was_given(text: str) -> None:
 
 @pytest.mark.parametrize("text", CORPUS)
 def test_no_command_can_be_forged(text: str) -> None:
-    told = plan_commands([hostile_plan(text)])
+    told = workflow_commands(plan_annotations([hostile_plan(text)], GITHUB.annotation_limit))
     commands = list(read_commands(told))
     assert len(commands) == told.count("\n") == 9
     assert [c.name for c in commands] == ["warning"] * 7 + ["notice"] * 2
@@ -417,14 +421,14 @@ def test_no_command_can_be_forged(text: str) -> None:
 @pytest.mark.parametrize("text", CORPUS)
 def test_no_output_can_be_forged(text: str) -> None:
     plan = hostile_plan(text)
-    found = read_outputs(outputs([plan]))
+    found = read_outputs(output_lines(plan_outputs([plan])))
     assert found == {"changes": "9", "summary": headline([plan]), "digest": plan.digest}
 
 
 @pytest.mark.parametrize("text", CORPUS)
 def test_a_log_on_github_runs_nothing(text: str) -> None:
     for log in (text, f"x {text}", f"\x1b[31m{text}", f"\u200d {text}"):
-        assert list(read_commands(inert(log))) == []
+        assert list(read_commands(GITHUB.escape(log))) == []
 
 
 # These proofs can fail
@@ -469,10 +473,10 @@ def test_a_fence_of_three_backticks_is_caught(monkeypatch: pytest.MonkeyPatch) -
 def test_a_command_that_is_not_escaped_is_caught(
     part: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polar_iac.ci.workflow_commands.printable_lines", lambda text: text)
-    monkeypatch.setattr("polar_iac.ci.workflow_commands.printable", lambda text: text)
+    monkeypatch.setattr("polar_iac.ci.github.printable_lines", lambda text: text)
+    monkeypatch.setattr("polar_iac.ci.github.printable", lambda text: text)
     test_no_command_can_be_forged(text)  # the escapes of commands are enough
-    monkeypatch.setattr(f"polar_iac.ci.workflow_commands.{part}", lambda text: text)
+    monkeypatch.setattr(f"polar_iac.ci.github.{part}", lambda text: text)
     assert breaks(test_no_command_can_be_forged, text)
 
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polar_iac.apply.events import Applied, Event, Failed, Skipped, Unknown
-from polar_iac.ci.workflow_commands import failure_commands
+from polar_iac.ci.annotations import failure_annotations
+from polar_iac.ci.github import workflow_commands
 from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.meter.canonical import canonical_json
 from polar_iac.meter.filter import Filter
@@ -140,7 +141,7 @@ def test_what_came_of_it() -> None:
     ]
     told = "".join(map(event_text, events)) + result_text(events) + "\n"
     golden("events.txt", click.unstyle(told))
-    commands = failure_commands(events).splitlines()
+    commands = workflow_commands(failure_annotations(events)).splitlines()
     assert [line.partition("::")[2].partition(" ")[0] for line in commands] == ["error"] * 3
     assert "line=3" in commands[0]
 

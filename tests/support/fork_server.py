@@ -29,9 +29,9 @@ from tests.support.command import HANG_SECONDS, clean_environment
 WARM = (
     *("_ruamel_yaml", "deepdiff", "filelock", "tqdm", "multiprocessing.synchronize", "encodings.idna"),
     *("httpcore", "httpcore._sync.http_proxy", "h11", "certifi", "anyio"),
-    *("polar_iac.apply.session", "polar_iac.cli.main", "polar_iac.cli.output", "polar_iac.cli.terminal"),
-    *("polar_iac.local", "polar_iac.plan.document", "polar_iac.plan.saved", "polar_iac.report.formats"),
-    *("polar_iac.report.results", "polar_iac.report.text", "polar_iac.ci.workflow_commands"),
+    *("polar_iac.apply.session", "polar_iac.cli.main", "polar_iac.cli.session", "polar_iac.cli.error_report"),
+    *("polar_iac.cli.apply", "polar_iac.cli.plan", "polar_iac.cli.show", "polar_iac.cli.validate"),
+    *("polar_iac.local", "polar_iac.ci.github"),
 )
 """What an apply loads: in the warmed process once, instead of in each child."""
 

@@ -1,0 +1,108 @@
+"""Annotations: short messages that a CI system shows beside the lines of the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from polar_iac.apply.events import Event, Failed, Unconfirmed, Unknown
+from polar_iac.errors import Diagnostic, SourceSpan
+from polar_iac.plan.model import Change, Plan
+from polar_iac.report.comment.remarks import labels, listed
+from polar_iac.report.comment.risks import RISKS, risk
+from polar_iac.report.wording import settled, value
+
+Level = Literal["error", "warning", "notice"]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A message, at a place in a file if it is about one."""
+
+    level: Level
+    title: str
+    message: str
+    span: SourceSpan | None = None
+
+
+def diagnostic_annotations(diagnostics: Sequence[Diagnostic]) -> list[Annotation]:
+    """Return an annotation for each problem, at its place in the file."""
+    return [error_annotation(d.message, d.span) for d in diagnostics]
+
+
+def error_annotation(message: str, span: SourceSpan | None = None) -> Annotation:
+    return Annotation("error", "polar-iac", message, span)
+
+
+def failure_annotations(events: Sequence[Event]) -> list[Annotation]:
+    """Return annotations of the meters that an apply could not change, at a place if Polar named one."""
+    failed = [event for event in events if isinstance(event, Failed)]
+    placed = diagnostic_annotations([d for event in failed for d in event.diagnostics])
+    unplaced = [f"{event.key}: {event.message}" for event in failed if not event.diagnostics]
+    unplaced += [f"{event.key}: {event.message}" for event in events if isinstance(event, Unconfirmed)]
+    unplaced += [event.message for event in events if isinstance(event, Unknown)]
+    return [*placed, *map(error_annotation, unplaced)]
+
+
+@dataclass(frozen=True)
+class _Risk:
+    """A risky change. Equal for the same change in several environments, which share one annotation."""
+
+    level: Level
+    rank: int
+    key: str
+    title: str
+    span: SourceSpan | None
+    message: str
+
+
+def plan_annotations(plans: Sequence[Plan], limit: int) -> list[Annotation]:
+    """Return an annotation for each risky change, and at most `limit` of one level.
+
+    Changes that alter billing, archive, are blocked or overwrite are warnings; the other risks are notices.
+    """
+    labels_by_risk: dict[_Risk, list[str]] = {}
+    for plan, label in zip(plans, labels(plans), strict=True):
+        for change in plan.changes:
+            if risk_ := _risk_of(change):
+                labels_by_risk.setdefault(risk_, []).append(label)
+    annotations: list[Annotation] = []
+    for level in ("warning", "notice"):
+        risks = sorted((r for r in labels_by_risk if r.level == level), key=lambda r: (r.rank, r.key))
+        # The CI system drops what exceeds its limit: of 12 with a limit of 10, show 9 and "3 more".
+        first = risks if len(risks) <= limit else risks[: limit - 1]
+        for risk_ in first:
+            title = f"{risk_.title} · {listed(labels_by_risk[risk_])}"
+            annotations.append(Annotation(risk_.level, title, risk_.message, risk_.span))
+        if len(risks) > len(first):
+            more = f"{len(risks) - len(first)} more like these are in the plan"
+            annotations.append(Annotation(risks[0].level, "Polar meters", more))
+    return annotations
+
+
+def _risk_of(change: Change) -> _Risk | None:
+    kind = risk(change)
+    if not kind:
+        return None
+    warnings = "; ".join(note.text for note in change.notes if note.severity == "warning")
+    fields = listed([field.path for field in change.fields if field.impact == "billing"])
+    outside = listed([field.path for field in change.fields if field.origin != "manifest"])
+    billed = f"changes what is billed: {fields}" if fields else "starts to bill again"
+    description = {
+        "billing": billed + (f". {warnings}" if warnings else ""),
+        "outside": f"overwrites what was changed at Polar: {outside}" + (f". {warnings}" if warnings else ""),
+        "archive": settled(change)
+        if change.action == "settle"
+        else warnings or "bills nothing once it is archived",
+        "blocked": change.reason or "blocked",
+        "warning": warnings,
+    }[kind]
+    return _Risk(
+        level="notice" if kind == "warning" else "warning",
+        rank=RISKS.index(kind),
+        key=change.key,
+        title=f"Polar meters: {change.action}",
+        span=change.source,
+        message=f"{change.key} {value(change.name)}: {description}",
+    )

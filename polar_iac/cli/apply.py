@@ -1,0 +1,179 @@
+"""The command `apply`."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from polar_iac.apply.events import Applied, Event, Skipped
+from polar_iac.ci.host import host_for
+from polar_iac.cli import options
+from polar_iac.cli.error_boundary import command
+from polar_iac.cli.inputs import Selection, read_inputs
+from polar_iac.cli.output import print_result
+from polar_iac.cli.review import check_project, permit, selection_of
+from polar_iac.cli.terminal import (
+    STOPPED,
+    Progress,
+    columns,
+    confirm,
+    stopped_by_deadline,
+    stopped_by_signals,
+)
+from polar_iac.clock import Stop, SystemClock
+from polar_iac.errors import ExitCode
+from polar_iac.plan.model import Plan
+from polar_iac.plan.saved import read_plan
+from polar_iac.report.results import event_text, left_text, result_text
+from polar_iac.report.text import plan_text
+from polar_iac.state.machine_lock import machine_lock
+
+if TYPE_CHECKING:
+    from polar_iac.apply.session import Observed, Session
+
+
+@command
+@click.argument("plan_file", type=options.File(), required=False, metavar="[PLAN]")
+@options.environment
+@options.lockfile
+@options.target
+@options.allow_archive
+@options.connection
+@click.option("--digest", metavar="SHA", help="Apply only if the plan has this digest (32 or more digits).")
+@click.option("--max-changes", type=click.IntRange(min=0), help="Refuse a plan with more changes than this.")
+@click.option("-y", "--auto-approve", is_flag=True, help="Do not ask. Required without a terminal.")
+@click.option(
+    "--parallelism",
+    type=click.IntRange(1, 32),
+    default=4,
+    show_default=True,
+    help="Number of requests in flight at a time.",
+)
+@click.option(
+    "--lock-timeout",
+    type=click.FloatRange(min=0),
+    default=60,
+    show_default=True,
+    help="Seconds to wait for another run on this machine.",
+)
+@click.option(
+    "--resend-after",
+    type=click.FloatRange(min=0),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="Seconds to look for the meter of an unanswered create before sending it again.",
+)
+@options.deadline
+def apply(
+    common: options.Options,
+    plan_file: Path | None,
+    environment: str | None,
+    lockfile_path: Path | None,
+    targets: tuple[str, ...],
+    allow_archive: bool,
+    connection: options.Connection,
+    digest: str | None,
+    max_changes: int | None,
+    auto_approve: bool,
+    parallelism: int,
+    lock_timeout: float,
+    resend_after: float,
+    deadline: float | None,
+) -> ExitCode:
+    """Show the plan, ask, carry it out, and record each effect.
+
+    With PLAN, a file that `plan --out` saved, or --digest: exactly what was reviewed, or nothing.
+    """
+    # Here, so that `apply --help` does not wait for the HTTP client.
+    from polar_iac.cli.session import open_session
+
+    selection = Selection(common.file, environment, lockfile_path, targets, allow_archive)
+    reviewed = read_plan(plan_file) if plan_file else None
+    if plan_file and reviewed:
+        selection = selection_of(reviewed, plan_file, selection, file_given=common.file_given)
+    _check_digest(digest)
+    # The reviewed meters may be gone. That makes the plan stale, and is not a command-line error.
+    check_targets = reviewed is None
+    lockfile_path = read_inputs(selection, check_targets=check_targets).lockfile_path
+    stop = Stop()
+    with (
+        machine_lock(lockfile_path, lock_timeout, lambda holder: common.say(f"waiting for {holder}")),
+        Progress("applying", common.quiet) as progress,
+        stopped_by_deadline(stop, deadline),
+    ):
+        # Read again under the lock: the run that held it may have written.
+        inputs = read_inputs(selection, check_targets=check_targets)
+        if reviewed:
+            check_project(reviewed, inputs.manifest.project)
+        with open_session(
+            inputs,
+            connection,
+            parallelism=parallelism,
+            resend_after=resend_after,
+            clock=SystemClock(stop),
+            progress=progress,
+        ) as session:
+            plan, observed = _read_and_plan(session, selection)
+            print_result(plan_text(plan, str(selection.file), columns(sys.stdout)))
+            permit(plan, reviewed, digest=digest, max_changes=max_changes)
+            if plan.wanted and not auto_approve:
+                plan, observed = _confirm(session, selection, plan)
+            events = _carry_out(session, plan, observed, stop, progress, quiet=common.quiet)
+    click.echo(host_for(os.environ).publish_results(plan, events), err=True, nl=False)
+    return _exit_code(common, events, stop)
+
+
+def _check_digest(digest: str | None) -> None:
+    if digest is not None and not re.fullmatch("[0-9a-f]{32,64}", digest):
+        raise click.UsageError("--digest takes 32 to 64 hexadecimal digits, as the plan shows them")
+
+
+def _read_and_plan(session: Session, selection: Selection) -> tuple[Plan, Observed]:
+    observed = session.read_live()
+    plan = session.plan(observed, targets=selection.targets, allow_archive=selection.allow_archive)
+    return plan, observed
+
+
+def _confirm(session: Session, selection: Selection, plan: Plan) -> tuple[Plan, Observed]:
+    """Ask, then plan again, because someone may have changed something while the prompt was open.
+
+    Raises click.Abort on a no, and StalePlanError when the plan is not the one that was shown.
+    """
+    confirm(plan.environment, plan.wanted)
+    fresh, observed = _read_and_plan(session, selection)
+    permit(fresh, plan)
+    return fresh, observed
+
+
+def _carry_out(
+    session: Session, plan: Plan, observed: Observed, stop: Stop, progress: Progress, *, quiet: bool
+) -> list[Event]:
+    """Carry out the plan. Print each event, then what was skipped, then the counts."""
+    events: list[Event] = []
+    progress.expect(len({c.order for c in plan.changes} | {b.key for b in plan.bookkeeping}))
+    try:
+        with stopped_by_signals(stop, quiet):
+            for event in session.carry_out(plan, observed, stop=stop):
+                events.append(event)
+                if not isinstance(event, Skipped):
+                    progress.print(event_text(event))
+    finally:  # also when it ends early
+        if skipped := [event for event in events if isinstance(event, Skipped)]:
+            print_result(left_text(skipped))
+        if events:
+            print_result(result_text(events) + "\n")
+    return events
+
+
+def _exit_code(common: options.Options, events: list[Event], stop: Stop) -> ExitCode:
+    if stop.reason is not None:
+        common.say(f"stopped: {stop.reason}. The next apply continues from here.")
+        return STOPPED.get(stop.reason, ExitCode.ERROR)
+    done = all(isinstance(event, Applied) for event in events)
+    return ExitCode.OK if done else ExitCode.ERROR

@@ -1,0 +1,46 @@
+"""The error boundary of the commands: an exit code and readable text for every error."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from polar_iac.cli.options import Options, common_options
+from polar_iac.errors import ExitCode
+
+
+def command(function: Callable[..., ExitCode]) -> click.Command:
+    """Make a command of a function: common options, its exit code, and no traceback for a user."""
+
+    @functools.wraps(function)
+    def run(file: Path, quiet: bool, verbose: bool, debug: bool, no_color: bool, **rest: Any) -> None:
+        context = click.get_current_context()
+        if no_color or os.environ.get("NO_COLOR"):
+            context.color = False
+        if verbose:
+            import logging  # here, so that `validate` does not wait for it
+
+            logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+        file_given = context.get_parameter_source("file") is not click.core.ParameterSource.DEFAULT
+        try:
+            code = function(Options(file, quiet, verbose, debug, file_given), **rest)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            code = ExitCode.INTERRUPTED
+        except Exception as error:  # noqa: BLE001  no traceback reaches a user
+            # Here, so that `validate` does not wait for the modules of the reports.
+            from polar_iac.cli.error_report import report_error
+
+            code = report_error(error, debug=debug)
+        context.exit(code)
+
+    name = function.__name__.rstrip("_")
+    return click.command(name, context_settings={"help_option_names": ["-h", "--help"]})(common_options(run))

@@ -1,0 +1,69 @@
+"""Inputs of a plan and of an apply: the manifest, and the lockfile of the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from polar_iac.files import refuse_tracked_state
+from polar_iac.manifest import read as manifest
+from polar_iac.manifest.model import Manifest
+from polar_iac.state import lockfile
+from polar_iac.state.lockfile import Lockfile
+from polar_iac.yaml.scalars import nearest
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Files, environment and meters, as chosen on the command line or by a saved plan."""
+
+    file: Path
+    environment: str | None
+    lockfile_path: Path | None
+    targets: tuple[str, ...]
+    allow_archive: bool
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The manifest and the lockfile of a run, as read from disk."""
+
+    manifest: Manifest
+    lockfile: Lockfile
+    lockfile_path: Path
+
+
+def read_inputs(selection: Selection, *, check_targets: bool = True) -> Inputs:
+    """Read the manifest and the lockfile of the chosen environment.
+
+    Raises click.UsageError when no environment is chosen, or, with `check_targets`, when a target is unknown.
+    """
+    if selection.environment is None:
+        raise click.UsageError(
+            "choose an environment: -e local, -e sandbox or -e production (or POLAR_ENVIRONMENT)"
+        )
+    desired = manifest.read(selection.file)
+    path = selection.lockfile_path or lockfile.default_path(selection.file, selection.environment)
+    refuse_tracked_state(path)
+    recorded = lockfile.read(path, selection.environment, desired.project)
+    if check_targets:
+        _check_targets(selection.targets, desired, recorded)
+    return Inputs(desired, recorded, path)
+
+
+def _check_targets(targets: tuple[str, ...], desired: Manifest, recorded: Lockfile) -> None:
+    keys = desired.meters.keys() | recorded.meters.keys()
+    renamed = {move.source: move.target for move in desired.moved}
+    for key in targets:
+        if key in renamed:
+            raise click.UsageError(
+                f"--target {key}: this key was moved to {renamed[key]}: use --target {renamed[key]}"
+            )
+        if key not in keys:
+            guess = nearest(key, tuple(sorted(keys)))
+            hint = f": did you mean {guess}?" if guess else ""
+            raise click.UsageError(
+                f"--target {key}: neither the manifest nor the lockfile has this key{hint}"
+            )

@@ -1,0 +1,91 @@
+"""The command `plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from polar_iac.cli import options
+from polar_iac.cli.error_boundary import command
+from polar_iac.cli.inputs import Selection, read_inputs
+from polar_iac.cli.plan_output import output_plans
+from polar_iac.cli.terminal import Progress, stopped_by_deadline
+from polar_iac.clock import Stop, SystemClock
+from polar_iac.errors import ExitCode
+from polar_iac.files import write_file
+from polar_iac.plan.document import plan_json
+from polar_iac.plan.model import Plan
+from polar_iac.report.text import refusal_text
+
+
+@command
+@options.environments
+@options.lockfile
+@options.target
+@options.allow_archive
+@options.connection
+@click.option("--offline", is_flag=True, help="Plan against the lockfile alone: no token, no network.")
+@options.deadline
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there are changes or blocked meters.")
+@click.option(
+    "--out", metavar="FILE", help="Save the plan for `apply FILE`; {env} stands for the environment."
+)
+@options.format_
+def plan(
+    common: options.Options,
+    environments: tuple[str, ...],
+    lockfile_path: Path | None,
+    targets: tuple[str, ...],
+    allow_archive: bool,
+    connection: options.Connection,
+    offline: bool,
+    deadline: float | None,
+    detailed_exitcode: bool,
+    out: str | None,
+    format_: str,
+    reports: tuple[str, ...],
+) -> ExitCode:
+    """Show what an apply would change, and why."""
+    if len(environments) > 1:
+        _check_files_of_several(lockfile_path, out)
+    stop = Stop()
+    plans = []
+    for environment in dict.fromkeys(environments) or (None,):
+        selection = Selection(common.file, environment, lockfile_path, targets, allow_archive)
+        made = _plan_one(selection, None if offline else connection, deadline, stop, quiet=common.quiet)
+        plans.append(made)
+        if out:
+            file = Path(out.replace("{env}", made.environment))
+            write_file(file, plan_json(made))
+            common.say(f"Saved as {file}: `polar-iac apply {file}` does exactly this, or nothing.")
+    output_plans(plans, format_, reports, str(common.file))
+    for made in plans:
+        if made.refusal:
+            common.say("`apply` would refuse this plan: " + refusal_text(made))
+    differs = detailed_exitcode and any(made.changes for made in plans)
+    return ExitCode.CHANGES if differs else ExitCode.OK
+
+
+def _check_files_of_several(lockfile_path: Path | None, out: str | None) -> None:
+    """Raise click.UsageError when several environments would share one file."""
+    if lockfile_path:
+        raise click.UsageError("--lockfile names one file: use it with one environment at a time")
+    if out and "{env}" not in out:
+        raise click.UsageError("--out names one file for several environments: add {env} to its name")
+
+
+def _plan_one(
+    selection: Selection,
+    connection: options.Connection | None,
+    deadline: float | None,
+    stop: Stop,
+    *,
+    quiet: bool,
+) -> Plan:
+    # Here, so that `plan --help` does not wait for the HTTP client.
+    from polar_iac.cli.session import plan_once
+
+    inputs = read_inputs(selection)
+    with Progress("reading", quiet) as progress, stopped_by_deadline(stop, deadline):
+        return plan_once(inputs, selection, connection, SystemClock(stop), progress)

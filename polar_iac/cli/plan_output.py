@@ -1,0 +1,36 @@
+"""Plans as a command prints them, writes them to reports, and publishes them in CI."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+import click
+
+from polar_iac.ci.host import Host, host_for
+from polar_iac.cli.output import print_result
+from polar_iac.cli.terminal import columns
+from polar_iac.plan.model import Plan
+from polar_iac.report.formats import RENDERERS, RenderContext, write_reports
+
+
+def output_plans(plans: Sequence[Plan], format_: str, reports: Sequence[str], manifest_file: str) -> None:
+    """Print plans in a format, write the report files, and publish the plans where the run is in CI."""
+    host = host_for(os.environ)
+    context = render_context(host, manifest_file)
+    write_reports(reports, plans, context)
+    print_result(RENDERERS[format_](plans, replace(context, width=columns(sys.stdout))))
+    click.echo(host.publish_plans(plans, manifest_file), err=True, nl=False)
+
+
+def render_context(host: Host, manifest_file: str) -> RenderContext:
+    """Return what the output formats need to know of a host."""
+    return RenderContext(
+        manifest_file,
+        links=host.links(),
+        summary_room=host.summary_room(),
+        summary_name=host.summary_name,
+        log_name=host.log_name,
+    )

@@ -1,0 +1,19 @@
+"""The command `validate`."""
+
+from __future__ import annotations
+
+import click
+
+from polar_iac.cli.error_boundary import command
+from polar_iac.cli.options import Options
+from polar_iac.errors import ExitCode
+from polar_iac.manifest import read as manifest
+
+
+@command
+def validate(common: Options) -> ExitCode:
+    """Check the manifest, offline; needs no environment."""
+    count = len(manifest.read(common.file).meters)
+    meters = "1 meter is" if count == 1 else f"{count} meters are"
+    click.echo(f"{common.file}: {meters} fine.")
+    return ExitCode.OK
