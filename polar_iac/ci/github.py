@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from polar_iac.ci.annotations import Annotation
 from polar_iac.ci.publish import Publisher
 from polar_iac.errors import PolarIacError
-from polar_iac.report.comment.escape import Links, repository_path
+from polar_iac.report.comment.escape import repository_path
 from polar_iac.sanitize import printable, printable_lines
 
 _SUMMARY_LIMIT = 1_000_000
@@ -21,6 +23,9 @@ _LONGEST_MESSAGE = 2_000
 # Example: the runner may read ":\u200d:error" as "::error".
 _IGNORED = "[\u034f\u180b-\u180d\u180f\u200d\ufe00-\ufe0f]*"
 _COMMAND = re.compile(rf"(?m)^((?:\s|\x1b\[[0-9;]*m|{_IGNORED[:-1]})*):(?={_IGNORED}:)")
+_SERVER = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
+_REPOSITORY = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
+_SHA = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _OLD_COMMAND = re.compile(rf"#(?={_IGNORED}#{_IGNORED}\[)")
 
 
@@ -46,13 +51,13 @@ class GitHub(Publisher):
     def annotate(self, annotations: Sequence[Annotation]) -> str:
         return workflow_commands(annotations, working_directory(self._variables))
 
-    def links(self) -> Links | None:
+    def links(self) -> GitHubLinks | None:
         server, repository = (self._variables.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY"))
         commit = _head_commit(self._variables)
         if not (server and repository and commit):
             return None
         run = self._variables.get("GITHUB_RUN_ID")
-        return Links(server, repository, commit, working_directory(self._variables), run)
+        return GitHubLinks(server, repository, commit, working_directory(self._variables), run)
 
     def summary_room(self) -> int:
         summary = self._variables.get("GITHUB_STEP_SUMMARY")
@@ -79,6 +84,39 @@ class GitHub(Publisher):
                 file.write(text)
         except OSError as error:
             raise PolarIacError(f"cannot write {path}: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class GitHubLinks:
+    """Addresses on GitHub of the files at a commit, and of a workflow run.
+
+    `directory` is the base of the run's paths, relative to the root of the repository.
+    """
+
+    server_url: str
+    repository: str
+    sha: str
+    directory: str = ""
+    run_id: str | None = None
+
+    def file(self, path: str, line: int | None = None) -> str | None:
+        """Return the address of a file at the commit, or None if it is unknown."""
+        place = repository_path(path, self.directory)
+        if place is None or not self._home or not _SHA.fullmatch(self.sha):
+            return None
+        anchor = f"#L{line}" if line else ""
+        return f"{self._home}/blob/{self.sha}/{quote(place, safe='/', errors='surrogatepass')}{anchor}"
+
+    @property
+    def run(self) -> str | None:
+        """Address of the run, or None if it is unknown."""
+        is_number = self.run_id and self.run_id.isascii() and self.run_id.isdigit()
+        return f"{self._home}/actions/runs/{self.run_id}" if self._home and is_number else None
+
+    @property
+    def _home(self) -> str | None:
+        valid = _SERVER.fullmatch(self.server_url) and _REPOSITORY.fullmatch(self.repository)
+        return f"{self.server_url}/{self.repository}" if valid else None
 
 
 def workflow_commands(annotations: Sequence[Annotation], directory: str = "") -> str:

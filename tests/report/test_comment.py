@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from polar_iac.apply.events import Applied, Event, Failed
 from polar_iac.ci.annotations import error_annotation, plan_annotations
-from polar_iac.ci.github import GitHub, output_lines, workflow_commands, working_directory
+from polar_iac.ci.github import GitHub, GitHubLinks, output_lines, workflow_commands, working_directory
 from polar_iac.ci.host import host_for
 from polar_iac.ci.publish import plan_outputs
 from polar_iac.cli.plan_output import render_context
@@ -33,7 +33,6 @@ from polar_iac.plan.document import (
 )
 from polar_iac.plan.model import Note, Plan
 from polar_iac.report.comment.document import comment_marker, headline, plan_markdown
-from polar_iac.report.comment.escape import Links
 from polar_iac.report.comment.risks import risk
 from polar_iac.report.formats import RENDERERS
 from polar_iac.report.text import plan_text
@@ -44,7 +43,7 @@ from tests.support.comments import HOME, read_commands, read_comment, read_outpu
 from tests.support.examples import examples
 
 SHA = "3f2a9c41d07be58c6a1f04d2e97bb8350c1d6e7a"
-LINKS = Links("https://github.com", "acme/billing", SHA, run_id="9182736450")
+LINKS = GitHubLinks("https://github.com", "acme/billing", SHA, run_id="9182736450")
 GITHUB_TAKES = 65_536
 PRODUCTION = "7c0a33de-5a6e-4a3f-9d0b-1c5e8f7a2b44"
 
@@ -570,7 +569,7 @@ def test_a_plan_twice_says_everything_once() -> None:
     ],
 )
 def test_links_into_the_repository(file: str, directory: str, place: str | None) -> None:
-    links = Links("https://github.com", "acme/billing", SHA, directory)
+    links = GitHubLinks("https://github.com", "acme/billing", SHA, directory)
     assert links.file(file, 3) == (place and f"{HOME}/blob/{SHA}/{place}#L3")
 
 
@@ -583,8 +582,8 @@ def test_links_into_the_repository(file: str, directory: str, place: str | None)
     ],
 )
 def test_no_link_where_the_place_is_not_known(server: str, repository: str, sha: str) -> None:
-    assert Links(server, repository, sha).file("meters.yaml") is None
-    read_comment(comment(few(), links=Links(server, repository, sha)))
+    assert GitHubLinks(server, repository, sha).file("meters.yaml") is None
+    read_comment(comment(few(), links=GitHubLinks(server, repository, sha)))
 
 
 def test_the_marker_is_hidden_whatever_it_is() -> None:

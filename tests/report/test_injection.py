@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polar_iac.ci.annotations import diagnostic_annotations, plan_annotations
-from polar_iac.ci.github import GitHub, output_lines, workflow_commands
+from polar_iac.ci.github import GitHub, GitHubLinks, output_lines, workflow_commands
 from polar_iac.ci.publish import plan_outputs
 from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.meter.fields import IMPACT
@@ -33,7 +33,7 @@ from polar_iac.plan.model import (
     change_digest,
 )
 from polar_iac.report.comment.document import headline, plan_markdown
-from polar_iac.report.comment.escape import Links, code, fence, prose, visible
+from polar_iac.report.comment.escape import code, fence, prose, visible
 from polar_iac.report.diagnostics import diagnostics_text
 from polar_iac.report.text import plan_text
 from polar_iac.report.wording import value
@@ -41,7 +41,9 @@ from tests.support.build import ORGANIZATION, identifier, meter
 from tests.support.comments import read_commands, read_comment, read_outputs
 from tests.support.examples import examples
 
-LINKS = Links("https://github.com", "acme/billing", "3f2a9c41d07be58c6a1f04d2e97bb8350c1d6e7a", run_id="1")
+LINKS = GitHubLinks(
+    "https://github.com", "acme/billing", "3f2a9c41d07be58c6a1f04d2e97bb8350c1d6e7a", run_id="1"
+)
 
 GITHUB = GitHub({})
 

@@ -11,8 +11,7 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
-from urllib.parse import quote
+from typing import Protocol
 
 from polar_iac.sanitize import printable
 
@@ -21,9 +20,6 @@ _CHUNK = re.compile(r'(?:`[^`]*`|"[^"]*"|\S)+')
 _OUTSIDE = re.compile(r"(\(?)(.*?)([.,;:)]*)", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*|[0-9]{1,6}|[·→–…]")
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,}")
-_SERVER = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
-_REPOSITORY = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
-_SHA = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]"
 )
@@ -99,36 +95,12 @@ def details(summary: str, body: str) -> str:
     return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"
 
 
-@dataclass(frozen=True)
-class Links:
-    """Addresses on GitHub of the manifest and of the run that planned.
+class Links(Protocol):
+    """Addresses of the files of the repository and of the run that planned; None if unknown."""
 
-    `directory` is the base of the run's paths, relative to the root of the repository.
-    """
-
-    server_url: str
-    repository: str
-    sha: str
-    directory: str = ""
-    run_id: str | None = None
-
-    def file(self, path: str, line: int | None = None) -> str | None:
-        """Return the address of a file at the head commit, or None if it is unknown."""
-        place = repository_path(path, self.directory)
-        if place is None or not self._home or not _SHA.fullmatch(self.sha):
-            return None
-        anchor = f"#L{line}" if line else ""
-        return f"{self._home}/blob/{self.sha}/{quote(place, safe='/', errors='surrogatepass')}{anchor}"
-
+    def file(self, path: str, line: int | None = None) -> str | None: ...
     @property
-    def run(self) -> str | None:
-        known = self._home and self.run_id and self.run_id.isascii() and self.run_id.isdigit()
-        return f"{self._home}/actions/runs/{self.run_id}" if known else None
-
-    @property
-    def _home(self) -> str | None:
-        fine = _SERVER.fullmatch(self.server_url) and _REPOSITORY.fullmatch(self.repository)
-        return f"{self.server_url}/{self.repository}" if fine else None
+    def run(self) -> str | None: ...
 
 
 def repository_path(path: str, directory: str = "") -> str | None:
