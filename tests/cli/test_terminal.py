@@ -1,4 +1,4 @@
-"""What a person at a terminal meets: its width, the prompt, the bar, one line instead of thousands."""
+"""The command on a terminal: its width, the prompt, the bar, one line instead of thousands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TestAtAPrompt:
         assert "interrupted" in output
         assert polar.tape.count("POST") == 0
 
-    def test_it_says_how_much_it_is_about(self, workspace: Workspace) -> None:
+    def test_the_prompt_counts_the_changes(self, workspace: Workspace) -> None:
         workspace.write({f"m{n}": meter() for n in range(3)})
         code, output = on_terminal(workspace, "apply", "-e", "sandbox", answer="n\n")
         assert code == 1
@@ -67,7 +67,7 @@ def test_every_line_fits(width: int) -> None:
     assert {line.split()[0] for line in lines if re.match("  [~!+-] ", line)} == {"~", "!"}
 
 
-def test_the_caret_stands_under_what_is_marked_however_narrow() -> None:
+def test_the_caret_is_under_the_marked_text_at_any_width() -> None:
     line = "    - {property: tokens, operator: gte, value: 2026-01-01, and: something long after it}"
     start = line.index("2026") + 1
     told = click.unstyle(
@@ -129,7 +129,7 @@ class TestUsage:
         ("target", "told"),
         [("old", "this key was moved to calls: use --target calls"), ("cals", "did you mean calls?")],
     )
-    def test_a_target_that_is_none(self, workspace: Workspace, target: str, told: str) -> None:
+    def test_an_unknown_target_is_refused(self, workspace: Workspace, target: str, told: str) -> None:
         workspace.write({"calls": meter()}, moved=[{"from": "old", "to": "calls"}])
         done = workspace.run("plan", "-e", "sandbox", "--target", target)
         assert done.returncode == 1
@@ -141,7 +141,7 @@ class TestUsage:
         assert done.returncode == 1
         assert "there is no directory none" in done.stderr
 
-    def test_a_token_that_is_none_of_polars(self, workspace: Workspace) -> None:
+    def test_a_token_of_another_service_is_refused(self, workspace: Workspace) -> None:
         workspace.write({"a": meter()})
         done = workspace.run("plan", "-e", "sandbox", POLAR_ACCESS_TOKEN="s3cret")
         assert done.returncode == 1
