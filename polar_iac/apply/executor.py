@@ -21,7 +21,7 @@ from polar_iac.clock import Clock, Stop, StoppedError, SystemClock
 from polar_iac.errors import PolarIacError
 from polar_iac.manifest.model import DesiredMeter, Manifest
 from polar_iac.meter.canonical import canonical_json
-from polar_iac.meter.fields import FROZEN_FIELDS, MAX_METADATA_KEYS
+from polar_iac.meter.fields import FROZEN_FIELDS, MAX_METADATA_KEYS, FieldPath
 from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.marker import MARKER
 from polar_iac.meter.merge import merge_metadata
@@ -495,11 +495,11 @@ class _Run:
     def _change(self, job: _Job, change: Change) -> LiveMeter:
         """Update, archive, unarchive, or mark a meter in one PATCH that carries only what changed."""
         desired, body = job.desired, dict[str, Any]()
-        for name in (f.path for f in change.fields if not f.path.startswith("metadata.")):
+        for name in (f.path for f in change.fields if FieldPath.parse(f.path).key is None):
             body[name] = desired.spec.wire(name) if desired else None
         if job.action in ("archive", "unarchive"):
             body["is_archived"] = job.action == "archive"
-        if change.marker or any(f.path.startswith("metadata.") for f in change.fields):
+        if change.marker or any(FieldPath.parse(f.path).key is not None for f in change.fields):
             # A PATCH replaces the whole object. Read it just before, so that nobody else's key is lost.
             live = self.client.get_meter(job.id)
             metadata = self._metadata(job, change, live)

@@ -10,36 +10,33 @@ from typing import Any
 from polar_iac.manifest.node_reader import NodeReader, describe, describe_text
 from polar_iac.meter.canonical import canonical_property, canonical_value
 from polar_iac.meter.fields import (
-    CONJUNCTIONS,
-    FROZEN_FIELDS,
-    FUNCS,
+    CUSTOM_UNIT,
+    FIELDS,
     IGNORABLE,
     MAX_METADATA_KEYS,
+    UNITS,
+    FieldPath,
+    MetadataValue,
+)
+from polar_iac.meter.filter import (
+    CONJUNCTIONS,
+    FUNCS,
     OPERATORS,
     ORDER_OPERATORS,
-    UNITS,
-    MetadataValue,
+    Aggregation,
+    Clause,
+    Filter,
     Scalar,
 )
-from polar_iac.meter.filter import Aggregation, Clause, Filter
-from polar_iac.meter.marker import MARKER
+from polar_iac.meter.marker import MARKER, OwnershipMarker
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.yaml import tree as source
 from polar_iac.yaml.scalars import Doubtful, Value
 
 CLAUSE_KEYS = ("property", "operator", "value")
 FILTER_KEYS = ("conjunction", "clauses")
-_METER_KEYS = (
-    "name",
-    "unit",
-    "custom_label",
-    "custom_multiplier",
-    "filter",
-    "aggregation",
-    "metadata",
-    "archived",
-    "lifecycle",
-)
+_METER_KEYS = (*FIELDS, "lifecycle")
+_REQUIRED = tuple(name for name, field in FIELDS.items() if field.required)
 _INT32 = range(-(2**31), 2**31)
 _MAX_INT64 = 2**63 - 1
 _MAX_DEPTH = 127
@@ -67,7 +64,7 @@ class MeterReader:
         """Return the spec, and the fields that `lifecycle.ignore_changes` names."""
         entries = node.entries
         self.blamed = source.written_at(self.key, node)
-        self.shapes.keys(node, _METER_KEYS, ("name", "filter", "aggregation"), self.blamed)
+        self.shapes.keys(node, _METER_KEYS, _REQUIRED, self.blamed)
         name, archived = "", False
         conditions, aggregation = Filter("and"), Aggregation("count")
         metadata: dict[str, MetadataValue] = {}
@@ -95,7 +92,7 @@ class MeterReader:
 
     @property
     def marker(self) -> str:
-        return f"{self.project}/{self.key.text}"
+        return str(OwnershipMarker(self.project, self.key.text))
 
     def text(self, node: source.Node, what: str) -> str | None:
         """Return a text that Polar limits only through the size of the whole body."""
@@ -113,16 +110,16 @@ class MeterReader:
     def unit(self, node: source.Map) -> tuple[str, str | None, int | None]:
         """Return the unit, its label, and its multiplier. A multiplier is allowed with any unit."""
         entries = node.entries
-        unit, label, multiplier = "scalar", None, None
+        unit, label, multiplier = FIELDS["unit"].default, None, None
         if "unit" in entries:
             unit = self.shapes.choice(entries["unit"], "unit", UNITS)
         given = entries.get("custom_label")
         if given is not None and not _is_null(given):
             label = self.text(given, "custom_label")
-            if unit in ("scalar", "token"):
+            if unit in UNITS and unit != CUSTOM_UNIT:
                 message = f"custom_label needs `unit: custom`, but the unit is {unit}: remove one of them"
                 self.shapes.fault(node.key("custom_label"), message)
-        elif unit == "custom":
+        elif unit == CUSTOM_UNIT:
             message = "the unit custom needs a custom_label: write what one unit is called"
             self.shapes.fault(entries["unit"], message)
         given = entries.get("custom_multiplier")
@@ -303,18 +300,21 @@ class MeterReader:
         return frozenset(found)
 
     def ignorable(self, node: source.Node, text: str) -> None:
-        field, _, key = text.partition(".")
+        path = FieldPath.parse(text)
         if text in IGNORABLE:
             return
-        if field == "metadata" and 1 <= len(key) <= 40 and key != MARKER:
+        if path.name == "metadata" and path.key and len(path.key) <= 40 and path.key != MARKER:
             return
-        if field in FROZEN_FIELDS:
-            self.shapes.fault(node, f"{field} cannot be ignored: it decides what is billed")
-        elif text in ("custom_label", "custom_multiplier"):
-            self.shapes.fault(node, f"{text} cannot be ignored by itself: write unit, which covers it")
-        else:
-            message = f"ignore_changes takes name, unit, metadata and metadata.KEY, got {describe(node)}"
+        field = FIELDS.get(path.name)
+        if field and field.freezes:
+            self.shapes.fault(node, f"{field.name} cannot be ignored: it decides what is billed")
+        elif field and field.ignorable and text == field.name:
+            # Example: `custom_label`, which is covered by `unit`.
+            message = f"{text} cannot be ignored by itself: write {field.group}, which covers it"
             self.shapes.fault(node, message)
+        else:
+            names = f"{', '.join(IGNORABLE)} and metadata.KEY"
+            self.shapes.fault(node, f"ignore_changes takes {names}, got {describe(node)}")
 
 
 _CLAUSE_KEYS = frozenset(CLAUSE_KEYS)

@@ -7,7 +7,6 @@ from io import StringIO
 from textwrap import indent
 from typing import Any
 
-from polar_iac.meter.fields import UNIT_FIELDS
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.yaml.scalars import resolve
 
@@ -18,11 +17,9 @@ def block(key: str, spec: MeterSpec) -> str:
     """Return the YAML lines that declare a meter, indented to fit under `meters:`."""
     from ruamel.yaml import YAML
 
-    declared: dict[str, Any] = {"archived": True} if spec.archived else {}
-    declared |= {"name": spec.name}
-    declared |= {name: v for name in UNIT_FIELDS if (v := getattr(spec, name)) not in (None, "scalar")}
-    declared |= {"filter": spec.filter.wire(), "aggregation": spec.aggregation.wire()}
-    declared |= {"metadata": dict(spec.metadata)} if spec.metadata else {}
+    declared = spec.declared()
+    if spec.archived:
+        declared = {"archived": True, **declared}  # first, since it decides whether the rest has any effect
 
     def quoted(representer: Any, text: str) -> Any:
         """Quote everything except plain words, because YAML parsers disagree on the rest."""

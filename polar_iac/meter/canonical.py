@@ -48,11 +48,12 @@ def same_value(left: Any, right: Any) -> bool:
     return canonical_json(canonical_metadata_value(left)) == canonical_json(canonical_metadata_value(right))
 
 
-def typed(value: Any, *types: type) -> Any:
+def expect_type(value: Any, *types: type) -> Any:
+    """Return a value of JSON data. Raises TypeError when it is not one of the types."""
     if not isinstance(value, types):
         raise TypeError(f"got {type(value).__name__}")
     return value
 
 
-def typed_text(value: Any) -> str:
-    return str(typed(value, str))
+def expect_text(value: Any) -> str:
+    return str(expect_type(value, str))

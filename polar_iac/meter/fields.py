@@ -1,46 +1,200 @@
-"""Fields of a meter: their names, values, limits, and what a change of each affects."""
+"""Table of the fields of a meter, from which every form of a meter is derived.
+
+The canonical form, the body of a create, the YAML block, the differences between two meters, their labels,
+and the manifest's known keys all follow this table.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
-from typing import Literal
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
-Scalar = str | int | bool
+from polar_iac.meter.canonical import canonical_metadata_value, expect_text, expect_type
+from polar_iac.meter.filter import Aggregation, Filter
+from polar_iac.meter.marker import MARKER
+
 MetadataValue = str | int | float | bool
 Impact = Literal["billing", "invoice", "internal"]
-CONJUNCTIONS = ("and", "or")
-OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte", "like", "not_like")
-ORDER_OPERATORS = ("gt", "gte", "lt", "lte")
-FUNCS = ("count", "sum", "max", "min", "avg", "unique")
-UNITS = ("scalar", "token", "custom")
-UNIT_FIELDS = ("unit", "custom_label", "custom_multiplier")
-IGNORABLE = ("name", "unit", "metadata")
-"""Fields that `ignore_changes` may name, in addition to single metadata keys. `unit` includes the label and
-multiplier."""
+CUSTOM_UNIT = "custom"
+UNITS = ("scalar", "token", CUSTOM_UNIT)
 MAX_METADATA_KEYS = 50
-IMPACT: Mapping[str, Impact] = {
-    "filter": "billing",
-    "aggregation": "billing",
-    "name": "invoice",
-    "unit": "invoice",
-    "custom_label": "invoice",
-    "custom_multiplier": "invoice",
-    "metadata": "internal",
+_REQUIRED = object()
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a meter.
+
+    `impact` says what a change of the field affects; None for a field that has actions of its own. `group` is
+    the field under which it is shown, and which `ignore_changes` names: `unit` has a label and a multiplier.
+    `label` is its name for people, `short_label` its name after the group's.
+
+    `from_json` parses the value of a meter in JSON, and raises TypeError, KeyError, or AttributeError.
+    `canonical` converts it to the form in which Polar returns it, `wire` to the form in which it is sent.
+    """
+
+    name: str
+    from_json: Callable[[Any], Any]
+    impact: Impact | None
+    default: Any = _REQUIRED
+    """Polar's default. A field without one is required."""
+    label: str = ""
+    short_label: str = ""
+    group: str = ""
+    freezes: bool = False
+    """Polar refuses to change the field once the meter has aggregated events."""
+    ignorable: bool = False
+    """`ignore_changes` may name the group of the field."""
+    canonical: Callable[[Any], Any] = _unchanged
+    wire: Callable[[Any], Any] = _unchanged
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", self.label or self.name)
+        object.__setattr__(self, "short_label", self.short_label or self.label)
+        object.__setattr__(self, "group", self.group or self.name)
+
+    @property
+    def required(self) -> bool:
+        return self.default is _REQUIRED
+
+    def is_default(self, value: Any) -> bool:
+        """Tell whether a value is Polar's default, which need not be sent or written."""
+        return not self.required and bool(value == self.default)
+
+
+def _text_or_none(value: Any) -> Any:
+    return expect_type(value, str, type(None))
+
+
+def _integer_or_none(value: Any) -> Any:
+    return expect_type(value, int, type(None))
+
+
+def _flag(value: Any) -> Any:
+    return expect_type(value, bool)
+
+
+def _metadata_from_json(value: Any) -> dict[str, MetadataValue]:
+    return {k: expect_type(v, str, int, float) for k, v in value.items() if k != MARKER}
+
+
+def _canonical_metadata(value: Mapping[str, MetadataValue]) -> dict[str, MetadataValue]:
+    return {k: canonical_metadata_value(v) for k, v in value.items()}
+
+
+FIELDS: Mapping[str, Field] = {
+    field.name: field
+    for field in (
+        Field("name", expect_text, "invoice", ignorable=True),
+        Field("unit", expect_text, "invoice", "scalar", ignorable=True),
+        Field(
+            "custom_label",
+            _text_or_none,
+            "invoice",
+            None,
+            label="unit label",
+            short_label="label",
+            group="unit",
+            ignorable=True,
+        ),
+        Field(
+            "custom_multiplier",
+            _integer_or_none,
+            "invoice",
+            None,
+            label="unit multiplier",
+            short_label="multiplier",
+            group="unit",
+            ignorable=True,
+        ),
+        Field(
+            "filter",
+            Filter.from_json,
+            "billing",
+            freezes=True,
+            canonical=Filter.canonical,
+            wire=Filter.wire,
+        ),
+        Field(
+            "aggregation",
+            Aggregation.from_json,
+            "billing",
+            freezes=True,
+            canonical=Aggregation.canonical,
+            wire=Aggregation.wire,
+        ),
+        Field(
+            "metadata",
+            _metadata_from_json,
+            "internal",
+            {},
+            ignorable=True,
+            canonical=_canonical_metadata,
+            wire=dict,
+        ),
+        Field("archived", _flag, None, False),
+    )
 }
-"""Fields of a meter in display order, each with what a change of it affects."""
+"""Fields by name, in the order of the canonical form."""
+
+IMPACT: Mapping[str, Impact] = {
+    field.name: impact for impact in get_args(Impact) for field in FIELDS.values() if field.impact == impact
+}
+"""Fields that are compared and that a create sends, in display order, each with what a change affects."""
+FROZEN_FIELDS = tuple(name for name, field in FIELDS.items() if field.freezes)
+IGNORABLE = tuple(dict.fromkeys(field.group for field in FIELDS.values() if field.ignorable))
+"""Names that `ignore_changes` may hold, in addition to single metadata keys."""
+_DISPLAY_ORDER = {name: number for number, name in enumerate(IMPACT)}
 
 
-def reading_order(path: str) -> tuple[int, str]:
-    """Sort key for a path (a field name or `metadata.KEY`): fields in display order, then metadata keys."""
-    name, _, key = path.partition(".")
-    return list(IMPACT).index(name), key
+@dataclass(frozen=True, slots=True)
+class FieldPath:
+    """A field, or one key of the metadata: as text, `unit` or `metadata.KEY`. Sorts in display order."""
 
+    name: str
+    key: str | None = None
 
-FROZEN_FIELDS = ("filter", "aggregation")
-"""Fields that Polar refuses to change once the meter has aggregated events."""
+    @classmethod
+    def parse(cls, text: str) -> FieldPath:
+        # A metadata key may hold a dot. Example: `metadata.a.b` is the key `a.b`.
+        name, dot, key = text.partition(".")
+        return cls(name, key if dot else None)
 
+    def __str__(self) -> str:
+        return self.name if self.key is None else f"{self.name}.{self.key}"
 
-def is_ignored(path: str, ignored: Set[str]) -> bool:
-    """Tell whether `ignore_changes` entries cover a path: a field name or `metadata.KEY`."""
-    field_name = path.partition(".")[0]
-    return path in ignored or ("unit" if field_name in UNIT_FIELDS else field_name) in ignored
+    def __lt__(self, other: FieldPath) -> bool:
+        return self._order < other._order
+
+    @property
+    def _order(self) -> tuple[int, str]:
+        return _DISPLAY_ORDER[self.name], self.key or ""
+
+    @property
+    def field(self) -> Field:
+        """Field that the path leads to. Raises KeyError when there is no such field."""
+        return FIELDS[self.name]
+
+    @property
+    def impact(self) -> Impact:
+        """What a change affects. Raises KeyError for a field that is not compared."""
+        return IMPACT[self.name]
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Keys that lead from a meter to the value, in JSON and in YAML."""
+        return (self.name,) if self.key is None else (self.name, self.key)
+
+    @property
+    def ignored_as(self) -> str:
+        """Narrowest entry of `ignore_changes` that covers the path. Example: `unit` for `custom_label`."""
+        return self.field.group if self.key is None else str(self)
+
+    def is_ignored(self, ignored: Set[str]) -> bool:
+        """Tell whether entries of `ignore_changes` cover the path."""
+        return self.ignored_as in ignored or self.field.group in ignored

@@ -7,8 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from polar_iac.meter.canonical import canonical_json, canonical_property, canonical_value, typed, typed_text
-from polar_iac.meter.fields import CONJUNCTIONS, FUNCS, OPERATORS, Scalar
+from polar_iac.meter.canonical import (
+    canonical_json,
+    canonical_property,
+    canonical_value,
+    expect_text,
+    expect_type,
+)
+
+Scalar = str | int | bool
+CONJUNCTIONS = ("and", "or")
+OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte", "like", "not_like")
+ORDER_OPERATORS = ("gt", "gte", "lt", "lte")
+FUNCS = ("count", "sum", "max", "min", "avg", "unique")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +71,13 @@ class Filter:
             cls.from_json(c)
             if "clauses" in c
             else Clause(
-                typed_text(c["property"]), typed_text(c["operator"]), typed(c["value"], str, int, float)
+                expect_text(c["property"]),
+                expect_text(c["operator"]),
+                expect_type(c["value"], str, int, float),
             )
-            for c in typed(data["clauses"], list)
+            for c in expect_type(data["clauses"], list)
         )
-        return cls(typed_text(data["conjunction"]), tuple(clauses))
+        return cls(expect_text(data["conjunction"]), tuple(clauses))
 
 
 @dataclass(frozen=True)
@@ -128,6 +141,11 @@ class Aggregation:
         return {"func": self.func, "property": canonical_property(self.property)}
 
     canonical = wire
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Aggregation:
+        """Parse the output of `wire`, or an answer from Polar. Raises like `Filter.from_json`."""
+        return cls(expect_text(data["func"]), expect_type(data.get("property"), str, type(None)))
 
 
 def is_known(filter_: Any, aggregation: Any) -> bool:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from polar_iac.meter.marker import OwnershipMarker
 from polar_iac.meter.spec import MeterSpec
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -23,7 +24,8 @@ class LiveMeter:
 
     Times are RFC 3339 texts in UTC, all of one length, so they sort as texts. `spec` is None when this
     version cannot read the meter, or does not know every part of its filter and aggregation. Such a meter is
-    never compared, and can only be archived; `label` is its name.
+    never compared, and can only be archived; `label` is its name. `marker` is the text as it is in Polar,
+    which need not be an ownership marker.
     """
 
     id: str
@@ -41,6 +43,11 @@ class LiveMeter:
     @property
     def archived(self) -> bool:
         return self.archived_at is not None
+
+    @property
+    def owner(self) -> OwnershipMarker | None:
+        """Owner according to the marker. None without a marker, or if the text is not one."""
+        return OwnershipMarker.parse(self.marker)
 
     def marked(self, marker: str) -> LiveMeter:
         """Return the same meter with another ownership marker."""

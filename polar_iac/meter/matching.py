@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from polar_iac.meter.canonical import canonical_property
-from polar_iac.meter.fields import ORDER_OPERATORS
-from polar_iac.meter.filter import Aggregation, Clause, Filter
+from polar_iac.meter.filter import ORDER_OPERATORS, Aggregation, Clause, Filter
 
 Remark = tuple[Literal["info", "warning"], str]
 _NUMERIC = re.compile(r"[-+]?[0-9][0-9_,]*(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")

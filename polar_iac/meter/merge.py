@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from polar_iac.meter.canonical import same_value
-from polar_iac.meter.fields import MetadataValue
+from polar_iac.meter.fields import FieldPath, MetadataValue
 
 
 def merge_metadata(
@@ -23,7 +23,7 @@ def merge_metadata(
     if "metadata" in ignored:
         return dict(live)
     # Example: base {a, b}, desired {a}, live {a, b, c}: `b` is removed, and `c` (not ours) stays.
-    ours = {k for k in {*desired, *base} if f"metadata.{k}" not in ignored}
+    ours = {k for k in {*desired, *base} if not FieldPath("metadata", k).is_ignored(ignored)}
     kept = {k: v for k, v in live.items() if k not in ours}
     # Keep the live value if Polar would only normalize ours. Example: 1e20 and 100000000000000000000 are
     # equal.

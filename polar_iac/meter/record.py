@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from polar_iac.meter.canonical import same_value
-from polar_iac.meter.fields import FROZEN_FIELDS, IGNORABLE, UNIT_FIELDS, is_ignored
+from polar_iac.meter.fields import FROZEN_FIELDS, IGNORABLE, FieldPath
 from polar_iac.meter.spec import MeterSpec
 
 
@@ -29,14 +29,17 @@ class Record:
 
     @property
     def applied(self) -> Mapping[str, Any]:
-        """Canonical values of the last apply, by path: a field name or `metadata.KEY`."""
+        """Canonical values of the last apply, by path (the text of a `FieldPath`)."""
         values = self.spec.by_path if self.spec else {}
-        return {path: value for path, value in values.items() if not is_ignored(path, self.ignored)}
+        if not self.ignored:
+            return values
+        return {p: value for p, value in values.items() if not FieldPath.parse(p).is_ignored(self.ignored)}
 
     @property
     def applied_metadata(self) -> Mapping[str, Any]:
         """Metadata of the last apply: the base of a three-way merge."""
-        return {path.partition(".")[2]: v for path, v in self.applied.items() if path.startswith("metadata.")}
+        paths = {FieldPath.parse(text): value for text, value in self.applied.items()}
+        return {path.key: value for path, value in paths.items() if path.key is not None}
 
 
 def record_of(
@@ -53,18 +56,22 @@ def record_of(
     archived flag, so the rest stays as it was last applied. Recording the same state twice changes nothing.
     """
     base = base if base and base.id == meter_id else None
-    told = replace(base, spec=declared) if base else Record(meter_id, declared)
+    record = replace(base, spec=declared) if base else Record(meter_id, declared)
     if declared.archived and not created:
         if base and base.spec:
-            return replace(told, spec=replace(base.spec, archived=True))
+            return replace(record, spec=replace(base.spec, archived=True))
         # The meter is archived, and nothing of this spec was ever applied: record it all as not sent.
-        return replace(told, ignored=frozenset((*FROZEN_FIELDS, *IGNORABLE)))
+        return replace(record, ignored=frozenset((*FROZEN_FIELDS, *IGNORABLE)))
+    if created or not ignore_changes:
+        return replace(record, ignored=frozenset())
     # A value that was sent before, and is still declared, is known even if the field is ignored now. Example:
     # `name` was applied as "A", then added to `ignore_changes` and still declared as "A": it stays recorded.
     sent = base.applied if base else {}
+    paths = {FieldPath.parse(text): value for text, value in declared.by_path.items()}
     unsent = (
-        "unit" if path in UNIT_FIELDS else path
-        for path, value in declared.by_path.items()
-        if is_ignored(path, ignore_changes) and (path not in sent or not same_value(sent[path], value))
+        path.ignored_as
+        for path, value in paths.items()
+        if path.is_ignored(ignore_changes)
+        and (str(path) not in sent or not same_value(sent[str(path)], value))
     )
-    return replace(told, ignored=frozenset() if created else frozenset(unsent))
+    return replace(record, ignored=frozenset(unsent))

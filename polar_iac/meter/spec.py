@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from polar_iac.meter.canonical import canonical_json, canonical_metadata_value, typed, typed_text
-from polar_iac.meter.fields import FROZEN_FIELDS, IMPACT, MetadataValue
+from polar_iac.meter.canonical import canonical_json
+from polar_iac.meter.fields import FIELDS, FROZEN_FIELDS, IMPACT, FieldPath, MetadataValue
 from polar_iac.meter.filter import Aggregation, Filter
 from polar_iac.meter.marker import MARKER
 
@@ -17,17 +18,17 @@ from polar_iac.meter.marker import MARKER
 class MeterSpec:
     """The part of a meter that the manifest declares, and that is compared. Equality uses the canonical form.
 
-    `metadata` does not include the ownership marker.
+    The attributes are those of the table `FIELDS`. `metadata` does not include the ownership marker.
     """
 
     name: str
     filter: Filter
     aggregation: Aggregation
-    unit: str = "scalar"
-    custom_label: str | None = None
-    custom_multiplier: int | None = None
-    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
-    archived: bool = False
+    unit: str = FIELDS["unit"].default
+    custom_label: str | None = FIELDS["custom_label"].default
+    custom_multiplier: int | None = FIELDS["custom_multiplier"].default
+    metadata: Mapping[str, MetadataValue] = dataclasses.field(default_factory=dict)
+    archived: bool = FIELDS["archived"].default
 
     @cached_property
     def canonical(self) -> dict[str, Any]:
@@ -35,25 +36,26 @@ class MeterSpec:
 
         Writing it to Polar and reading it back changes nothing.
         """
-        return {
-            "name": self.name,
-            "unit": self.unit,
-            "custom_label": self.custom_label,
-            "custom_multiplier": self.custom_multiplier,
-            "filter": self.filter.canonical(),
-            "aggregation": self.aggregation.canonical(),
-            "metadata": {k: canonical_metadata_value(v) for k, v in self.metadata.items()},
-            "archived": self.archived,
-        }
+        return {name: field.canonical(getattr(self, name)) for name, field in FIELDS.items()}
 
     @cached_property
     def by_path(self) -> Mapping[str, Any]:
-        """Canonical values by path: a field name or `metadata.KEY`.
+        """Canonical values by path (the text of a `FieldPath`), in display order.
 
         `archived` is not included; it has its own actions.
         """
         values = {name: self.canonical[name] for name in IMPACT if name != "metadata"}
-        return values | {f"metadata.{key}": value for key, value in self.canonical["metadata"].items()}
+        metadata = self.canonical["metadata"]
+        return values | {str(FieldPath("metadata", key)): metadata[key] for key in metadata}
+
+    @property
+    def created_by_path(self) -> Mapping[str, Any]:
+        """Part of `by_path` that a create shows: required fields, and values unlike Polar's defaults."""
+        return {
+            text: value
+            for text, value in self.by_path.items()
+            if (path := FieldPath.parse(text)).key is not None or not path.field.is_default(value)
+        }
 
     @property
     def billing(self) -> str:
@@ -70,19 +72,18 @@ class MeterSpec:
     def __hash__(self) -> int:
         return hash(self.fingerprint)
 
-    def wire(self, field_name: str) -> Any:
+    def wire(self, name: str) -> Any:
         """Return the value of one field as it is sent to Polar."""
-        value = getattr(self, field_name)
-        return value.wire() if isinstance(value, Filter | Aggregation) else value
+        return FIELDS[name].wire(getattr(self, name))
+
+    def declared(self) -> dict[str, Any]:
+        """Return the fields that differ from Polar's defaults, as they are sent to Polar."""
+        values = {name: getattr(self, name) for name in FIELDS}
+        return {name: self.wire(name) for name, v in values.items() if not FIELDS[name].is_default(v)}
 
     def create_body(self, marker: str) -> dict[str, Any]:
         """Return a POST body: the fields that differ from Polar's defaults, and the ownership marker."""
-        body = {"name": self.name, "filter": self.filter.wire(), "aggregation": self.aggregation.wire()}
-        if self.unit != "scalar":
-            body["unit"] = self.unit
-        for optional in ("custom_label", "custom_multiplier"):
-            if getattr(self, optional) is not None:
-                body[optional] = getattr(self, optional)
+        body = {name: value for name, value in self.declared().items() if name in IMPACT}
         return body | {"metadata": {**self.metadata, MARKER: marker}}
 
     @classmethod
@@ -91,17 +92,12 @@ class MeterSpec:
 
         Raises KeyError, TypeError, or AttributeError when `data` is not a meter.
         """
-        aggregation = data["aggregation"]
-        metadata = data.get("metadata", {})
+        if "archived" not in data:  # a meter from Polar
+            data = {**data, "archived": data.get("archived_at") is not None}
         return cls(
-            name=typed_text(data["name"]),
-            filter=Filter.from_json(data["filter"]),
-            aggregation=Aggregation(
-                typed_text(aggregation["func"]), typed(aggregation.get("property"), str, type(None))
-            ),
-            unit=typed_text(data.get("unit", "scalar")),
-            custom_label=typed(data.get("custom_label"), str, type(None)),
-            custom_multiplier=typed(data.get("custom_multiplier"), int, type(None)),
-            metadata={k: typed(v, str, int, float) for k, v in metadata.items() if k != MARKER},
-            archived=typed(data.get("archived", data.get("archived_at") is not None), bool),
+            **{
+                name: field.from_json(data[name])
+                for name, field in FIELDS.items()
+                if field.required or name in data
+            }
         )

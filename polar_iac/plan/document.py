@@ -10,7 +10,7 @@ from typing import Any, get_args
 from polar_iac import ENVIRONMENTS
 from polar_iac.errors import PolarIacError, SourceSpan
 from polar_iac.meter.canonical import canonical_json
-from polar_iac.meter.fields import IMPACT, Impact
+from polar_iac.meter.fields import FieldPath, Impact
 from polar_iac.meter.live import UUID
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.model import (
@@ -284,11 +284,7 @@ def _tells_the_truth(change: Change) -> bool:
     named = change.after or change.before
     before, after = (spec.by_path if spec else {} for spec in (change.before, change.after))
     if change.action == "create":
-        expected = {
-            path
-            for path, data in after.items()
-            if path.startswith("metadata.") or (data is not None and data != "scalar")
-        }
+        expected = set(change.after.created_by_path) if change.after else set()
     elif change.before and change.after and (change.action != "blocked" or change.fields):
         expected = {p for p in before.keys() | after.keys() if not _same(before.get(p), after.get(p))}
     else:
@@ -299,7 +295,7 @@ def _tells_the_truth(change: Change) -> bool:
         and all(
             _same(field.before, before.get(field.path))
             and _same(field.after, after.get(field.path))
-            and field.impact == IMPACT[field.path.partition(".")[0]]
+            and field.impact == FieldPath.parse(field.path).impact
             for field in change.fields
         )
     )

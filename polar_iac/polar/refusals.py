@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from polar_iac.manifest.meters import CLAUSE_KEYS, FILTER_KEYS
-from polar_iac.meter.fields import FUNCS
+from polar_iac.meter.filter import FUNCS
 
 _BRANCHES = {"Filter": FILTER_KEYS, "FilterClause": CLAUSE_KEYS}
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from polar_iac.apply.events import Applied, Event, Failed, Skipped
 from polar_iac.manifest.model import Manifest
 from polar_iac.meter.canonical import same_value
-from polar_iac.meter.fields import is_ignored
+from polar_iac.meter.fields import FieldPath
 from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.marker import MARKER
 from polar_iac.meter.record import Record
@@ -231,7 +231,7 @@ class Tags:
         had = spec_of(before).metadata if before else {}
         has = spec_of(after).metadata
         for tag in TAGS:
-            left = before is not None and is_ignored(f"metadata.{tag}", ignored)
+            left = before is not None and FieldPath("metadata", tag).is_ignored(ignored)
             if left:
                 assert has.get(tag) == had.get(tag), f"{tag} is left to others"
                 if tag in ours and declared.get(tag) != ours.get(tag):

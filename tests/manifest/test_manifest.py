@@ -21,7 +21,7 @@ from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError, SourceS
 from polar_iac.manifest import read as manifest
 from polar_iac.manifest.model import Manifest
 from polar_iac.meter.canonical import canonical_json
-from polar_iac.meter.fields import FUNCS, OPERATORS
+from polar_iac.meter.filter import FUNCS, OPERATORS
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.polar.refusals import problems_of
 from polar_iac.yaml import tree as source

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from polar_iac.meter.canonical import canonical_json
-from polar_iac.meter.fields import reading_order
+from polar_iac.meter.fields import FieldPath
 from polar_iac.plan.model import Change, FieldChange
 from polar_iac.report.comment.budget import TruncatableBlock, fair_cap
 from polar_iac.report.comment.escape import code, size
@@ -207,7 +207,7 @@ class KeyChanges:
             for field in change.fields if change else ():
                 alike = canonical_json([field.before, field.after, field.origin])
                 fields.setdefault(field.path, {}).setdefault(alike, (field, []))[1].append(index)
-        return [list(fields[path].values()) for path in sorted(fields, key=reading_order)]
+        return [list(fields[path].values()) for path in sorted(fields, key=FieldPath.parse)]
 
     def _reasons(self, context: CommentContext) -> Iterator[str]:
         reasons: dict[str, list[int]] = {}
