@@ -25,7 +25,7 @@ def active_by_marker(live: Iterable[LiveMeter], recorded: Mapping[str, str]) -> 
     for meter in sorted(live, key=lambda m: (m.created_at, m.id)):
         if meter.marker is None or meter.archived:
             continue
-        key = meter.marker.partition("/")[2]
+        key = meter.owner and meter.owner.key
         if recorded.get(meter.id, key) == key:
             by_marker[meter.marker].append(meter)
     return by_marker

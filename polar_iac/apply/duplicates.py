@@ -9,6 +9,7 @@ from polar_iac.apply.bearers import active_by_marker, found_as, owners
 from polar_iac.apply.events import Applied, Failed, Skipped
 from polar_iac.clock import StoppedError
 from polar_iac.meter.live import LiveMeter, Made
+from polar_iac.meter.marker import OwnershipMarker
 from polar_iac.meter.record import Record
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.polar.client import PolarClient
@@ -29,7 +30,10 @@ def others_may_settle(live: Sequence[LiveMeter], project: str, state: Judging) -
     made = state.made(live)
     bearers = active_by_marker(live, owners(state.meters))
     return any(
-        len(meters) > 1 and marker.startswith(f"{project}/") and not any(m.id in made for m in meters)
+        len(meters) > 1
+        and (owner := OwnershipMarker.parse(marker))
+        and owner.project == project
+        and not any(m.id in made for m in meters)
         for marker, meters in bearers.items()
     )
 
@@ -55,9 +59,10 @@ def settle_duplicates(
     """
     events: list[Applied | Failed | Skipped] = []
     for marker, meters in active_by_marker(live, owners(journal.meters)).items():
-        owner, _, key = marker.partition("/")
-        if len(meters) < 2 or owner != project or not any(m.id in own for m in meters):
+        owner = OwnershipMarker.parse(marker)
+        if len(meters) < 2 or not owner or owner.project != project or not any(m.id in own for m in meters):
             continue
+        key = owner.key
         winner = _winner(meters, at_start.get(key), journal.created)
         known = journal.meters.get(key)
         if known is None or known.id != winner.id:

@@ -23,7 +23,7 @@ from polar_iac.manifest.model import DesiredMeter, Manifest
 from polar_iac.meter.canonical import canonical_json
 from polar_iac.meter.fields import FROZEN_FIELDS, MAX_METADATA_KEYS, FieldPath
 from polar_iac.meter.live import LiveMeter
-from polar_iac.meter.marker import MARKER
+from polar_iac.meter.marker import MARKER, OwnershipMarker
 from polar_iac.meter.merge import merge_metadata
 from polar_iac.meter.record import Record, record_of
 from polar_iac.meter.spec import MeterSpec
@@ -391,7 +391,7 @@ class _Run:
         landed = {m.id for m in live if any(intent.may_have_made(m) for intent in lost)}
         targets = self.plan.targets
         events = settle_duplicates(
-            [m for m in live if not targets or (m.marker or "").partition("/")[2] in targets],
+            [m for m in live if not targets or (m.owner and m.owner.key in targets)],
             self.created | landed,
             self.plan.project,
             self.at_start,
@@ -483,7 +483,7 @@ class _Run:
         return f"The one meter created there, {meter.id}, is archived"
 
     def _marker(self, key: str) -> str:
-        return f"{self.plan.project}/{key}"
+        return str(OwnershipMarker(self.plan.project, key))
 
     # The methods below run in the pool.
 

@@ -12,6 +12,7 @@ from functools import cached_property
 
 from polar_iac.manifest.model import Manifest, Move
 from polar_iac.meter.live import LiveMeter, Made
+from polar_iac.meter.marker import OwnershipMarker
 from polar_iac.meter.record import Record
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.annotate import quoted
@@ -68,7 +69,7 @@ class State:
         return any(record.id in self.by_id for record in self.recorded.values())
 
     def marker(self, key: str) -> str:
-        return f"{self.project}/{key}"
+        return str(OwnershipMarker(self.project, key))
 
     def recorded_elsewhere(self, meter: LiveMeter, key: str) -> str | None:
         """Return the other key under which a meter is recorded, or None."""
@@ -95,22 +96,18 @@ def observe(
             record_was[new] = old
     refreshed = live is not None
     if live is None:
-        live = [
-            LiveMeter(r.id, "", "", "" if r.spec.archived else None, f"{project}/{key}", r.spec)
-            for key, r in records.items()
-            if r.spec
-        ]
+        live = [_as_recorded(r, OwnershipMarker(project, key)) for key, r in records.items() if r.spec]
 
     owner = {record.id: key for key, record in records.items()}
     bearers: dict[str, list[LiveMeter]] = defaultdict(list)
     unowned: list[LiveMeter] = []
     by_id, marker_was = {}, {}
     for meter in sorted(live, key=lambda m: (m.created_at, m.id)):
-        marked = _key_in(project, meter.marker)
+        marked = _key_in(project, meter)
         key = marked and _key_today(marked, owner.get(meter.id), paths, new_key)
         if key and meter.marker and key != marked:
             marker_was[meter.id] = meter.marker
-            meter = meter.marked(f"{project}/{key}")
+            meter = meter.marked(str(OwnershipMarker(project, key)))
         by_id[meter.id] = meter
         if key:
             bearers[key].append(meter)
@@ -148,10 +145,16 @@ def _key_today(
     return new_key.get(marked, marked)
 
 
-def _key_in(project: str, marker: str | None) -> str | None:
-    """Return the key that a marker names, if it is of this project."""
-    owner, slash, key = (marker or "").partition("/")
-    return key if slash and key and owner == project else None
+def _as_recorded(record: Record, marker: OwnershipMarker) -> LiveMeter:
+    """Return a meter as it would be live if nobody had changed it since it was recorded."""
+    archived_at = "" if record.spec and record.spec.archived else None
+    return LiveMeter(record.id, "", "", archived_at, str(marker), record.spec)
+
+
+def _key_in(project: str, meter: LiveMeter) -> str | None:
+    """Return the key that a meter's marker names, if it is of this project."""
+    owner = meter.owner
+    return owner.key if owner and owner.project == project else None
 
 
 def identify(key: str, declared: bool, state: State) -> Identity:
@@ -201,7 +204,7 @@ def _unmarked(
     state: State,
 ) -> Identity:
     """Handle the rows of a recorded meter without its key's marker."""
-    foreign = meter.marker is not None and _key_in(state.project, meter.marker) is None
+    foreign = meter.marker is not None and _key_in(state.project, meter) is None
     if not declared and not active and (foreign or meter.marker is None):
         return Identity(meter, ours=False)
     told = f"the lockfile records {meter.id} under `{key}`"
