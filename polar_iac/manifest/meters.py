@@ -30,7 +30,7 @@ from polar_iac.meter.filter import (
 )
 from polar_iac.meter.marker import MARKER, OwnershipMarker
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.yaml import tree as source
+from polar_iac.yaml import tree
 from polar_iac.yaml.scalars import Doubtful, Value
 
 CLAUSE_KEYS = ("property", "operator", "value")
@@ -52,19 +52,19 @@ near the size limit."""
 class MeterReader:
     """Reader of one meter. `blamed` is the node to report for missing fields."""
 
-    def __init__(self, shapes: NodeReader, key: source.Scalar, project: str) -> None:
-        self.shapes = shapes
+    def __init__(self, reader: NodeReader, key: tree.Scalar, project: str) -> None:
+        self.reader = reader
         self.key = key
-        self.blamed: source.Node = key
+        self.blamed: tree.Node = key
         self.project = project
         self.clauses = 0
         self.long_texts = False
 
-    def read(self, node: source.Map) -> tuple[MeterSpec, frozenset[str]]:
+    def read(self, node: tree.Map) -> tuple[MeterSpec, frozenset[str]]:
         """Return the spec, and the fields that `lifecycle.ignore_changes` names."""
         entries = node.entries
-        self.blamed = source.written_at(self.key, node)
-        self.shapes.keys(node, _METER_KEYS, _REQUIRED, self.blamed)
+        self.blamed = tree.written_at(self.key, node)
+        self.reader.keys(node, _METER_KEYS, _REQUIRED, self.blamed)
         name, archived = "", False
         conditions, aggregation = Filter("and"), Aggregation("count")
         metadata: dict[str, MetadataValue] = {}
@@ -75,231 +75,231 @@ class MeterReader:
         if "filter" in entries:
             conditions = self.filter(entries["filter"], node.place("filter"), 1)
             if self.clauses > _MAX_CLAUSES:
-                self.shapes.fault(node.place("filter"), _TOO_WIDE)
+                self.reader.fault(node.place("filter"), _TOO_WIDE)
         if "aggregation" in entries:
             aggregation = self.aggregation(entries["aggregation"], node.place("aggregation"))
         if "metadata" in entries:
             metadata = self.metadata(entries["metadata"], node.place("metadata"))
         if "archived" in entries:
-            archived = self.shapes.boolean(entries["archived"], "archived")
+            archived = self.reader.boolean(entries["archived"], "archived")
         if "lifecycle" in entries:
             ignored = self.ignored(entries["lifecycle"])
         spec = MeterSpec(name, conditions, aggregation, unit, label, multiplier, metadata, archived)
         if (self.long_texts or self.clauses > 500) and _body_size(spec, self.marker) > _MAX_BODY:
             limit = _MAX_BODY // 1024**2
-            self.shapes.fault(self.blamed, f"this meter is larger than the {limit} MiB that Polar accepts")
+            self.reader.fault(self.blamed, f"this meter is larger than the {limit} MiB that Polar accepts")
         return spec, ignored
 
     @property
     def marker(self) -> str:
         return str(OwnershipMarker(self.project, self.key.text))
 
-    def text(self, node: source.Node, what: str) -> str | None:
+    def text(self, node: tree.Node, what: str) -> str | None:
         """Return a text that Polar limits only through the size of the whole body."""
-        text = self.shapes.text(node, what)
+        text = self.reader.text(node, what)
         if text is not None and len(text) > _LONG:
             self.long_texts = True
         return text
 
-    def name(self, node: source.Node) -> str:
+    def name(self, node: tree.Node) -> str:
         text = self.text(node, "name")
         if text is not None and len(text) < 3:
-            self.shapes.fault(node, f"name must have 3 characters or more, got {describe(node)}")
+            self.reader.fault(node, f"name must have 3 characters or more, got {describe(node)}")
         return text or ""
 
-    def unit(self, node: source.Map) -> tuple[str, str | None, int | None]:
+    def unit(self, node: tree.Map) -> tuple[str, str | None, int | None]:
         """Return the unit, its label, and its multiplier. A multiplier is allowed with any unit."""
         entries = node.entries
         unit, label, multiplier = FIELDS["unit"].default, None, None
         if "unit" in entries:
-            unit = self.shapes.choice(entries["unit"], "unit", UNITS)
+            unit = self.reader.choice(entries["unit"], "unit", UNITS)
         given = entries.get("custom_label")
         if given is not None and not _is_null(given):
             label = self.text(given, "custom_label")
             if unit in UNITS and unit != CUSTOM_UNIT:
                 message = f"custom_label needs `unit: custom`, but the unit is {unit}: remove one of them"
-                self.shapes.fault(node.key("custom_label"), message)
+                self.reader.fault(node.key("custom_label"), message)
         elif unit == CUSTOM_UNIT:
             message = "the unit custom needs a custom_label: write what one unit is called"
-            self.shapes.fault(entries["unit"], message)
+            self.reader.fault(entries["unit"], message)
         given = entries.get("custom_multiplier")
         if given is not None and not _is_null(given):
             multiplier = self.multiplier(given)
         return unit, label, multiplier
 
-    def multiplier(self, node: source.Node) -> int | None:
+    def multiplier(self, node: tree.Node) -> int | None:
         value = _value(node)
         if isinstance(value, Doubtful):
-            self.shapes.fault(node, value.advice)
+            self.reader.fault(node, value.advice)
         elif type(value) is not int:
-            self.shapes.fault(node, f"custom_multiplier must be a whole number, got {describe(node)}")
+            self.reader.fault(node, f"custom_multiplier must be a whole number, got {describe(node)}")
         elif not 0 < value <= _MAX_INT64:
-            self.shapes.fault(node, f"custom_multiplier must be from 1 to {_MAX_INT64}, got {describe(node)}")
+            self.reader.fault(node, f"custom_multiplier must be from 1 to {_MAX_INT64}, got {describe(node)}")
         else:
             return value
         return None
 
     # --- Fields that affect billing ---
 
-    def filter(self, node: source.Node, blamed: source.Node, depth: int) -> Filter:
+    def filter(self, node: tree.Node, blamed: tree.Node, depth: int) -> Filter:
         """Return a filter and everything below it. `depth` 1 is the meter's own filter."""
-        found = self.shapes.map(node, "a filter", "{conjunction: and, clauses: []}")
-        if found is None:
+        group = self.reader.map(node, "a filter", "{conjunction: and, clauses: []}")
+        if group is None:
             return Filter("and")
-        entries = found.entries
+        entries = group.entries
         if entries.keys() != _FILTER_KEYS:
-            self.shapes.keys(found, FILTER_KEYS, FILTER_KEYS, blamed)
+            self.reader.keys(group, FILTER_KEYS, FILTER_KEYS, blamed)
         conjunction = "and"
         if "conjunction" in entries:
-            conjunction = self.shapes.choice(entries["conjunction"], "conjunction", CONJUNCTIONS)
-        items: list[source.Node] = []
+            conjunction = self.reader.choice(entries["conjunction"], "conjunction", CONJUNCTIONS)
+        items: list[tree.Node] = []
         if "clauses" in entries:
             example = "[{property: name, operator: eq, value: call}]"
-            items = self.shapes.list(entries["clauses"], "clauses", example)
+            items = self.reader.list(entries["clauses"], "clauses", example)
         self.clauses += len(items)
         if self.clauses > _MAX_CLAUSES:
             return Filter(conjunction)  # Rejected as a whole and not read, because it may be huge.
         clauses: list[Clause | Filter] = []
         for item in items:
             if depth == _MAX_DEPTH:
-                self.shapes.fault(item, _TOO_DEEP)
-            elif isinstance(item, source.Map) and _is_filter(item.entries):
+                self.reader.fault(item, _TOO_DEEP)
+            elif isinstance(item, tree.Map) and _is_filter(item.entries):
                 clauses.append(self.filter(item, item, depth + 1))
             else:
                 clauses.append(self.clause(item))
         return Filter(conjunction, tuple(clauses))
 
-    def clause(self, node: source.Node) -> Clause:
-        found = self.shapes.map(node, "a clause", "{property: name, operator: eq, value: call}")
-        if found is None:
+    def clause(self, node: tree.Node) -> Clause:
+        mapping = self.reader.map(node, "a clause", "{property: name, operator: eq, value: call}")
+        if mapping is None:
             return Clause("", "eq", "")
-        entries = found.entries
+        entries = mapping.entries
         if entries.keys() != _CLAUSE_KEYS:
-            self.shapes.keys(found, CLAUSE_KEYS, CLAUSE_KEYS, found)
+            self.reader.keys(mapping, CLAUSE_KEYS, CLAUSE_KEYS, mapping)
         name: str | None = None
         operator = ""
         value: Scalar = ""
         if "property" in entries:
             name = self.text(entries["property"], "property")
         if "operator" in entries:
-            operator = self.shapes.choice(entries["operator"], "operator", OPERATORS)
+            operator = self.reader.choice(entries["operator"], "operator", OPERATORS)
         if "value" in entries:
             value = self.value(entries["value"])
             if type(value) is bool and name is not None and operator in OPERATORS:
                 self.bool_clause(canonical_property(name), operator, entries["value"])
         return Clause(name or "", operator, value)
 
-    def value(self, node: source.Node) -> Scalar:
+    def value(self, node: tree.Node) -> Scalar:
         """Return a clause's value in its YAML type: `5`, `"5"`, and `true` are different."""
         value = _value(node)
         if type(value) is str:
             if len(value) > 1000:
-                self.shapes.fault(node, f"value must have at most 1,000 characters, got {len(value):,}")
+                self.reader.fault(node, f"value must have at most 1,000 characters, got {len(value):,}")
             elif "\0" in value:
-                self.shapes.fault(node, "value holds a NUL character: remove it")
+                self.reader.fault(node, "value holds a NUL character: remove it")
             return value
         if type(value) is int:
             if value not in _INT32:
                 limits = f"{_INT32[0]} to {_INT32[-1]}"
-                self.shapes.fault(node, f"value must be from {limits} (32 bits), got {describe(node)}")
+                self.reader.fault(node, f"value must be from {limits} (32 bits), got {describe(node)}")
             return value
         if type(value) is bool:
             return value
         if isinstance(value, Doubtful):
-            self.shapes.fault(node, value.advice)
+            self.reader.fault(node, value.advice)
         elif type(value) is float:
             hint = ": Polar takes no fractions" if math.isfinite(value) else ""
-            self.shapes.fault(node, f"value must be a whole number, got {describe(node)}{hint}")
+            self.reader.fault(node, f"value must be a whole number, got {describe(node)}{hint}")
         else:
             message = f"value must be text, a whole number, true or false, got {describe_text(node)}"
-            self.shapes.fault(node, message)
+            self.reader.fault(node, message)
         return ""
 
-    def bool_clause(self, name: str, operator: str, node: source.Node) -> None:
+    def bool_clause(self, name: str, operator: str, node: tree.Node) -> None:
         """Reject the true/false clauses that Polar stores and then cannot compute."""
         if name == "timestamp" and operator not in ("like", "not_like"):
             message = "a timestamp cannot be compared with true or false: write seconds since 1970"
-            self.shapes.fault(node, message)
+            self.reader.fault(node, message)
         elif operator in ORDER_OPERATORS and name not in ("name", "source", "timestamp"):
             message = f"{operator} cannot compare with true or false: use eq or ne, or a number"
-            self.shapes.fault(node, message)
+            self.reader.fault(node, message)
 
-    def aggregation(self, node: source.Node, blamed: source.Node) -> Aggregation:
-        found = self.shapes.map(node, "aggregation", "{func: sum, property: tokens}")
-        if found is None:
+    def aggregation(self, node: tree.Node, blamed: tree.Node) -> Aggregation:
+        mapping = self.reader.map(node, "aggregation", "{func: sum, property: tokens}")
+        if mapping is None:
             return Aggregation("count")
-        self.shapes.keys(found, ("func", "property"), ("func",), blamed)
+        self.reader.keys(mapping, ("func", "property"), ("func",), blamed)
         func, name = "", None
-        if "func" in found.entries:
-            func = self.shapes.choice(found.entries["func"], "func", FUNCS)
+        if "func" in mapping.entries:
+            func = self.reader.choice(mapping.entries["func"], "func", FUNCS)
         if func == "count":
-            if "property" in found.entries:
+            if "property" in mapping.entries:
                 message = "count takes no property: remove it, or use another func"
-                self.shapes.fault(found.key("property"), message)
-        elif "property" in found.entries:
-            name = self.text(found.entries["property"], "property")
+                self.reader.fault(mapping.key("property"), message)
+        elif "property" in mapping.entries:
+            name = self.text(mapping.entries["property"], "property")
         elif func in FUNCS:
-            self.shapes.fault(
-                found.entries["func"], f"{func} needs a property: write what it is the {func} of"
+            self.reader.fault(
+                mapping.entries["func"], f"{func} needs a property: write what it is the {func} of"
             )
         return Aggregation(func, name)
 
     # --- Other fields ---
 
-    def metadata(self, node: source.Node, blamed: source.Node) -> dict[str, MetadataValue]:
-        found = self.shapes.map(node, "metadata", "{team: ai}")
+    def metadata(self, node: tree.Node, blamed: tree.Node) -> dict[str, MetadataValue]:
+        mapping = self.reader.map(node, "metadata", "{team: ai}")
         metadata: dict[str, MetadataValue] = {}
-        if found is None:
+        if mapping is None:
             return metadata
-        if len(found.keys) >= MAX_METADATA_KEYS:
+        if len(mapping.keys) >= MAX_METADATA_KEYS:
             message = (
-                f"metadata must have at most {MAX_METADATA_KEYS - 1} keys, got {len(found.keys)}:"
+                f"metadata must have at most {MAX_METADATA_KEYS - 1} keys, got {len(mapping.keys)}:"
                 f" Polar takes {MAX_METADATA_KEYS}, and {MARKER} is one of them"
             )
-            self.shapes.fault(blamed, message, found)
-        for key in found.keys:
-            text = self.shapes.text(key, "a metadata key")
+            self.reader.fault(blamed, message, mapping)
+        for key in mapping.keys:
+            text = self.reader.text(key, "a metadata key")
             if text == MARKER:
                 message = f"{MARKER} is where polar-iac marks its meters: use another key"
-                self.shapes.fault(key, message)
+                self.reader.fault(key, message)
             elif text is not None and not 1 <= len(text) <= 40:
-                self.shapes.fault(key, f"a metadata key must have 1 to 40 characters, got {len(text)}")
-            metadata[key.text] = self.metadata_value(found.entries[key.text])
+                self.reader.fault(key, f"a metadata key must have 1 to 40 characters, got {len(text)}")
+            metadata[key.text] = self.metadata_value(mapping.entries[key.text])
         return metadata
 
-    def metadata_value(self, node: source.Node) -> MetadataValue:
-        value = node.value if isinstance(node, source.Scalar) else None
+    def metadata_value(self, node: tree.Node) -> MetadataValue:
+        value = node.value if isinstance(node, tree.Scalar) else None
         if type(value) is str:
             if not 1 <= len(value) <= 500:
-                self.shapes.fault(node, f"a metadata text must have 1 to 500 characters, got {len(value):,}")
+                self.reader.fault(node, f"a metadata text must have 1 to 500 characters, got {len(value):,}")
             elif "\0" in value:
-                self.shapes.fault(node, "a metadata text holds a NUL character: remove it")
+                self.reader.fault(node, "a metadata text holds a NUL character: remove it")
         elif isinstance(value, Doubtful):
-            self.shapes.fault(node, value.advice)
+            self.reader.fault(node, value.advice)
         elif value is None:
             message = f"a metadata value must be text, a number, true or false, got {describe_text(node)}"
-            self.shapes.fault(node, message)
+            self.reader.fault(node, message)
             return ""
         elif type(value) is float and not math.isfinite(value):
-            self.shapes.fault(node, f"a metadata number must be finite, got {describe(node)}")
+            self.reader.fault(node, f"a metadata number must be finite, got {describe(node)}")
         return value
 
-    def ignored(self, node: source.Node) -> frozenset[str]:
-        lifecycle = self.shapes.map(node, "lifecycle", "{ignore_changes: [name]}")
-        found: set[str] = set()
+    def ignored(self, node: tree.Node) -> frozenset[str]:
+        lifecycle = self.reader.map(node, "lifecycle", "{ignore_changes: [name]}")
+        ignored: set[str] = set()
         if lifecycle is None:
             return frozenset()
-        self.shapes.keys(lifecycle, ("ignore_changes",), (), lifecycle)
+        self.reader.keys(lifecycle, ("ignore_changes",), (), lifecycle)
         if "ignore_changes" in lifecycle.entries:
             entries = lifecycle.entries["ignore_changes"]
-            for item in self.shapes.list(entries, "ignore_changes", "[name, metadata.owner]"):
-                text = self.shapes.text(item, "an entry of ignore_changes")
+            for item in self.reader.list(entries, "ignore_changes", "[name, metadata.owner]"):
+                text = self.reader.text(item, "an entry of ignore_changes")
                 if text is not None:
                     self.ignorable(item, text)
-                    found.add(text)
-        return frozenset(found)
+                    ignored.add(text)
+        return frozenset(ignored)
 
-    def ignorable(self, node: source.Node, text: str) -> None:
+    def ignorable(self, node: tree.Node, text: str) -> None:
         path = FieldPath.parse(text)
         if text in IGNORABLE:
             return
@@ -307,14 +307,14 @@ class MeterReader:
             return
         field = FIELDS.get(path.name)
         if field and field.freezes:
-            self.shapes.fault(node, f"{field.name} cannot be ignored: it decides what is billed")
+            self.reader.fault(node, f"{field.name} cannot be ignored: it decides what is billed")
         elif field and field.ignorable and text == field.name:
             # Example: `custom_label`, which is covered by `unit`.
             message = f"{text} cannot be ignored by itself: write {field.group}, which covers it"
-            self.shapes.fault(node, message)
+            self.reader.fault(node, message)
         else:
             names = f"{', '.join(IGNORABLE)} and metadata.KEY"
-            self.shapes.fault(node, f"ignore_changes takes {names}, got {describe(node)}")
+            self.reader.fault(node, f"ignore_changes takes {names}, got {describe(node)}")
 
 
 _CLAUSE_KEYS = frozenset(CLAUSE_KEYS)
@@ -326,17 +326,17 @@ _TOO_DEEP = (
 _TOO_WIDE = f"a filter may have {_MAX_CLAUSES:,} clauses: Polar takes many seconds for more, or fails"
 
 
-def _is_filter(entries: Mapping[str, source.Node]) -> bool:
+def _is_filter(entries: Mapping[str, tree.Node]) -> bool:
     return "clauses" in entries or ("conjunction" in entries and "property" not in entries)
 
 
-def _is_null(node: source.Node) -> bool:
-    return isinstance(node, source.Scalar) and node.value is None
+def _is_null(node: tree.Node) -> bool:
+    return isinstance(node, tree.Scalar) and node.value is None
 
 
-def _value(node: source.Node) -> Value:
+def _value(node: tree.Node) -> Value:
     """Return a scalar's value, or None for other nodes. Whole floats become ints, as Polar stores them."""
-    if not isinstance(node, source.Scalar):
+    if not isinstance(node, tree.Scalar):
         return None
     value = node.value
     return canonical_value(value) if type(value) is float else value

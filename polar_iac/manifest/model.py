@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.yaml import tree as source
+from polar_iac.yaml import tree
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,7 @@ class Manifest:
     organizations: Mapping[str, str]
     moved: tuple[Move, ...]
     meters: Mapping[str, DesiredMeter]
-    document: source.Document = field(
-        default_factory=lambda: source.Document("", ""), repr=False, compare=False
-    )
+    document: tree.Document = field(default_factory=lambda: tree.Document("", ""), repr=False, compare=False)
 
     @property
     def specs(self) -> Mapping[str, MeterSpec]:

@@ -7,52 +7,52 @@ from typing import Any
 
 from polar_iac.manifest.model import Move
 from polar_iac.manifest.node_reader import NodeReader
-from polar_iac.yaml import tree as source
+from polar_iac.yaml import tree
 from polar_iac.yaml.scalars import clip
 
 
-def read_moves(shapes: NodeReader, node: source.Node, meters: source.Node | None) -> tuple[Move, ...]:
-    moves: list[tuple[str, str, source.Map]] = []
-    for item in shapes.list(node, "moved", "[{from: old-key, to: new-key}]"):
-        entry = shapes.map(item, "an entry of moved", "{from: old-key, to: new-key}")
+def read_moves(reader: NodeReader, node: tree.Node, meters: tree.Node | None) -> tuple[Move, ...]:
+    moves: list[tuple[str, str, tree.Map]] = []
+    for item in reader.list(node, "moved", "[{from: old-key, to: new-key}]"):
+        entry = reader.map(item, "an entry of moved", "{from: old-key, to: new-key}")
         if entry is None:
             continue
-        shapes.keys(entry, ("from", "to"), ("from", "to"), entry)
-        ends = [shapes.slug(entry.entries[end], end) for end in ("from", "to") if end in entry.entries]
+        reader.keys(entry, ("from", "to"), ("from", "to"), entry)
+        ends = [reader.slug(entry.entries[end], end) for end in ("from", "to") if end in entry.entries]
         if len(ends) == 2 and all(ends):
             moves.append((ends[0], ends[1], entry))
-    _check_moves(shapes, moves, meters.entries if isinstance(meters, source.Map) else {})
-    return tuple(Move(old, new, shapes.document.span_of(entry)) for old, new, entry in moves)
+    _check_moves(reader, moves, meters.entries if isinstance(meters, tree.Map) else {})
+    return tuple(Move(old, new, reader.document.span_of(entry)) for old, new, entry in moves)
 
 
 def _check_moves(
-    shapes: NodeReader, moves: Sequence[tuple[str, str, source.Map]], declared: Mapping[str, Any]
+    reader: NodeReader, moves: Sequence[tuple[str, str, tree.Map]], declared: Mapping[str, Any]
 ) -> None:
     """Report moves that contradict one another or the meters.
 
     A move whose target is gone is only outdated.
     """
     target: dict[str, str] = {}
-    by_old: dict[str, source.Map] = {}
-    by_new: dict[str, source.Map] = {}
+    by_old: dict[str, tree.Map] = {}
+    by_new: dict[str, tree.Map] = {}
     for old, new, entry in moves:
         old_node, new_node = entry.entries["from"], entry.entries["to"]
         if old == new:
-            shapes.fault(new_node, f"`{old}` is moved to itself: remove this entry")
+            reader.fault(new_node, f"`{old}` is moved to itself: remove this entry")
             continue
         # Example: `moved: [{from: a, to: b}]` while `a` is still under `meters`: `a` would be both renamed
         # and kept.
         if old in declared:
-            shapes.fault(
+            reader.fault(
                 old_node, f"`{old}` is still declared under meters: rename it there, or remove this entry"
             )
         if old in by_old:
-            line = shapes.document.span_of(by_old[old]).line
-            shapes.fault(old_node, f"`{old}` is moved twice: the first time on line {line}")
+            line = reader.document.span_of(by_old[old]).line
+            reader.fault(old_node, f"`{old}` is moved twice: the first time on line {line}")
             continue
         if new in by_new:
-            line = shapes.document.span_of(by_new[new]).line
-            shapes.fault(new_node, f"two keys are moved to `{new}`: the other one on line {line}")
+            line = reader.document.span_of(by_new[new]).line
+            reader.fault(new_node, f"two keys are moved to `{new}`: the other one on line {line}")
         by_new.setdefault(new, entry)
         by_old[old] = entry
         target[old] = new
@@ -65,4 +65,4 @@ def _check_moves(
             path.append(target[path[-1]])
         if path[-1] in path[:-1]:
             circle = path[path.index(path[-1]) :]
-            shapes.fault(by_old[circle[0]], f"these moves go in a circle: {clip(' → '.join(circle), 200)}")
+            reader.fault(by_old[circle[0]], f"these moves go in a circle: {clip(' → '.join(circle), 200)}")

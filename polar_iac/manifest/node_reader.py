@@ -6,21 +6,24 @@ import re
 from collections.abc import Mapping, Sequence
 
 from polar_iac.errors import Diagnostic, DiagnosticError
-from polar_iac.yaml import tree as source
+from polar_iac.yaml import tree
 from polar_iac.yaml.scalars import Doubtful, Grouped, clip, nearest
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _SLUG_RULE = "1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit"
-_CLAUSE = "a clause stands in the list `clauses` of a filter"
-_FOUND_ELSEWHERE: Mapping[str, str] = {
-    "organization_id": "it stands under environments, at the top of the file",
+_CLAUSE = "belongs in a clause, in the list `clauses` of a filter"
+_ELSEWHERE: Mapping[str, str] = {
+    "organization_id": "belongs under environments, at the top of the file",
     **dict.fromkeys(("property", "operator", "value"), _CLAUSE),
-    **dict.fromkeys(("conjunction", "clauses"), "it stands under filter"),
-    "func": "it stands under aggregation",
-    "ignore_changes": "it stands under lifecycle",
+    **dict.fromkeys(("conjunction", "clauses"), "belongs under filter"),
+    "func": "belongs under aggregation",
+    "ignore_changes": "belongs under lifecycle",
 }
-_HOW = {"version": ": begin the file with `version: 1`", "meters": ": write `meters: {}` if there are none"}
-_SAID_AS: Mapping[str, str] = {
+_MISSING_HINTS = {
+    "version": ": begin the file with `version: 1`",
+    "meters": ": write `meters: {}` if there are none",
+}
+_SYNONYMS: Mapping[str, str] = {
     **dict.fromkeys(("=", "==", "equal", "equals", "is"), "eq"),
     **dict.fromkeys(("!=", "<>", "not", "neq", "not_equal", "not_equals"), "ne"),
     ">": "gt",
@@ -49,11 +52,11 @@ class NodeReader:
     fault raises in the end.
     """
 
-    def __init__(self, document: source.Document) -> None:
+    def __init__(self, document: tree.Document) -> None:
         self.document = document
         self._faults: dict[tuple[int, str], Diagnostic] = {}
 
-    def fault(self, node: source.Node, message: str, about: source.Node | None = None) -> None:
+    def fault(self, node: tree.Node, message: str, about: tree.Node | None = None) -> None:
         """Report a fault once per value, even if aliases repeat it, and never for what the parser reported.
 
         `about` is the value, when it is not the node that is shown.
@@ -62,7 +65,7 @@ class NodeReader:
         if node.blamed or fault in self._faults:
             return
         self._faults[fault] = self.document.diagnose(node, message)
-        if len(self._faults) >= source.MAX_PROBLEMS:
+        if len(self._faults) >= tree.MAX_PROBLEMS:
             self.finish()
 
     def finish(self) -> None:
@@ -70,48 +73,48 @@ class NodeReader:
 
         Values that the parser already reported are not reported again.
         """
-        known = {problem.span for problem in self.document.problems}
-        faults = [fault for fault in self._faults.values() if fault.span not in known]
+        reported = {problem.span for problem in self.document.problems}
+        faults = [fault for fault in self._faults.values() if fault.span not in reported]
         if self.document.problems or faults:
             raise DiagnosticError([*self.document.problems, *faults])
 
     def keys(
-        self, node: source.Map, known: Sequence[str], required: Sequence[str], blamed: source.Node
+        self, node: tree.Map, allowed: Sequence[str], required: Sequence[str], blamed: tree.Node
     ) -> None:
-        """Report unknown keys, each with the known key that was probably meant, and missing required keys."""
+        """Report missing required keys, and unknown keys, each with the key that was probably meant."""
         meant = set()
         for key in node.keys:
             name = key.text
-            if name in known or (name.startswith("x-") and "x-…" in known):
+            if name in allowed or (name.startswith("x-") and "x-…" in allowed):
                 continue
-            guess = _meant_key(name, [other for other in known if other not in node.entries])
-            if name in _FOUND_ELSEWHERE:
-                hint = _FOUND_ELSEWHERE[name]
+            guess = _meant_key(name, [other for other in allowed if other not in node.entries])
+            if name in _ELSEWHERE:
+                hint = _ELSEWHERE[name]
             elif guess:
                 hint = f"did you mean `{guess}`?"
                 meant.add(guess)
             else:
-                hint = f"known here {'are' if len(known) > 1 else 'is only'} {', '.join(known)}"
+                hint = f"expected {'one of ' if len(allowed) > 1 else ''}{', '.join(allowed)}"
             self.fault(key, f"unknown key `{clip(name)}`: {hint}")
         for name in required:
             if name not in node.entries and name not in meant and not node.blamed:
-                self.fault(blamed, f"`{name}` is missing{_HOW.get(name, '')}", node)
+                self.fault(blamed, f"`{name}` is missing{_MISSING_HINTS.get(name, '')}", node)
 
-    def map(self, node: source.Node, what: str, example: str) -> source.Map | None:
-        if isinstance(node, source.Map):
+    def map(self, node: tree.Node, what: str, example: str) -> tree.Map | None:
+        if isinstance(node, tree.Map):
             return node
         self.fault(node, f"{what} must be a map such as `{example}`, got {describe(node)}")
         return None
 
-    def list(self, node: source.Node, what: str, example: str) -> list[source.Node]:
-        if isinstance(node, source.List):
+    def list(self, node: tree.Node, what: str, example: str) -> list[tree.Node]:
+        if isinstance(node, tree.List):
             return node.children
         self.fault(node, f"{what} must be a list such as `{example}`, got {describe(node)}")
         return []
 
-    def text(self, node: source.Node, what: str) -> str | None:
+    def text(self, node: tree.Node, what: str) -> str | None:
         """Return a text, or None (and a fault) for anything else."""
-        value = node.value if isinstance(node, source.Scalar) else None
+        value = node.value if isinstance(node, tree.Scalar) else None
         if type(value) is str:
             if "\0" not in value:
                 return value
@@ -125,7 +128,7 @@ class NodeReader:
             self.fault(node, f"{what} must be text, got {describe_text(node)}{hint}")
         return None
 
-    def choice(self, node: source.Node, what: str, choices: Sequence[str]) -> str:
+    def choice(self, node: tree.Node, what: str, choices: Sequence[str]) -> str:
         """Return one of `choices`. An empty text, or one that is not a choice, was reported."""
         text = self.text(node, what)
         if text is None:
@@ -136,7 +139,7 @@ class NodeReader:
             self.fault(node, f"{what} must be one of {', '.join(choices)}, got {describe(node)}{hint}")
         return text
 
-    def slug(self, node: source.Node, what: str) -> str:
+    def slug(self, node: tree.Node, what: str) -> str:
         """Return a name that can be part of the ownership marker, or an empty text after a fault."""
         text = self.text(node, what)
         if text is None or _SLUG.fullmatch(text):
@@ -144,42 +147,42 @@ class NodeReader:
         self.fault(node, f"{what} must be {_SLUG_RULE}, got {describe(node)}")
         return ""
 
-    def boolean(self, node: source.Node, what: str) -> bool:
-        value = node.value if isinstance(node, source.Scalar) else None
+    def boolean(self, node: tree.Node, what: str) -> bool:
+        value = node.value if isinstance(node, tree.Scalar) else None
         if type(value) is not bool:
             self.fault(node, f"{what} must be true or false, got {describe(node)}")
         return value is True
 
 
-def _meant_key(name: str, known: Sequence[str]) -> str | None:
-    """Return the known key that was probably meant: misspelled, shortened (`op`, `label`), or written out."""
+def _meant_key(name: str, allowed: Sequence[str]) -> str | None:
+    """Return the key that was probably meant: misspelled, shortened (`op`, `label`), or written out."""
     if len(name) > 1 and name.isalpha():
-        near = [k for k in known if k.startswith(name) or k.endswith(f"_{name}") or name.startswith(k)]
+        near = [k for k in allowed if k.startswith(name) or k.endswith(f"_{name}") or name.startswith(k)]
         if len(near) == 1:
             return near[0]
-    return nearest(name, tuple(known))
+    return nearest(name, tuple(allowed))
 
 
 def _meant_choice(text: str, choices: Sequence[str]) -> str | None:
     """Return the choice that was meant, if beyond doubt: a wrong guess would bill something else."""
     lower = text.lower()
-    said = lower if lower in choices else _SAID_AS.get(lower)
-    if said in choices:
-        return said
+    choice = lower if lower in choices else _SYNONYMS.get(lower)
+    if choice in choices:
+        return choice
     guess = nearest(text, tuple(choices), 0.8) if len(text) >= 4 else None
     return guess if guess and len(guess) >= 4 and guess[0] == lower[0] else None
 
 
-def describe_text(node: source.Node) -> str:
+def describe_text(node: tree.Node) -> str:
     """Describe a value where a text is expected."""
-    return f"nothing: {node.hint}" if isinstance(node, source.Nothing) else describe(node)
+    return f"nothing: {node.hint}" if isinstance(node, tree.Nothing) else describe(node)
 
 
-def describe(node: source.Node) -> str:
+def describe(node: tree.Node) -> str:
     """Describe a value in everyday terms."""
-    if isinstance(node, source.List):
+    if isinstance(node, tree.List):
         return "a list"
-    if isinstance(node, source.Map):
+    if isinstance(node, tree.Map):
         return "a map"
     value = node.value
     if value is None:
@@ -190,4 +193,4 @@ def describe(node: source.Node) -> str:
         return node.text
     if isinstance(value, int | float):
         return f"the number {clip(node.text)}"
-    return f'the text "{clip(value)}"'
+    return f'"{clip(value)}"'

@@ -15,7 +15,7 @@ from polar_iac.manifest.meters import MeterReader
 from polar_iac.manifest.model import DesiredMeter, Manifest, Move
 from polar_iac.manifest.moves import read_moves
 from polar_iac.manifest.node_reader import NodeReader, describe
-from polar_iac.yaml import tree as source
+from polar_iac.yaml import tree
 from polar_iac.yaml.messages import MAX_BYTES
 from polar_iac.yaml.parse import parse
 
@@ -45,85 +45,85 @@ def load(text: bytes, file: str) -> Manifest:
     collecting = gc.isenabled()
     gc.disable()  # A tree has no cycles; the collector would only walk it repeatedly while it grows.
     try:
-        shapes = NodeReader(parse(text, file))
-        manifest = _manifest(shapes)
-        shapes.finish()
+        reader = NodeReader(parse(text, file))
+        manifest = _manifest(reader)
+        reader.finish()
     finally:
         if collecting:
             gc.enable()
     return manifest
 
 
-def _manifest(shapes: NodeReader) -> Manifest:
-    document = shapes.document
+def _manifest(reader: NodeReader) -> Manifest:
+    document = reader.document
     root = document.root
     project, organizations = "", {}
     moved: tuple[Move, ...] = ()
     meters: dict[str, DesiredMeter] = {}
-    if isinstance(root, source.Map):
+    if isinstance(root, tree.Map):
         entries = root.entries
-        shapes.keys(root, _TOP, ("version", "project", "meters"), root)
+        reader.keys(root, _TOP, ("version", "project", "meters"), root)
         if "version" in entries:
-            _version(shapes, entries["version"])
+            _version(reader, entries["version"])
         if "project" in entries:
-            project = shapes.slug(entries["project"], "project")
+            project = reader.slug(entries["project"], "project")
         if "environments" in entries:
-            organizations = _organizations(shapes, entries["environments"])
+            organizations = _organizations(reader, entries["environments"])
         if "moved" in entries:
-            moved = read_moves(shapes, entries["moved"], entries.get("meters"))
+            moved = read_moves(reader, entries["moved"], entries.get("meters"))
         if "meters" in entries:
-            meters = _meters(shapes, entries["meters"], project)
-    elif isinstance(root, source.Scalar) and root.value is None:
-        shapes.fault(root, "the manifest is empty: begin it with `version: 1`")
+            meters = _meters(reader, entries["meters"], project)
+    elif isinstance(root, tree.Scalar) and root.value is None:
+        reader.fault(root, "the manifest is empty: begin it with `version: 1`")
     else:
-        shapes.fault(root, f"a manifest is a map that begins with `version: 1`, got {describe(root)}")
+        reader.fault(root, f"a manifest is a map that begins with `version: 1`, got {describe(root)}")
     return Manifest(document.file, project, organizations, moved, meters, document)
 
 
-def _version(shapes: NodeReader, node: source.Node) -> None:
-    value = node.value if isinstance(node, source.Scalar) else None
+def _version(reader: NodeReader, node: tree.Node) -> None:
+    value = node.value if isinstance(node, tree.Scalar) else None
     # `type() is`, because `True == 1` in Python: `version: true` must not pass.
     if type(value) is not int:
-        shapes.fault(node, f"version must be the number 1, got {describe(node)}")
+        reader.fault(node, f"version must be the number 1, got {describe(node)}")
     elif value != 1:
-        shapes.fault(node, f"this polar-iac reads version 1 only, got {describe(node)}")
+        reader.fault(node, f"this polar-iac reads version 1 only, got {describe(node)}")
 
 
-def _organizations(shapes: NodeReader, node: source.Node) -> dict[str, str]:
+def _organizations(reader: NodeReader, node: tree.Node) -> dict[str, str]:
     organizations: dict[str, str] = {}
-    environments = shapes.map(node, "environments", "sandbox: {organization_id: …}")
+    environments = reader.map(node, "environments", "sandbox: {organization_id: …}")
     if environments is None:
         return organizations
-    shapes.keys(environments, ENVIRONMENTS, (), environments)
+    reader.keys(environments, ENVIRONMENTS, (), environments)
     for key in environments.keys:
-        settings = shapes.map(environments.entries[key.text], "an environment", "{organization_id: …}")
+        settings = reader.map(environments.entries[key.text], "an environment", "{organization_id: …}")
         if settings is None:
             continue
         place = environments.place(key.text)
-        shapes.keys(settings, ("organization_id",), ("organization_id",), place)
+        reader.keys(settings, ("organization_id",), ("organization_id",), place)
         if "organization_id" in settings.entries:
             value = settings.entries["organization_id"]
-            text = shapes.text(value, "organization_id")
+            text = reader.text(value, "organization_id")
             if text is not None and not _UUID4.fullmatch(text):
-                shapes.fault(value, f"organization_id must be a UUID of version 4, got {describe(value)}")
+                reader.fault(value, f"organization_id must be a UUID of version 4, got {describe(value)}")
             organizations[key.text] = (text or "").lower()
     return organizations
 
 
-def _meters(shapes: NodeReader, node: source.Node, project: str) -> dict[str, DesiredMeter]:
-    found: dict[str, DesiredMeter] = {}
-    if isinstance(node, source.Scalar) and node.value is None:
-        shapes.fault(node, "meters is empty: write `meters: {}` if there are none")
-        return found
-    meters = shapes.map(node, "meters", "api-calls: {name: …, filter: …, aggregation: …}")
+def _meters(reader: NodeReader, node: tree.Node, project: str) -> dict[str, DesiredMeter]:
+    desired: dict[str, DesiredMeter] = {}
+    if isinstance(node, tree.Scalar) and node.value is None:
+        reader.fault(node, "meters is empty: write `meters: {}` if there are none")
+        return desired
+    meters = reader.map(node, "meters", "api-calls: {name: …, filter: …, aggregation: …}")
     if meters is None:
-        return found
+        return desired
     # Also read the entries of duplicate keys, so that their problems are reported in the same run.
     for key, entry in [*((key, meters.entries[key.text]) for key in meters.keys), *meters.repeated]:
-        shapes.slug(key, "a meter's key")
-        value = shapes.map(entry, "a meter", "{name: …, filter: …, aggregation: …}")
+        reader.slug(key, "a meter's key")
+        value = reader.map(entry, "a meter", "{name: …, filter: …, aggregation: …}")
         if value is not None:
-            spec, ignored = MeterReader(shapes, key, project).read(value)
-            span = shapes.document.span_of(key)
-            found[key.text] = DesiredMeter(key.text, spec, ignored, span)
-    return found
+            spec, ignored = MeterReader(reader, key, project).read(value)
+            span = reader.document.span_of(key)
+            desired[key.text] = DesiredMeter(key.text, spec, ignored, span)
+    return desired

@@ -27,17 +27,10 @@ MARK = "\ufeff"
 _NO_UTF8 = "the file is UTF-16 or UTF-32: save it as UTF-8"
 
 
-def decode(data: bytes | str) -> str:
+def decode(data: bytes) -> str:
     """Decode UTF-8 and remove byte order marks. Raises UnreadableError."""
     if len(data) > MAX_BYTES:
         raise UnreadableError("", f"the file is larger than {MAX_BYTES // 1024**2} MiB")
-    if isinstance(data, str):
-        try:
-            data.encode()
-        except UnicodeEncodeError as error:
-            what = "half of a character (a lone surrogate) stands here"
-            raise UnreadableError(data[: error.start], what) from None
-        return data.lstrip(MARK)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UnreadableError("", _NO_UTF8)
     if (nul := data.find(b"\0")) >= 0:
@@ -45,12 +38,12 @@ def decode(data: bytes | str) -> str:
         if max(head[::2].count(0), head[1::2].count(0)) * 3 > len(head):
             raise UnreadableError("", _NO_UTF8)
         before = data[:nul].decode(errors="replace")
-        raise UnreadableError(before, "a NUL byte stands here: this is no text file")
+        raise UnreadableError(before, "a NUL byte: this is not a text file")
     try:
         return data.decode().lstrip(MARK)
     except UnicodeDecodeError as error:
-        what = f"the byte 0x{data[error.start]:02x} is not UTF-8: save the file as UTF-8"
-        raise UnreadableError(data[: error.start].decode(), what) from None
+        message = f"the byte 0x{data[error.start]:02x} is not UTF-8: save the file as UTF-8"
+        raise UnreadableError(data[: error.start].decode(), message) from None
 
 
 def unprintable(text: str) -> int | None:
@@ -58,8 +51,8 @@ def unprintable(text: str) -> int | None:
 
     Compiled late, because that takes 10 ms.
     """
-    found = re.search("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text)
-    return found.start() if found else None
+    match = re.search("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text)
+    return match.start() if match else None
 
 
 _MAX_KEY = 1_024
@@ -73,16 +66,16 @@ _REASONS: Mapping[str, str] = {
     "found a tab character": _TAB,
     "found unexpected ':'": f"a `:` in unquoted text between brackets: {_QUOTE}",
     "block sequence entries": "a list cannot begin here: begin it on a line of its own",
-    "could not find expected ':'": "this is no `key: value`: a `:` is missing, or the indentation is wrong",
+    "could not find expected ':'": "not a `key: value`: a `:` is missing, or the indentation is wrong",
     "did not find expected key": "this does not fit what is above: check indentation, quotes and brackets",
-    "did not find expected '-'": "this stands where a list goes on: begin it with `- `, or indent it",
+    "did not find expected '-'": "expected the next item of a list: begin it with `- `, or indent it",
     "found unknown escape": "no such escape in double quotes: write `\\\\`, or use single quotes",
     "did not find expected hexdecimal": "an escape with too few hexadecimal digits",
     "found unexpected document indicator": "a document ends here, inside quotes: close them before",
     "did not find expected <document start>": "nothing may follow here: the document is complete before this",
     "did not find expected comment": f"text after `|` or `>` goes on the next line; else {_QUOTE}",
-    "found undefined tag handle": f"this tag is not known; if it is text, {_QUOTE}",
-    "found incompatible YAML document": "this version of YAML is not known: remove the line",
+    "found undefined tag handle": f"unknown tag; if it is text, {_QUOTE}",
+    "found incompatible YAML document": "unknown version of YAML: remove the line",
     "found unknown directive name": f"a line that begins with % is a directive; if it is text, {_QUOTE}",
 }
 

@@ -18,7 +18,7 @@ MAX_EXPANSION = 1_000_000
 """Maximum number of nodes that aliases and merge keys may add to the ones written in the file."""
 
 
-def parse(data: bytes | str, file: str) -> Document:
+def parse(data: bytes, file: str) -> Document:
     """Parse one YAML document. An empty file is an empty scalar.
 
     Raises DiagnosticError when the text after a fault cannot be parsed.
@@ -37,7 +37,7 @@ def parse(data: bytes | str, file: str) -> Document:
     except MarkedYAMLError as error:
         index, message = explain(error, document.text)
         # Skip an error that a problem right before it explains: one report is enough.
-        if not document.is_told_before(index):
+        if not document.problem_ends_before(index):
             document.problem(index, message)
     except YAMLError as error:
         start = unprintable(document.text)
@@ -183,8 +183,10 @@ class _Builder:
         if len(text) > MAX_SCALAR:
             message = f"a text of {len(text):,} characters is too long (at most {MAX_SCALAR:,})"
             raise self.stop(scalar.start, message, scalar.end)
-        if (event.anchor or event.ctag) and (found := _PROPERTIES.match(self.document.text, scalar.start)):
-            scalar.start = min(found.end(), scalar.end)  # The value begins after its anchor and tag.
+        if (event.anchor or event.ctag) and (
+            properties := _PROPERTIES.match(self.document.text, scalar.start)
+        ):
+            scalar.start = min(properties.end(), scalar.end)  # The value begins after its anchor and tag.
         if not text and scalar.plain:
             scalar = self.nothing(scalar, event, parent)
         if event.ctag:
@@ -253,7 +255,7 @@ class _Builder:
             return Unread("", False, start, end), 1
         node, size = self.anchors[name]
         if not size:
-            raise self.stop(start, f"*{clip(name)} stands inside the value that &{clip(name)} names", end)
+            raise self.stop(start, f"*{clip(name)} is inside the value that &{clip(name)} names", end)
         if isinstance(node, Collection) and depth + node.height > MAX_DEPTH:
             raise self.stop(start, _TOO_DEEP, end)
         self.expand(size, start, end)
@@ -291,9 +293,9 @@ class _Builder:
                     node.blamed = True
                     self.problem(node.start, _TEMPLATE, node.end)
                     continue
-                what = "a list" if isinstance(key, List) else "a map"
+                kind = "a list" if isinstance(key, List) else "a map"
                 self.problem(
-                    key.start, f"a key must be text, got {what}: if that is a value, quote it", key.end
+                    key.start, f"a key must be text, got {kind}: if that is a value, quote it", key.end
                 )
             elif key.text in keys:
                 line = self.document.line(keys[key.text].start)
@@ -348,9 +350,9 @@ _BREAK = "\\n\\r\\x85\\u2028\\u2029"
 _PROPERTIES = re.compile(rf"(?:[&!][^\s,\[\]{{}}]*\s+(?:#[^{_BREAK}]*[{_BREAK}]\s*)*)+")
 _COMMENT = re.compile(r"\s*:[ \t]+#")
 _MAX_GUESSES = 20
-_TEMPLATE = "`{{` begins two maps in YAML, no template: put the text in quotes"
+_TEMPLATE = "`{{` begins two maps in YAML, not a template: put the text in quotes"
 _TOO_DEEP = f"this is nested more than {MAX_DEPTH} levels deep"
-_UNKNOWN_TAG = "the tag {} is not known here: remove it"
+_UNKNOWN_TAG = "unknown tag {}: remove it"
 
 
 def _short(tag: str) -> str:

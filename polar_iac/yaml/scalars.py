@@ -107,11 +107,11 @@ def clip(text: str, width: int = 40) -> str:
 
 
 @lru_cache(maxsize=1_000)
-def nearest(word: str, known: tuple[str, ...], likeness: float = 0.6) -> str | None:
-    """Return the known word that was probably meant.
+def nearest(word: str, choices: tuple[str, ...], likeness: float = 0.6) -> str | None:
+    """Return the choice that was probably meant.
 
     Cached: aliases ask the same question thousands of times.
     """
     from difflib import get_close_matches  # imported late, since it is only needed for errors
 
-    return next(iter(get_close_matches(word[:100].lower(), known, 1, likeness)), None)
+    return next(iter(get_close_matches(word[:100].lower(), choices, 1, likeness)), None)

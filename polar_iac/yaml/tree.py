@@ -167,7 +167,7 @@ class Document:
         self.problems.append(problem)
         return problem
 
-    def is_told_before(self, index: int) -> bool:
+    def problem_ends_before(self, index: int) -> bool:
         """Tell whether a recorded problem ends right before `index`, and so explains an error there."""
         end = len(self.text[:index].rstrip())
         place = self.span(max(end - 1, 0), end)
@@ -184,13 +184,13 @@ class Document:
 
         A map or list under a key is shown at its key.
         """
-        node, shown = self.root, self.root
+        node, place = self.root, self.root
         for step in path:
             if isinstance(node, Map) and step in node.entries:
                 key, node = node.key(str(step)), node.entries[str(step)]
-                shown = node if isinstance(node, Scalar) else key
+                place = node if isinstance(node, Scalar) else key
             elif isinstance(node, List) and isinstance(step, int) and 0 <= step < len(node.children):
-                shown = node = node.children[step]
+                place = node = node.children[step]
             else:
                 break
-        return self.span_of(shown)
+        return self.span_of(place)

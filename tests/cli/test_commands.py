@@ -362,12 +362,8 @@ class TestAsking:
         assert code == (0 if created else 1), output
         assert "\x1b[32m" in output
 
-<<<<<<< HEAD
     @pytest.mark.unmeasured
-    def test_no_colour_when_told(self, workspace: Workspace) -> None:
-=======
     def test_no_color_turns_colors_off(self, workspace: Workspace) -> None:
->>>>>>> 5c30e9f (Name the tests of the commands after what they show)
         workspace.write({"a": meter()})
         assert "\x1b[" not in on_terminal(workspace, "plan", "-e", "sandbox", "--no-color")[1]
         workspace.environ["NO_COLOR"] = "1"
