@@ -50,6 +50,8 @@ NEVER: dict[str, frozenset[str]] = {
     "plan.diff": IO,
     "plan.annotate": IO,
     "plan.document": IO,
+    "plan.document_models": IO,
+    "plan.read_document": IO,
     "polar": frozenset({"click"}),
     "apply": frozenset({"click"}),
     "report": frozenset({"httpx"}),

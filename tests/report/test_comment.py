@@ -26,12 +26,11 @@ from polar_iac.meter.record import Record
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.document import (
     plan_document,
-    plan_from_document,
     plan_json,
-    plans_from_document,
     plans_json,
 )
 from polar_iac.plan.model import Note, Plan
+from polar_iac.plan.read_document import plan_from_document, plans_from_document
 from polar_iac.report.comment.document import comment_marker, headline, plan_markdown
 from polar_iac.report.comment.risks import risk
 from polar_iac.report.formats import RENDERERS

@@ -20,7 +20,7 @@ from polar_iac.ci.publish import plan_outputs
 from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.meter.fields import IMPACT
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.plan.document import plan_document, plan_from_document, plan_json
+from polar_iac.plan.document import plan_document, plan_json
 from polar_iac.plan.model import (
     Action,
     Bookkeeping,
@@ -32,6 +32,7 @@ from polar_iac.plan.model import (
     Plan,
     change_digest,
 )
+from polar_iac.plan.read_document import plan_from_document
 from polar_iac.report.comment.document import headline, plan_markdown
 from polar_iac.report.comment.escape import code, fence, prose, visible
 from polar_iac.report.diagnostics import diagnostics_text

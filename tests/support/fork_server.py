@@ -31,7 +31,7 @@ WARM = (
     *("httpcore", "httpcore._sync.http_proxy", "h11", "certifi", "anyio"),
     *("polar_iac.apply.session", "polar_iac.cli.main", "polar_iac.cli.session", "polar_iac.cli.error_report"),
     *("polar_iac.cli.apply", "polar_iac.cli.plan", "polar_iac.cli.show", "polar_iac.cli.validate"),
-    *("polar_iac.local", "polar_iac.ci.github"),
+    *("polar_iac.local", "polar_iac.ci.github", "polar_iac.plan.read_document"),
 )
 """What an apply loads: in the warmed process once, instead of in each child."""
 
