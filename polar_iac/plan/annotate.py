@@ -1,4 +1,4 @@
-"""Additional information for reviewers of a change: facts about Polar, and doubts about the meter."""
+"""Notes for reviewers: facts about Polar, and doubts about a meter."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 from polar_iac.meter.fields import FROZEN_FIELDS, MAX_METADATA_KEYS
 from polar_iac.meter.live import LiveMeter
-from polar_iac.meter.matching import aggregation_remarks, filter_remarks
+from polar_iac.meter.matching import aggregation_notes, filter_notes
 from polar_iac.meter.record import Record
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.model import Change, Note, renames
 
 
-def of_archiving() -> tuple[Note, ...]:
+def archiving_notes() -> tuple[Note, ...]:
+    """Describe the effect of an archiving on billing."""
     text = (
         "Archiving stops billing: usage while archived is never billed. Polar refuses if an active price "
         "uses the meter, but not if only subscriptions on an old price do: those stop being billed."
@@ -23,7 +24,8 @@ def of_archiving() -> tuple[Note, ...]:
     return (Note("archive", "warning", text, "polar"),)
 
 
-def of_rematching(touched: Sequence[str]) -> tuple[Note, ...]:
+def rematching_notes(touched: Sequence[str]) -> tuple[Note, ...]:
+    """Describe the effect of a new filter or aggregation. `touched` are the changed fields that freeze."""
     if not touched:
         return ()
     return (
@@ -43,27 +45,28 @@ def of_rematching(touched: Sequence[str]) -> tuple[Note, ...]:
     )
 
 
-def of_unarchiving(touched: Sequence[str], record: Record | None) -> tuple[Note, ...]:
+def unarchiving_notes(touched: Sequence[str], record: Record | None) -> tuple[Note, ...]:
+    """Describe the effect of an unarchiving, and of what else it changes."""
     gap = Note("gap", "warning", "usage of the time it was archived is not filled in", "polar")
     if touched and record and record.frozen:
         text = f"Polar refused to change its {' and '.join(FROZEN_FIELDS)} before, and will refuse this too"
         return (gap, Note("freeze", "warning", text, "lockfile"))
-    return (gap, *of_rematching(touched))
+    return (gap, *rematching_notes(touched))
 
 
-def of_others_archiving(record: Record | None, meter: LiveMeter) -> tuple[Note, ...]:
+def outside_archiving_notes(record: Record | None, meter: LiveMeter) -> tuple[Note, ...]:
     """Report that someone archived or unarchived the meter in Polar since the last apply."""
     if not record or not record.spec or record.spec.archived == meter.archived:
         return ()
-    told = (
+    text = (
         "someone archived it at Polar since the last apply: to leave it so, write `archived: true`"
         if meter.archived
         else "someone unarchived it at Polar since the last apply: to leave it so, remove `archived: true`"
     )
-    return (Note("outside", "warning", told, "lockfile"),)
+    return (Note("outside", "warning", text, "lockfile"),)
 
 
-def of_no_room(key: str, marker: str, meter: LiveMeter) -> Note:
+def unmarked_note(key: str, marker: str, meter: LiveMeter) -> Note:
     """Report that a meter has no marker, because other people's metadata leave no room for it."""
     text = (
         f"`{key}` is managed without its ownership marker: {meter.id} has {MAX_METADATA_KEYS} metadata keys, "
@@ -72,26 +75,26 @@ def of_no_room(key: str, marker: str, meter: LiveMeter) -> Note:
     return Note("unmarked", "warning", text, "polar", data={"id": meter.id, "marker": marker}, key=key)
 
 
-def of_unknown_meters(key: str, meters: Sequence[LiveMeter]) -> Note:
+def unknown_meters_note(key: str, meters: Sequence[LiveMeter]) -> Note:
     """Report active meters with a marker whose key neither the manifest nor the lockfile has."""
     text = (
         f"`{key}` of this project is live at Polar; neither this manifest nor this lockfile knows it: "
         "applied from another branch or manifest, or the lockfile was lost"
     )
-    return Note("unknown-here", "info", text, "polar", data=_named(meters), key=key)
+    return Note("unknown-here", "info", text, "polar", data=_meters_data(meters), key=key)
 
 
-def of_foreign_record(key: str, meter: LiveMeter) -> Note:
+def foreign_record_note(key: str, meter: LiveMeter) -> Note:
     """Report that a removed key is forgotten while its meter stays active: nothing shows it is ours."""
     owner = f"bears the marker {meter.marker}" if meter.marker else "bears no marker"
     text = (
         f"`{key}` is gone from the manifest, and {meter.id} {owner}: its record is forgotten, and the meter "
         "is left as it is"
     )
-    return Note("not-ours", "warning", text, "polar", data=_named([meter]), key=key)
+    return Note("not-ours", "warning", text, "polar", data=_meters_data([meter]), key=key)
 
 
-def of_same_billing(others: Sequence[LiveMeter]) -> Iterator[Note]:
+def same_billing_notes(others: Sequence[LiveMeter]) -> Iterator[Note]:
     """Report that a new meter would count the same events as a meter that is not ours."""
     for meter in others:
         owner = f"belongs to {meter.marker}" if meter.marker else "has no owner"
@@ -99,17 +102,17 @@ def of_same_billing(others: Sequence[LiveMeter]) -> Iterator[Note]:
             f"{meter.id} {quoted(meter.name)} has the same filter and aggregation and {owner}: both would "
             "count the same events"
         )
-        yield Note("same-billing", "warning", text, "polar", data=_named([meter]))
+        yield Note("same-billing", "warning", text, "polar", data=_meters_data([meter]))
 
 
-def of_same_name(others: Sequence[LiveMeter]) -> Iterator[Note]:
+def same_name_notes(others: Sequence[LiveMeter]) -> Iterator[Note]:
     """Report that a new meter would share its name with one that is not ours and counts something else."""
     for meter in others:
         text = f"{meter.id} has the same name and another filter or aggregation"
-        yield Note("same-name", "info", text, "polar", data=_named([meter]))
+        yield Note("same-name", "info", text, "polar", data=_meters_data([meter]))
 
 
-def _named(meters: Sequence[LiveMeter]) -> dict[str, Any]:
+def _meters_data(meters: Sequence[LiveMeter]) -> dict[str, Any]:
     return {"meters": [{"id": m.id, "name": m.name, "marker": m.marker} for m in meters]}
 
 
@@ -118,20 +121,20 @@ def quoted(name: str) -> str:
     return json.dumps(name, ensure_ascii=False)
 
 
-_REMARKS = 5
+_MAX_DOUBTS = 5
 """Maximum number of doubtful clauses to list."""
 
 
-def of_meaning(spec: MeterSpec, touched: Sequence[str]) -> tuple[Note, ...]:
+def meaning_notes(spec: MeterSpec, touched: Sequence[str]) -> tuple[Note, ...]:
     """Report the parts of a new filter or aggregation that probably do not mean what they say."""
-    clauses = set(filter_remarks(spec.filter)) if "filter" in touched else set()
-    found = sorted(clauses, key=lambda remark: (remark[0] != "warning", remark[1]))
-    found += aggregation_remarks(spec.aggregation) if "aggregation" in touched else ()
-    if len(found) > _REMARKS:
-        found[_REMARKS - 1 :] = [
-            ("warning", f"{len(found) - _REMARKS + 1} more clauses with similar warnings")
-        ]
-    return tuple(Note("meaning", severity, text, "polar") for severity, text in found)
+    clauses = set(filter_notes(spec.filter)) if "filter" in touched else set()
+    doubts = sorted(clauses, key=lambda doubt: (doubt[0] != "warning", doubt[1]))
+    doubts += aggregation_notes(spec.aggregation) if "aggregation" in touched else ()
+    if len(doubts) > _MAX_DOUBTS:
+        # Example: of 8 doubts, 4 are listed, and the fifth line counts the other 4.
+        rest = len(doubts) - _MAX_DOUBTS + 1
+        doubts[_MAX_DOUBTS - 1 :] = [("warning", f"{rest} more clauses with similar warnings")]
+    return tuple(Note("meaning", severity, text, "polar") for severity, text in doubts)
 
 
 def with_renames(changes: Sequence[Change]) -> list[Change]:
@@ -141,10 +144,10 @@ def with_renames(changes: Sequence[Change]) -> list[Change]:
     def hinted(change: Change) -> Change:
         if change.key not in renamed:
             return change
-        told = (
+        text = (
             f"`{renamed[change.key]}` is new and counts the same: if this is the same meter under a new key, "
             f"write `moved: [{{from: {change.key}, to: {renamed[change.key]}}}]`, and nothing is archived"
         )
-        return replace(change, notes=(Note("renamed", "warning", told, "manifest"), *change.notes))
+        return replace(change, notes=(Note("renamed", "warning", text, "manifest"), *change.notes))
 
     return [hinted(change) for change in changes]

@@ -17,7 +17,7 @@ from polar_iac.meter.record import Record, record_of
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan import annotate
 from polar_iac.plan.diff import changed_fields, created_fields, merged
-from polar_iac.plan.identify import Blocked, Identity, State, identify, observe, reference
+from polar_iac.plan.identify import Blocked, Identity, State, identify, index_state, reference
 from polar_iac.plan.model import (
     Action,
     Bookkeeping,
@@ -71,7 +71,7 @@ def make_plan(
     `targets` excludes all other keys completely. `allow_archive` changes a removal that the manifest does not
     list (`archived: true`) from blocked to archive. `lockfile` is its path as given.
     """
-    state = observe(manifest, recorded, live, made)
+    state = index_state(manifest, recorded, live, made)
     scope = _Scope(environment, organization_id)
     keys = {*state.recorded, *state.bearers, *manifest.meters}
     changes: list[Change] = []
@@ -138,7 +138,7 @@ def _change(
         freeze="frozen" if record and record.frozen else "unknown",
         notes=outcome.notes,
         marker=marker,
-        meters=tuple(reference(named, state) for named in blocked.meters) if blocked else (),
+        meters=tuple(reference(m, state) for m in blocked.meters) if blocked else (),
     )
 
 
@@ -192,14 +192,16 @@ def _decide(
     if desired.spec.archived and meter.archived:
         return _mark(meter, marker)
     if desired.spec.archived:
-        facts = (*annotate.of_others_archiving(record, meter), *annotate.of_archiving())
-        marker = marker if meter.spec else None  # the other metadata may be unknown
-        return _Effect("archive", _archived(meter), notes=facts, marker=marker)
+        notes = (*annotate.outside_archiving_notes(record, meter), *annotate.archiving_notes())
+        # Writing a marker replaces all metadata, and that of a meter with unknown parts is not known.
+        marker = marker if meter.spec else None
+        return _Effect("archive", _archived(meter), notes=notes, marker=marker)
     if meter.spec is None:
         return _unknown_parts(meter)
-    # A record of another meter (the loser of two duplicates) does not describe this one.
-    known = record if record and record.id == meter.id else None
-    return _compared(desired, known, meter, meter.spec, marker, manifest)
+    # A record of another meter does not describe this one. Example: the lockfile records the duplicate that
+    # loses, so the meter that stays has no base for a three-way merge.
+    base = record if record and record.id == meter.id else None
+    return _compared(desired, base, meter, meter.spec, marker, manifest)
 
 
 def _absent(
@@ -213,13 +215,14 @@ def _absent(
     """Handle the rows of a key that is not in the manifest."""
     meter = identity.meter
     if meter is None:
+        # Offline, a record without a spec is not in `state.by_id`, although its meter may be active.
         if record and not state.refreshed and record.spec is None:
             return _unlisted(key, record.id, manifest)
         return None
     if meter.archived or not identity.ours:
         return None
     if allow_archive:
-        return _Effect("archive", _archived(meter), notes=annotate.of_archiving())
+        return _Effect("archive", _archived(meter), notes=annotate.archiving_notes())
     return _unlisted(key, meter.id, manifest, _archived(meter))
 
 
@@ -230,15 +233,15 @@ def _archived(meter: LiveMeter) -> MeterSpec | None:
 def _create(desired: DesiredMeter, manifest: Manifest, state: State) -> _Effect:
     fields = tuple(created_fields(desired, manifest))
     others = sorted(state.unowned, key=lambda m: m.id)
-    same = [m for m in others if m.spec and m.spec.billing == desired.spec.billing]
-    named = [m for m in others if m.name == desired.spec.name and m not in same]
-    facts = (
-        *annotate.of_same_billing(same),
-        *annotate.of_same_name(named),
-        *annotate.of_meaning(desired.spec, FROZEN_FIELDS),
+    same_billing = [m for m in others if m.spec and m.spec.billing == desired.spec.billing]
+    same_name = [m for m in others if m.name == desired.spec.name and m not in same_billing]
+    notes = (
+        *annotate.same_billing_notes(same_billing),
+        *annotate.same_name_notes(same_name),
+        *annotate.meaning_notes(desired.spec, FROZEN_FIELDS),
     )
     marker = MarkerChange(None, state.marker(desired.key))
-    return _Effect("create", desired.spec, fields, facts, marker)
+    return _Effect("create", desired.spec, fields, notes, marker)
 
 
 def _compared(
@@ -255,6 +258,7 @@ def _compared(
     after = merged(desired, record, live)
     fields = tuple(changed_fields(desired, record, live, after, manifest))
     touches_frozen = [f.path for f in fields if f.path in FROZEN_FIELDS]
+    # The limit counts the marker: either the one to write, or one that is there already.
     marked = 1 if marker or meter.marker else 0
     if (fields or marker) and len(after.metadata) + marked > MAX_METADATA_KEYS:
         return Blocked(
@@ -264,16 +268,16 @@ def _compared(
             after,
             fields,
         )
-    remarks = annotate.of_meaning(after, touches_frozen)
+    doubts = annotate.meaning_notes(after, touches_frozen)
     if meter.archived:
-        theirs = annotate.of_others_archiving(record, meter)
-        facts = (*theirs, *annotate.of_unarchiving(touches_frozen, record), *remarks)
-        return _Effect("unarchive", after, fields, facts, marker)
+        outside = annotate.outside_archiving_notes(record, meter)
+        notes = (*outside, *annotate.unarchiving_notes(touches_frozen, record), *doubts)
+        return _Effect("unarchive", after, fields, notes, marker)
     if not fields:
         return _mark(meter, marker)
     if touches_frozen and record and record.frozen:
         return Blocked("frozen", _frozen_reason(touches_frozen), after, fields)
-    return _Effect("update", after, fields, (*annotate.of_rematching(touches_frozen), *remarks), marker)
+    return _Effect("update", after, fields, (*annotate.rematching_notes(touches_frozen), *doubts), marker)
 
 
 def _marker_change(key: str, meter: LiveMeter, state: State) -> MarkerChange | None:
@@ -281,10 +285,12 @@ def _marker_change(key: str, meter: LiveMeter, state: State) -> MarkerChange | N
 
     A meter without room for the marker, because of other people's metadata, gets none.
     """
-    wanted, found = state.marker(key), state.marker_was.get(meter.id, meter.marker)
-    if found == wanted or _is_full(meter):
+    # A `moved` renames the marker in `state` only. Example: after `moved: a to b`, `meter.marker` is already
+    # `acme/b`, and the marker at Polar is still `acme/a`.
+    wanted, current = state.marker(key), state.marker_was.get(meter.id, meter.marker)
+    if current == wanted or _is_full(meter):
         return None
-    return MarkerChange(found, wanted)
+    return MarkerChange(current, wanted)
 
 
 def _is_full(meter: LiveMeter) -> bool:
@@ -369,14 +375,15 @@ def _notes(
     if desired is not None:
         managed = meter and state.refreshed and not meter.archived and (effect is None or not effect.marker)
         if meter and managed and _is_full(meter):
-            yield annotate.of_no_room(key, state.marker(key), meter)
+            yield annotate.unmarked_note(key, state.marker(key), meter)
         return
     if not identity.ours and meter and not meter.archived:
-        yield annotate.of_foreign_record(key, meter)
+        yield annotate.foreign_record_note(key, meter)
     bearers = [m for m in state.bearers.get(key, ()) if not m.archived]
+    # Example: another branch created `acme/exports`, and this manifest has no key `exports`.
     unknown = any(m.id not in state.owner for m in bearers)
     if unknown and meter is None and state.refreshed:
-        yield annotate.of_unknown_meters(key, bearers)
+        yield annotate.unknown_meters_note(key, bearers)
 
 
 def _refusal(changes: Sequence[Change], state: State) -> Refusal | None:

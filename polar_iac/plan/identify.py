@@ -77,7 +77,7 @@ class State:
         return None if owner == key else owner
 
 
-def observe(
+def index_state(
     manifest: Manifest,
     recorded: Mapping[str, Record],
     live: Sequence[LiveMeter] | None,
@@ -165,12 +165,16 @@ def identify(key: str, declared: bool, state: State) -> Identity:
     if record and meter:
         if meter.marker != state.marker(key):
             return _unmarked(key, declared, record, meter, active, state)
+        # Example of the second case: the recorded meter was archived by hand, and a copy with its marker is
+        # active.
         if len(active) > 1 or (active and meter.archived):
             return _duplicates(key, list({m.id: m for m in (meter, *active)}.values()), meter, state)
         return Identity(meter)
     if record:
         if not state.refreshed:
             return Identity()  # Nothing was ever applied to it, so its content is unknown offline.
+        # A removed key whose meter is unknown is forgotten, unless no recorded meter at all is live: then the
+        # token is probably for another organization.
         if declared or not state.any_record_live:
             reason = f"Polar does not know its id {record.id}: {UNKNOWN_HERE}."
             if active:
@@ -192,6 +196,7 @@ def _unrecorded(key: str, declared: bool, active: Sequence[LiveMeter], state: St
         return Identity(blocked=_mismatch_elsewhere(key, elsewhere[0], state))
     if active:
         return Identity(active[0])
+    # All bearers are archived: the one archived last is probably the one that was in use.
     return Identity(max(bearers, key=lambda m: (m.archived_at or "", m.id), default=None))
 
 
@@ -205,19 +210,22 @@ def _unmarked(
 ) -> Identity:
     """Handle the rows of a recorded meter without its key's marker."""
     foreign = meter.marker is not None and _key_in(state.project, meter) is None
+    # Example: the key was removed, and another project has taken the meter over.
     if not declared and not active and (foreign or meter.marker is None):
         return Identity(meter, ours=False)
-    told = f"the lockfile records {meter.id} under `{key}`"
+    recorded = f"the lockfile records {meter.id} under `{key}`"
     bearers = _bearing(key, active, state)
     if meter.marker is not None:
         owner = f"belongs to {meter.marker}" if foreign else f"is {meter.marker}"
-        reason = f"{told}, but its marker says that it {owner}" + (f", while {bearers}" if active else "")
+        reason = f"{recorded}, but its marker says that it {owner}" + (f", while {bearers}" if active else "")
         return Identity(meter, _mismatch(key, reason, [meter, *active], state))
     if active:
-        reason = f"{told}, which has no marker, while {bearers}"
+        reason = f"{recorded}, which has no marker, while {bearers}"
         return Identity(meter, _mismatch(key, reason, [meter, *active], state))
     if record.spec is None:
-        reason = f"{told}, but nothing shows that it is ours: it has no marker, and nothing was applied to it"
+        reason = (
+            f"{recorded}, but nothing shows that it is ours: it has no marker, and nothing was applied to it"
+        )
         return Identity(meter, _mismatch(key, reason, [meter], state))
     return Identity(meter)
 
@@ -260,8 +268,9 @@ def _duplicates(key: str, meters: Sequence[LiveMeter], recorded: LiveMeter | Non
         run B            POST (made a1, older by the clock of Polar's answers) ... done
     """
     ordered = sorted(meters, key=lambda m: (m.created_at, m.id))
-    known = recorded if recorded and recorded.id not in state.made.created else None
-    winner = known or ordered[0]
+    # Other runs can only know a recorded id that this machine has settled, or did not create.
+    shared = recorded if recorded and recorded.id not in state.made.created else None
+    winner = shared or ordered[0]
     losers = tuple(meter for meter in ordered if meter.id != winner.id)
     certain = all(
         not meter.archived
@@ -276,14 +285,14 @@ def _duplicates(key: str, meters: Sequence[LiveMeter], recorded: LiveMeter | Non
 
 
 def _unsettled(key: str, ordered: Sequence[LiveMeter], state: State) -> Blocked:
-    named = "; ".join(
+    meters = "; ".join(
         f"{m.id} {quoted(m.name)}" + (" (archived)" if m.archived else "") + f", created {m.created_at}"
         for m in ordered
     )
     return Blocked(
         "duplicates",
         f"{len(ordered)} meters bear the marker {state.marker(key)}, and more than one may be billing: "
-        f"{named}. Keep the one that your prices use, and archive each other one in Polar's dashboard.",
+        f"{meters}. Keep the one that your prices use, and archive each other one in Polar's dashboard.",
         meters=tuple(ordered),
     )
 

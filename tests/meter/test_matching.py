@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from polar_iac.meter.filter import Aggregation, Filter
-from polar_iac.meter.matching import aggregation_remarks, filter_remarks
+from polar_iac.meter.matching import aggregation_notes, filter_notes
 from tests.support.build import desired, live, meter, plan, record
 
 
 def remarks(name: str, operator: str, value: Any) -> list[tuple[str, str]]:
     clause = {"property": name, "operator": operator, "value": value}
     nested = {"conjunction": "or", "clauses": [{"conjunction": "and", "clauses": [clause]}]}
-    return list(filter_remarks(Filter.from_json(nested)))
+    return list(filter_notes(Filter.from_json(nested)))
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,14 @@ def test_what_means_what_it_says_is_not(name: str, operator: str, value: Any) ->
     ],
 )
 def test_aggregations(func: str, name: str, told: str) -> None:
-    ((severity, text),) = aggregation_remarks(Aggregation(func, name))
+    ((severity, text),) = aggregation_notes(Aggregation(func, name))
     assert severity == "warning"
     assert told in text
 
 
 @pytest.mark.parametrize(("func", "name"), [("count", None), ("sum", "timestamp"), ("unique", "user.id")])
 def test_aggregations_that_count_what_they_say(func: str, name: str | None) -> None:
-    assert list(aggregation_remarks(Aggregation(func, name))) == []
+    assert list(aggregation_notes(Aggregation(func, name))) == []
 
 
 class TestInThePlan:
