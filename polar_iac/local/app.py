@@ -19,9 +19,9 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from pydantic import BaseModel
 
-from polar_iac.local import schemas
+from polar_iac.local import validation
 from polar_iac.local.meters import Meters, NotFoundError, ServerError
-from polar_iac.local.schemas import ErrorEntry, RequestError, polar_error
+from polar_iac.local.request_errors import ErrorEntry, RequestError, polar_error
 from polar_iac.local.store import Store
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class _Request:
         ):
             return data or None
         try:
-            return schemas.read_json(data)
+            return validation.read_json(data)
         except (ValueError, RecursionError):
             raise _AnswerError(_json(400, {"detail": "There was an error parsing the body"})) from None
 
@@ -290,19 +290,19 @@ class LocalPolar:
         return _json(405, {"detail": "Method Not Allowed"}, ("allow", "GET"))
 
     def _list(self, request: _Request) -> _Answer:
-        query = schemas.read_list_query(request.pairs)
-        return _answer_text(200, self._meters.list(query, schemas.metadata_query(request.pairs)))
+        query = validation.read_list_query(request.pairs)
+        return _answer_text(200, self._meters.list(query, validation.metadata_query(request.pairs)))
 
     def _get(self, id_text: str) -> _Answer:
-        return _answer_text(200, self._meters.get(schemas.read_id(id_text)))
+        return _answer_text(200, self._meters.get(validation.read_id(id_text)))
 
     def _create(self, subject: _Subject, body: object) -> _Answer:
-        create = schemas.read_create(body)
+        create = validation.read_create(body)
         self._check_organization(subject, create.organization_id)
         return _json(201, self._meters.create(create))
 
     def _update(self, id_text: str, body: object) -> _Answer:
-        return _json(200, self._meters.update(*schemas.read_update(id_text, body)))
+        return _json(200, self._meters.update(*validation.read_update(id_text, body)))
 
     def _check_organization(self, subject: _Subject, organization_id: uuid.UUID | None) -> None:
         entry: ErrorEntry = {"loc": ["body", "organization_id"], "input": organization_id}

@@ -14,8 +14,10 @@ from decimal import Decimal
 from typing import Any
 
 from polar_iac.local import schemas
-from polar_iac.local.schemas import JsonObject, polar_error
+from polar_iac.local.request_errors import polar_error
+from polar_iac.local.schemas import JsonObject
 from polar_iac.local.store import Page, Store, StoredMeter
+from polar_iac.local.validation import MeterListQuery
 
 MAX_READABLE_DEPTH = 127  # levels of filters that Polar can write as JSON, clauses included (observed)
 MAX_SEARCHABLE_CLAUSES = 19_999  # 20,000 fail, 5,000 work (observed); the exact limit is unknown
@@ -42,7 +44,7 @@ class Meters:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def list(self, wanted: schemas.MeterListQuery, metadata: Mapping[str, list[str]]) -> str:
+    def list(self, wanted: MeterListQuery, metadata: Mapping[str, list[str]]) -> str:
         offset = wanted.limit * (wanted.page - 1)
         texts = [wanted.query or "", *metadata, *(text for values in metadata.values() for text in values)]
         # PostgreSQL rejects an offset beyond 64 bits (observed) and NUL in any text (read).
