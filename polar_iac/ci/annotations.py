@@ -9,9 +9,8 @@ from typing import Literal
 from polar_iac.apply.events import Event, Failed, Unconfirmed, Unknown
 from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.plan.model import Change, Plan
-from polar_iac.report.comment.remarks import labels, listed
 from polar_iac.report.comment.risks import RISKS, risk
-from polar_iac.report.wording import settled, value
+from polar_iac.report.wording import labels, listed, settled, value
 
 Level = Literal["error", "warning", "notice"]
 

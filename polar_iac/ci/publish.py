@@ -21,8 +21,8 @@ from polar_iac.plan.model import Plan
 from polar_iac.report.comment.budget import TruncatableBlock
 from polar_iac.report.comment.document import headline, plan_markdown, result_markdown
 from polar_iac.report.comment.escape import Links
-from polar_iac.report.comment.remarks import labels
-from polar_iac.report.results import event_text, left_text, result_text
+from polar_iac.report.results import event_text, result_text, skipped_text
+from polar_iac.report.wording import labels
 
 _LEAST = 4_000
 """Fewest bytes that a comment can be cut to."""
@@ -126,5 +126,5 @@ def _result_lines(events: Sequence[Event]) -> list[str]:
     done = [event for event in events if isinstance(event, Applied)]
     skipped = [event for event in events if isinstance(event, Skipped)]
     problems = [event for event in events if not isinstance(event, (Applied, Skipped))]
-    text = "".join([*map(event_text, problems), left_text(skipped), *map(event_text, done)])
+    text = "".join([*map(event_text, problems), skipped_text(skipped), *map(event_text, done)])
     return unstyle(text).splitlines()

@@ -29,7 +29,7 @@ from polar_iac.clock import Stop, SystemClock
 from polar_iac.errors import ExitCode
 from polar_iac.plan.model import Plan
 from polar_iac.plan.saved import read_plan
-from polar_iac.report.results import event_text, left_text, result_text
+from polar_iac.report.results import event_text, result_text, skipped_text
 from polar_iac.report.text import plan_text
 from polar_iac.state.machine_lock import machine_lock
 
@@ -165,7 +165,7 @@ def _carry_out(
                     progress.print(event_text(event))
     finally:  # also when it ends early
         if skipped := [event for event in events if isinstance(event, Skipped)]:
-            print_result(left_text(skipped))
+            print_result(skipped_text(skipped))
         if events:
             print_result(result_text(events) + "\n")
     return events

@@ -53,6 +53,15 @@ def expression(data: Mapping[str, Any]) -> str:
     return f" {printable(data['conjunction'])} ".join(parts)
 
 
+def field_value(path: str, data: Any) -> str:
+    """Return the value of a field of any path on one line. None becomes `none`."""
+    if data is None:
+        return "none"
+    if path == "filter":
+        return expression(data)
+    return aggregation(data) if path == "aggregation" else value(data)
+
+
 @dataclass(frozen=True)
 class Line:
     """A line of a filter or of its diff, `depth` levels deep."""
@@ -89,14 +98,13 @@ def filter_diff(before: Mapping[str, Any], after: Mapping[str, Any], depth: int 
         yield Line(" ", depth, heads[0])
     same, gone, new = _partition(before["clauses"], after["clauses"])
     if same:
-        yield Line(" ", depth + 1, f"… {same} unchanged")
-    for left, right in _pairs(gone, new):
-        if left and right and "clauses" in left and "clauses" in right:
-            yield from filter_diff(left, right, depth + 1)
+        yield Line(" ", depth + 1, f"… {same:,} unchanged")
+    for old, added in _pairs(gone, new):
+        if old and added and "clauses" in old and "clauses" in added:
+            yield from filter_diff(old, added, depth + 1)
         else:
-            for side, sign in ((left, "-"), (right, "+")):
-                if side:
-                    yield from _whole(side, "-" if sign == "-" else "+", depth + 1)
+            yield from _whole(old, "-", depth + 1) if old else ()
+            yield from _whole(added, "+", depth + 1) if added else ()
 
 
 def _whole(part: Mapping[str, Any], sign: Sign, depth: int) -> Iterator[Line]:
@@ -117,35 +125,39 @@ Part = Mapping[str, Any]
 
 def _partition(before: Sequence[Part], after: Sequence[Part]) -> tuple[int, list[Part], list[Part]]:
     """Return the number of clauses on both sides, and the clauses on one side only: before, then after."""
-    left, right = (Counter(map(canonical_json, side)) for side in (before, after))
-    common = left & right
+    old, new = (Counter(map(canonical_json, side)) for side in (before, after))
+    common = old & new
     return (
         common.total(),
-        [json.loads(text) for text in (left - common).elements()],
-        [json.loads(text) for text in (right - common).elements()],
+        [json.loads(text) for text in (old - common).elements()],
+        [json.loads(text) for text in (new - common).elements()],
     )
 
 
 def _pairs(gone: Sequence[Part], new: Sequence[Part]) -> Iterator[tuple[Part | None, Part | None]]:
     """Pair each removed part with the most similar added part, if any. Other added parts come last."""
-    left = list(new)
+    unpaired = list(new)
     for old in gone:
-        best = max(left, key=lambda candidate: _likeness(old, candidate), default=None)
+        best = max(unpaired, key=lambda candidate: _likeness(old, candidate), default=None)
         if best is not None and _likeness(old, best) > 0:
-            left.remove(best)
+            unpaired.remove(best)
             yield old, best
         else:
             yield old, None
-    for added in left:
+    for added in unpaired:
         yield None, added
 
 
 def _likeness(old: Part, new: Part) -> float:
+    """Return how similar two parts are: for filters the common share of their properties, 0 to 1.
+
+    Clauses about one property have 1, or 2 with the same operator. Anything else has 0.
+    """
     if ("clauses" in old) != ("clauses" in new):
         return 0
     if "clauses" in old:
-        left, right = Counter(_leaves(old)), Counter(_leaves(new))
-        return (left & right).total() / max(left.total(), right.total(), 1)
+        before, after = Counter(_leaves(old)), Counter(_leaves(new))
+        return (before & after).total() / max(before.total(), after.total(), 1)
     if old["property"] != new["property"]:
         return 0
     return 2 if old["operator"] == new["operator"] else 1

@@ -19,7 +19,7 @@ SIGNS = {
     "bookkeeping": "=",
     "blocked": "!",
 }
-COLOURS = {
+COLORS = {
     "create": "green",
     "update": "yellow",
     "archive": "red",
@@ -29,21 +29,21 @@ COLOURS = {
     "bookkeeping": "bright_black",
     "blocked": "red",
 }
-_COLUMN = 66
+_REMARK_COLUMN = 66
 """Column at which the right-hand notes begin."""
-_VALUES = 19
+VALUE_COLUMN = 19
 """Column at which the values of a meter begin, after the field names."""
 
 
 def paint(action: str, text: str) -> str:
-    return style(text, fg=COLOURS[action], bold=action == "blocked")
+    return style(text, fg=COLORS[action], bold=action == "blocked")
 
 
-def labelled(label: str, text: str) -> str:
-    return (f"      {label}".ljust(_VALUES) + text).rstrip()
+def labeled(label: str, text: str) -> str:
+    return (f"      {label}".ljust(VALUE_COLUMN) + text).rstrip()
 
 
-def outlined_lines(lines: Iterator[Line]) -> Iterator[str]:
+def filter_lines(lines: Iterator[Line]) -> Iterator[str]:
     for line in lines:
         text = f"        {line.sign} {'  ' * line.depth}{line.text}"
         yield style(text, fg={"-": "red", "+": "green"}.get(line.sign))
@@ -52,10 +52,10 @@ def outlined_lines(lines: Iterator[Line]) -> Iterator[str]:
 def in_columns(left: str, right: str, width: int, action: str | None = None) -> str:
     """Put a note after a line: in its column if there is room, else at the right edge, or below."""
     taken, needed = display_width(left), display_width(right)
-    gap = " " * max(2, min(_COLUMN, width - needed) - taken)
-    if taken + len(gap) + needed > max(width, _COLUMN):
+    gap = " " * max(2, min(_REMARK_COLUMN, width - needed) - taken)
+    if taken + len(gap) + needed > max(width, _REMARK_COLUMN):
         # Keep the note off the left edge, where a file name could look like a line of our own output.
-        gap = "\n" + " " * max(6, min(_COLUMN, width - needed))
+        gap = "\n" + " " * max(6, min(_REMARK_COLUMN, width - needed))
     painted = paint(action, left) if action else left
     return painted + gap + style(right, dim=True) if right else painted
 

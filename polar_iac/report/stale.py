@@ -10,26 +10,26 @@ from click import unstyle
 from polar_iac.meter.canonical import canonical_json
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.model import Change, Difference
-from polar_iac.report.filters import aggregation, expression, filter_diff
-from polar_iac.report.layout import SIGNS, outlined_lines
-from polar_iac.report.text import MAX_INLINE_FILTER, owner
-from polar_iac.report.wording import value
+from polar_iac.report.filters import field_value, filter_diff
+from polar_iac.report.layout import SIGNS, filter_lines
+from polar_iac.report.text import MAX_INLINE_FILTER
+from polar_iac.report.wording import MARKER, marker_or_none
 from polar_iac.sanitize import printable
 
 
-def stale_text(found: Sequence[Difference]) -> str:
+def stale_text(differences: Sequence[Difference]) -> str:
     """List the changes that were added, removed or altered since a plan was reviewed, and nothing else."""
     lines: list[str] = []
-    for difference in found:
+    for difference in differences:
         then, now = difference.reviewed, difference.fresh
         key = printable(difference.key)
-        if then is None and now is not None:
+        if now is not None and then is None:
             lines.append(f"  {SIGNS[now.action]} {key} is new in the plan: {_intent(now)}")
-        elif now is None and then is not None:
+        elif then is not None and now is None:
             lines.append(f"  {SIGNS[then.action]} {key} is not in the plan any more: it was {_intent(then)}")
         elif then is not None and now is not None:
             lines.append(f"  {SIGNS[now.action]} {key} is not what was reviewed:")
-            lines += _drifted(then, now)
+            lines += _altered(then, now)
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -37,7 +37,7 @@ def _intent(change: Change) -> str:
     return "blocked" if change.action == "blocked" else f"to {change.action}"
 
 
-def _drifted(then: Change, now: Change) -> Iterator[str]:
+def _altered(then: Change, now: Change) -> Iterator[str]:
     """Yield the differences of two changes of one key: action, meter, marker, values before and after."""
     if then.action != now.action:
         yield f"      reviewed: {_intent(then)}"
@@ -46,38 +46,34 @@ def _drifted(then: Change, now: Change) -> Iterator[str]:
         yield f"      reviewed: meter {then.id or 'none'}"
         yield f"      now:      meter {now.id or 'none'}"
     if then.marker != now.marker:
-        yield f"      marker: reviewed {_marked(then)}, now {_marked(now)}"
-    for side in ("before", "after"):
-        one, other = (_by_path(getattr(change, side)) for change in (then, now))
-        for path in sorted(one.keys() | other.keys()):
-            was, is_ = one.get(path), other.get(path)
-            if canonical_json(was) == canonical_json(is_):
-                continue
-            what = f"{printable(path)}, {'as it is at Polar' if side == 'before' else 'as it would be'}"
-            if (
-                path == "filter"
-                and was
-                and is_
-                and len(expression(was)) + len(expression(is_)) > MAX_INLINE_FILTER
-            ):
-                yield f"      {what}, reviewed (-) and now (+):"
-                yield from map(unstyle, outlined_lines(filter_diff(was, is_)))
-            else:
-                yield f"      {what}: reviewed {_said(path, was)}, now {_said(path, is_)}"
+        yield f"      {MARKER}: reviewed {_marker(then)}, now {_marker(now)}"
+    for specs, when in (
+        ((then.before, now.before), ", as it is at Polar"),
+        ((then.after, now.after), ", as it would be"),
+    ):
+        reviewed, fresh = map(_by_path, specs)
+        for path in sorted(reviewed.keys() | fresh.keys()):
+            if canonical_json(reviewed.get(path)) != canonical_json(fresh.get(path)):
+                yield from _value(path, when, reviewed.get(path), fresh.get(path))
 
 
-def _marked(change: Change) -> str:
+def _value(path: str, when: str, reviewed: Any, fresh: Any) -> Iterator[str]:
+    """Yield one value of the reviewed and of the fresh plan. Long filters are compared clause by clause."""
+    field = f"      {printable(path)}{when}"
+    values = field_value(path, reviewed), field_value(path, fresh)
+    if path == "filter" and reviewed and fresh and sum(map(len, values)) > MAX_INLINE_FILTER:
+        yield f"{field}, reviewed (-) and now (+):"
+        yield from map(unstyle, filter_lines(filter_diff(reviewed, fresh)))
+    else:
+        yield f"{field}: reviewed {values[0]}, now {values[1]}"
+
+
+def _marker(change: Change) -> str:
     marker = change.marker
-    return f"{owner(marker.before)} → {owner(marker.after)}" if marker else "not written"
+    if marker is None:
+        return "not written"
+    return f"{marker_or_none(marker.before, printable)} → {marker_or_none(marker.after, printable)}"
 
 
 def _by_path(spec: MeterSpec | None) -> Mapping[str, Any]:
     return {**spec.by_path, "archived": spec.archived} if spec else {}
-
-
-def _said(path: str, data: Any) -> str:
-    if data is None:
-        return "none"
-    if path == "filter":
-        return expression(data)
-    return aggregation(data) if path == "aggregation" else value(data)

@@ -1,17 +1,24 @@
-"""Wording that all reports share: names, values, sentences and refusals."""
+"""Wording that the text report and the comment share: numbers, lists, labels, sentences and refusals.
+
+A function that quotes values takes `quote`, which makes one value safe where the sentence is shown.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from polar_iac.manifest.write import block
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.plan.model import Change, Plan, renames
+from polar_iac.plan.model import ACTIONS, UNKNOWN_HERE, Bookkeeping, Change, Plan, renames
 from polar_iac.sanitize import printable
 
+Quote = Callable[[str], str]
+
+WIDTH = 100
+"""Columns of text, unless the terminal has fewer."""
 HOUSEKEEPING = {
     "adopt": "adopted: found by its marker, recorded in the lockfile",
     "forget": "forgotten: gone from the manifest, and archived or unknown",
@@ -20,13 +27,114 @@ HOUSEKEEPING = {
     "refresh": "the lockfile is brought up to date",
 }
 """Descriptions of changes that affect the lockfile only."""
+ORIGINS = {"manifest": "", "outside": "changed outside", "both": "changed here and outside"}
+"""Descriptions of who moved a field away from what was last applied. The manifest is the normal case."""
+MARKER = "marker"
+"""Label of an ownership marker's change."""
+COUNTED = "what it counts"
+"""Label of an archived meter's aggregation and filter."""
+_UNIT_LABELS = {"unit": "unit", "custom_label": "label", "custom_multiplier": "multiplier"}
 _BLOCKS = 20
 """Most manifest blocks that a refusal prints."""
+_IDS = 5
+"""Most unknown ids that a refusal lists."""
 
 
 def value(data: Any) -> str:
     """Return a value as both YAML and JSON write it. None becomes `none`."""
     return "none" if data is None else printable(json.dumps(data, ensure_ascii=False))
+
+
+# Numbers and lists
+
+
+def agree(count: int, one: str, many: str) -> str:
+    """Return the word that agrees with a count."""
+    return one if count == 1 else many
+
+
+def quantity(count: int, noun: str) -> str:
+    """Return a count with its noun, as in `1 meter` or `1,000 meters`."""
+    return f"{count:,} {agree(count, noun, f'{noun}s')}"
+
+
+def listed(words: Sequence[str], most: int | None = None) -> str:
+    """Join words as in `a, b and c`. More than `most` become `a, b and 4 more`."""
+    if most is not None and len(words) > most:
+        words = [*words[:most], f"{len(words) - most:,} more"]
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def labels(plans: Sequence[Plan]) -> list[str]:
+    """Name each plan by its environment, adding the project and a number if needed to tell plans apart."""
+    names = [plan.environment for plan in plans]
+    if len(set(names)) < len(names):
+        names = [f"{plan.environment} {plan.project}" for plan in plans]
+    if len(set(names)) < len(names):
+        names = [f"{name} {number}" for number, name in enumerate(names, 1)]
+    return names
+
+
+def action_counts(counts: Mapping[str, int], always: Sequence[str] = ()) -> dict[str, str]:
+    """Return for each action that occurs, or is one of `always`, how often: `2 to create`, `1 blocked`."""
+    return {
+        action: f"{counts.get(action, 0):,} {action if action == 'blocked' else f'to {action}'}"
+        for action in ACTIONS
+        if counts.get(action) or action in always
+    }
+
+
+def meters_match(counts: Sequence[int]) -> str:
+    """Say how many meters match, as in `1 meter matches` or, for two plans, `2 and 3 meters match`."""
+    numbers = listed([f"{count:,}" for count in counts])
+    return f"{numbers} {'meter matches' if list(counts) == [1] else 'meters match'}"
+
+
+# Fields
+
+
+@dataclass(frozen=True)
+class FieldLabel:
+    """Name of a field for readers. `part` is the part of the unit, or the metadata key, that is meant."""
+
+    name: str
+    part: str = ""
+    is_key: bool = False
+    """The part is a metadata key, which can be any text."""
+
+
+def field_label(path: str) -> FieldLabel:
+    """Return the label of a field name or `metadata.KEY`."""
+    name, dot, key = path.partition(".")
+    if dot:
+        return FieldLabel(name, key, is_key=True)
+    if name in _UNIT_LABELS and name != "unit":
+        return FieldLabel("unit", _UNIT_LABELS[name])
+    return FieldLabel(name)
+
+
+def unit_parts(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return unit, label and multiplier of a new meter, as far as it has them, each after its label."""
+    return [(label, fields[name]) for name, label in _UNIT_LABELS.items() if name in fields]
+
+
+def metadata_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a new meter by key."""
+    return {
+        path.partition(".")[2]: data for path, data in fields.items() if path.partition(".")[0] == "metadata"
+    }
+
+
+# Ownership markers and bookkeeping
+
+
+def marker_or_none(marker: str | None, quote: Quote) -> str:
+    return quote(marker) if marker else "none"
+
+
+def marker_remarks(change: Change) -> list[str]:
+    """Return the impact of a change of the ownership marker, and the reason if it is the only change."""
+    return ["internal", *([change.reason] if change.action == "mark" and change.reason else [])]
 
 
 def settled(change: Change) -> str:
@@ -37,24 +145,95 @@ def settled(change: Change) -> str:
     )
 
 
-def snippets_to_allow(plans: Sequence[Plan]) -> tuple[list[str], list[str]]:
-    """Return what a manifest needs to permit plans that are refused for unlisted removals.
+def bookkeeping(entry: Bookkeeping, quote: Quote) -> str:
+    """Describe a change that affects the lockfile only."""
+    return HOUSEKEEPING[entry.action] + (f" (was {quote(entry.was)})" if entry.was is not None else "")
 
-    These are the lines of `moved`, if keys seem to be renamed, and the blocks of the meters to archive, at
-    most `_BLOCKS`.
+
+# Refusals
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """Lines to paste into the manifest: a heading, and the first of `total` items of one or more lines."""
+
+    heading: str
+    items: Sequence[str]
+    total: int
+
+    def lines(self, count: int | None = None) -> list[str]:
+        """Return the first `count` items as lines, and a comment that says how many are left out."""
+        items = self.items[:count]
+        rest = self.total - len(items)
+        more = [f"  # and {rest:,} more"] if rest else []
+        return [self.heading, *(line for item in items for line in item.rstrip("\n").split("\n")), *more]
+
+
+@dataclass(frozen=True)
+class RefusalPart:
+    """One sentence of a refusal. It ends with a period, or introduces the snippet."""
+
+    sentence: str
+    snippet: Snippet | None = None
+
+
+def refusal(plans: Sequence[Plan], quote: Quote) -> list[RefusalPart]:
+    """Explain why an apply would refuse plans as a whole, and what to add to the manifest to permit them.
+
+    All of the plans must be refused for the same cause.
     """
-    moved: dict[str, str] = {}
+    causes = {plan.refusal.cause for plan in plans if plan.refusal}
+    refused = [change for plan in plans for change in plan.changes if change.key in _refused_keys(plan)]
+    if causes == {"unknown-id"}:
+        keys = {change.id: change.key for change in refused}
+        unknown = listed([f"{quote(key)} ({quote(str(id_))})" for id_, key in keys.items()], _IDS)
+        return [
+            RefusalPart(f"Polar knows none of the ids in the lockfile: {unknown}. This is {UNKNOWN_HERE}.")
+        ]
+    count = len({change.key for change in refused})
+    meters = f"{quantity(count, 'meter')} {agree(count, 'is', 'are')}"
+    parts = [RefusalPart(f"{meters} gone from the manifest and still active.")]
+    moves, blocks = _moves(plans), _archived_blocks(plans)
+    if moves:
+        renamed = agree(count, "it only has a new key", "some only have new keys")
+        kept = agree(count, "it is", "those are")
+        parts.append(
+            RefusalPart(
+                f"If {renamed}, say so in the manifest, and {kept} not archived",
+                Snippet("moved:", moves, len(moves)),
+            )
+        )
+    back = agree(count, "it, put its block", "them, put their blocks")
+    parts.append(
+        RefusalPart(
+            f"To archive {back} back into the manifest, with `archived: true`",
+            Snippet("meters:", blocks, count),
+        )
+    )
+    flag, action_input = quote("--allow-archive"), "`allow-archive`"
+    this_once = f"Or allow it this once with {flag} (in the GitHub actions, the input {action_input})."
+    return [*parts, RefusalPart(this_once)]
+
+
+def _refused_keys(plan: Plan) -> Sequence[str]:
+    return plan.refusal.keys if plan.refusal else ()
+
+
+def _moves(plans: Sequence[Plan]) -> list[str]:
+    """Return the lines of `moved` for the keys that seem to be renamed."""
+    moves: dict[str, str] = {}
+    for plan in plans:
+        refused = _refused_keys(plan)
+        moves |= {old: new for old, new in renames(plan.changes).items() if old in refused}
+    return [f"  - {{from: {old}, to: {new}}}\n" for old, new in sorted(moves.items())]
+
+
+def _archived_blocks(plans: Sequence[Plan]) -> list[str]:
+    """Return the manifest blocks that would archive the removed meters, at most `_BLOCKS`."""
     removed: dict[str, MeterSpec] = {}
     for plan in plans:
-        gone = plan.refusal.keys if plan.refusal else ()
-        moved |= {old: new for old, new in renames(plan.changes).items() if old in gone}
-        removed = {c.key: c.before for c in plan.changes if c.key in gone and c.before} | removed
-    lines = [f"  - {{from: {old}, to: {new}}}" for old, new in sorted(moved.items())]
+        refused = _refused_keys(plan)
+        removed = {c.key: c.before for c in plan.changes if c.key in refused and c.before} | removed
     # Use the canonical form, so that a saved plan prints the same.
     specs = ((key, MeterSpec.from_json(spec.canonical)) for key, spec in sorted(removed.items())[:_BLOCKS])
-    blocks = [block(key, replace(spec, archived=True)) for key, spec in specs]
-    return ["moved:", *lines] if lines else [], blocks
-
-
-WIDTH = 100
-"""Columns of text, unless the terminal has fewer."""
+    return [block(key, replace(spec, archived=True)) for key, spec in specs]

@@ -123,7 +123,7 @@ class TestTheMainJob:
         assert polar.tape.count("POST") == 1000
         assert len(polar.tape.exchanges) - 1000 <= 30
         polar.tape.clear()
-        assert "1000 meters match" in workspace.ok("plan", "-e", "sandbox")
+        assert "1,000 meters match" in workspace.ok("plan", "-e", "sandbox")
         assert [e.method for e in polar.tape.exchanges] == ["GET"] * 10
 
 

@@ -12,7 +12,7 @@ from polar_iac.apply.events import Skipped
 from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.report.diagnostics import diagnostics_text
 from polar_iac.report.layout import display_width
-from polar_iac.report.results import left_text
+from polar_iac.report.results import skipped_text
 from polar_iac.report.text import plan_text
 from tests.support.build import desired, live, meter, plan, record
 from tests.support.command import COMMAND, Workspace, clean_environment, on_terminal
@@ -79,8 +79,8 @@ def test_the_caret_is_under_the_marked_text_at_any_width() -> None:
 
 
 def test_many_meters_left_for_one_reason_share_a_line() -> None:
-    told = click.unstyle(left_text([Skipped(f"m{n:04}", "create", "SIGINT") for n in range(1678)]))
-    assert told == "  ! m0000, m0001, m0002, m0003, m0004 and 1673 more left as they are: SIGINT\n"
+    told = click.unstyle(skipped_text([Skipped(f"m{n:04}", "create", "SIGINT") for n in range(1678)]))
+    assert told == "  ! m0000, m0001, m0002, m0003, m0004 and 1,673 more left as they are: SIGINT\n"
 
 
 class TestStreams:

@@ -31,10 +31,11 @@ from polar_iac.plan.document import (
 )
 from polar_iac.plan.model import Note, Plan
 from polar_iac.plan.read_document import plan_from_document, plans_from_document
+from polar_iac.report.comment.budget import Budget, fair_cap
 from polar_iac.report.comment.document import comment_marker, headline, plan_markdown
 from polar_iac.report.comment.risks import risk
 from polar_iac.report.formats import RENDERERS
-from polar_iac.report.text import plan_text
+from polar_iac.report.text import plan_text, refusal_text
 from tests.report.test_text import GOLDEN, clause, either, every, golden
 from tests.support import strategies
 from tests.support.build import ORGANIZATION, desired, identifier, live, meter, plan, record
@@ -319,6 +320,21 @@ def keys_shown(text: str) -> list[str]:
 # Size
 
 
+def test_a_budget_pays_for_the_separators_too() -> None:
+    budget = Budget.joined(10)
+    assert budget.take("1234")
+    assert (budget.room, budget.take("12345")) == (4, False)
+    assert budget.take("1234")
+    assert not budget.take("")
+    assert len("\n\n".join(["1234", "1234"])) == 10
+
+
+def test_those_who_need_less_leave_it_to_the_others() -> None:
+    assert Budget(12).share([2, 10, 10]) == fair_cap([2, 10, 10], 12) == 5
+    assert Budget(30).share([2, 10, 10]) == 10
+    assert Budget(-1).share([2, 10]) == 0
+
+
 @pytest.mark.first
 @pytest.mark.unmeasured
 def test_a_comment_is_cut_at_whole_changes() -> None:
@@ -459,6 +475,19 @@ def test_a_removal_says_that_nothing_is_applied_and_what_to_paste() -> None:
     assert again_plan.refusal is None
 
 
+def test_text_and_comment_explain_a_refusal_in_the_same_words() -> None:
+    removal = plan(
+        desired({"stays": meter(), "members": meter(**SEATS)}),
+        {"seats": record(1, **SEATS), "stays": record(2)},
+        [live(1, "seats", **SEATS), live(2, "stays")],
+    )
+    foreign = plan(desired({"a": meter()}), {"a": record(1)}, [])
+    for refused in (removal, foreign):
+        explained = comment(refused).partition("before any effect:**")[2].partition("####")[0]
+        words = explained.replace("```yaml", "").replace("`", "").split()
+        assert words == refusal_text(refused).replace("`", "").split()
+
+
 def test_a_refusal_names_the_environment_it_is_about() -> None:
     removal = plan(
         desired({"stays": meter()}), {"calls": record(1), "stays": record(2)}, [live(1), live(2, "stays")]
@@ -586,7 +615,7 @@ def test_no_link_where_the_place_is_not_known(server: str, repository: str, sha:
 
 
 def test_the_marker_is_hidden_whatever_it_is() -> None:
-    read_comment(comment(few(), marker="polar-iac:--><img src=x>\n"))
+    read_comment(comment(replace(few(), project="--><img src=x>\n")))
     assert comment_marker([few()]) == "<!-- polar-iac:acme:sandbox -->"
 
 

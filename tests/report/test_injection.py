@@ -457,7 +457,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_worse_escape_is_caught(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("escape", "remarks", "values", "key_changes", "document"):
+    for module in ("escape", "context", "fields", "document"):
         monkeypatch.setattr(f"polar_iac.report.comment.{module}.code", fault.code)
     caught = [text for text in CORPUS if breaks(read_comment, markdown(text))]
     assert len(caught) >= fault.caught * len(CORPUS), caught

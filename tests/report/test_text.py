@@ -24,6 +24,7 @@ from polar_iac.report.diagnostics import diagnostics_text
 from polar_iac.report.filters import expression, filter_diff, outline
 from polar_iac.report.results import event_text, result_text
 from polar_iac.report.text import plan_text
+from polar_iac.report.wording import listed, meters_match, quantity
 from polar_iac.sanitize import printable
 from tests.support import strategies
 from tests.support.build import desired, identifier, live, meter, plan, record
@@ -195,6 +196,22 @@ def test_every_clause_is_shown(data: Any) -> None:
     heads = ("all of", "any of", "every event")
     assert sum(line.text not in heads for line in outline(canonical)) == leaves(canonical)
     assert "\n" not in expression(canonical)
+
+
+def test_lists_and_numbers_have_one_form() -> None:
+    assert [listed(list("abcdef"[:n])) for n in range(4)] == ["", "a", "a and b", "a, b and c"]
+    assert listed(list("abcdef"), 2) == "a, b and 4 more"
+    assert [quantity(n, "meter") for n in (0, 1, 2, 5_000)] == [
+        "0 meters",
+        "1 meter",
+        "2 meters",
+        "5,000 meters",
+    ]
+    assert [meters_match(n) for n in ([1], [0], [2, 3])] == [
+        "1 meter matches",
+        "0 meters match",
+        "2 and 3 meters match",
+    ]
 
 
 @given(text=st.text())

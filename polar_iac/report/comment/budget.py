@@ -1,13 +1,16 @@
-"""Markdown that has to fit a size limit: fair shares of the room, and lists that can be cut at the end."""
+"""Room in a comment: a budget of bytes, fair shares of it, and blocks that can be cut at the end."""
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from polar_iac.report.comment.escape import details, fence, prose, size
+from polar_iac.report.wording import quantity
 
+NO_LIMIT = sys.maxsize
 _LONG = 30
 """Most lines of a fenced block that is not folded."""
 
@@ -24,9 +27,49 @@ def fair_cap(needs: Sequence[int], room: int) -> int:
     return max(waiting, default=0)
 
 
+@dataclass
+class Budget:
+    """Bytes that texts may still take. A text costs its size, and the separator between it and the next."""
+
+    available: int
+    separator: str = "\n\n"
+
+    @classmethod
+    def joined(cls, limit: int, separator: str = "\n\n") -> Budget:
+        """Return a budget for texts that are joined to at most `limit` bytes: the last has no separator."""
+        return cls(limit + size(separator), separator)
+
+    @property
+    def room(self) -> int:
+        """Size of the longest text that still fits."""
+        return self.available - size(self.separator)
+
+    def cost(self, *texts: str) -> int:
+        return sum(size(text) + size(self.separator) for text in texts)
+
+    def reserve(self, *texts: str) -> None:
+        """Pay for texts that are there in any case. What is available may fall below zero."""
+        self.available -= self.cost(*texts)
+
+    def take(self, text: str) -> bool:
+        """Pay for a text if it fits. Return False, and pay nothing, if it does not."""
+        if size(text) > self.room:
+            return False
+        self.reserve(text)
+        return True
+
+    def share(self, costs: Sequence[int]) -> int:
+        """Return the most that each of several may cost, so that all of them fit."""
+        return fair_cap(costs, self.available)
+
+    def part(self, available: int) -> Budget:
+        """Return a budget of its own for some of the texts, which are separated in the same way."""
+        return Budget(available, self.separator)
+
+
 @dataclass(frozen=True)
 class TruncatableBlock:
-    """TruncatableBlock that can be cut at the end to fit. `head` and `tail` are never cut."""
+    """Lines that can be cut at the end to fit. `head` and `tail` are never cut."""
 
     lines: Sequence[str]
     head: Sequence[str] = ()
@@ -34,10 +77,10 @@ class TruncatableBlock:
     language: str | None = None
     """Language of the fence around the lines. None for a list, or for a table if there is a head."""
 
-    def least(self, whole: str) -> int:
-        """Return the least room that this needs, in bytes."""
+    def shortest(self, whole: str) -> str:
+        """Return the block in the least room that it can take."""
         # The line that says how many are left out may be longer than the lines themselves.
-        return min(size(self._cut(0, whole)), size(self._cut(len(self.lines), whole)))
+        return min(self._cut(0, whole), self._cut(len(self.lines), whole), key=size)
 
     def markdown(self, room: int, whole: str) -> str:
         """Return as many lines as fit, and how many are left out. If none fits, return only that count."""
@@ -48,15 +91,16 @@ class TruncatableBlock:
             max(0, bisect_left(range(count), True, key=lambda n: size(self._cut(n, whole)) > room) - 1), whole
         )
 
-    def _cut(self, shown: int, whole: str) -> str:
-        lines, left = self.lines[:shown], len(self.lines) - shown
-        more = f"… {left:,} more line{'s' * (left > 1)}, in {whole}"
+    def _cut(self, count: int, whole: str) -> str:
+        """Return the first `count` lines, and a line that says how many more `whole` has."""
+        lines, rest = self.lines[:count], len(self.lines) - count
+        more = f"… {quantity(rest, 'more line')}, in {whole}"
         if self.language is not None:
-            cut = [f"  # {more}" if self.language == "yaml" else f"  {more}"] if left else []
+            cut = [f"  # {more}" if self.language == "yaml" else f"  {more}"] if rest else []
             return folded([*lines, *cut], self.language)
         if self.head:
-            return "\n".join([*self.head, *lines, *(["", prose(more)] if left else [])])
-        return "\n".join([*lines, *([f"- {prose(more)}"] if left else []), *self.tail])
+            return "\n".join([*self.head, *lines, *(["", prose(more)] if rest else [])])
+        return "\n".join([*lines, *([f"- {prose(more)}"] if rest else []), *self.tail])
 
 
 def folded(lines: Sequence[str], language: str) -> str:

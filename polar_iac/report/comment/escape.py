@@ -18,7 +18,8 @@ from polar_iac.sanitize import printable
 _CHUNK = re.compile(r'(?:`[^`]*`|"[^"]*"|\S)+')
 """A run of text without spaces. Quoted text is part of one run, including its spaces."""
 _OUTSIDE = re.compile(r"(\(?)(.*?)([.,;:)]*)", re.DOTALL)
-_WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*|[0-9]{1,6}|[·→–…]")
+_WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*|[0-9]{1,6}|[0-9]{1,3}(?:,[0-9]{3})+|[·→–…]")
+_CLIP = 100
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,}")
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]"
@@ -50,11 +51,9 @@ def _escaped(char: str) -> str:
     return f"\\u{ord(char):04x}" if char <= "\uffff" else f"\\U{ord(char):08x}"
 
 
-def code(text: str, *, cell: bool = False) -> str:
-    """Return `text` as a code span. In a table (`cell`), escape `|`, which would end the cell."""
+def code(text: str) -> str:
+    """Return `text` as a code span."""
     text = visible(text) or '""'
-    if cell:
-        text = text.replace("|", "\\u007c")
     ticks = "`" * (_longest_run(text) + 1)
     # Markdown strips one space from each side of a span. The pad keeps a backtick in the value apart from
     # the delimiter, and keeps the value's own spaces. Example: "`a" becomes "`` `a ``".
@@ -90,6 +89,16 @@ def _chunk(chunk: str) -> str:
     return before + core + after
 
 
+def clipped(text: str, length: int = _CLIP) -> str:
+    """Return `text`, cut after `length` characters."""
+    return text if len(text) <= length else f"{text[:length]}…"
+
+
+def short_code(text: str) -> str:
+    """Return `text` as a code span, cut if it is long."""
+    return code(clipped(text))
+
+
 def details(summary: str, body: str) -> str:
     """Return a folded block. `summary` is not escaped, so it must be our own text."""
     return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"
@@ -112,4 +121,5 @@ def repository_path(path: str, directory: str = "") -> str | None:
 
 
 def linked(text: str, url: str | None) -> str:
+    """Return `text` as a code span, and as a link if it has an address."""
     return f"[{code(text)}]({url})" if url else code(text)

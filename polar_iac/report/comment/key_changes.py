@@ -6,46 +6,46 @@ A change that is the same in all plans appears once; changes that differ appear 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from polar_iac.meter.canonical import canonical_json
 from polar_iac.meter.fields import FieldPath
-from polar_iac.plan.model import Change, FieldChange
-from polar_iac.report.comment.budget import TruncatableBlock, fair_cap
-from polar_iac.report.comment.escape import code, size
-from polar_iac.report.comment.remarks import (
+from polar_iac.plan.model import Change
+from polar_iac.report.comment.budget import NO_LIMIT, Budget, TruncatableBlock
+from polar_iac.report.comment.context import (
+    BLOCKED_SIGN,
     BRIEF,
     CommentContext,
     NumberedNote,
-    brief_of,
-    clipped,
-    listed,
-    note_of,
-    placed,
-    reason_of,
-    sign_of,
+    first_words,
+    note_markdown,
+    note_sign,
+    plans_by_text,
+    reason_markdown,
+)
+from polar_iac.report.comment.escape import short_code, size
+from polar_iac.report.comment.fields import (
+    Block,
+    PlanField,
+    bullet_list,
+    counted_markdown,
+    created_blocks,
+    field_blocks,
+    impact,
+    is_long_filter,
+    label,
+    marker_markdown,
+    outline_block,
+    table_cell,
+    table_row,
 )
 from polar_iac.report.comment.risks import RISKS, Risk, risk
-from polar_iac.report.comment.values import (
-    ORIGINS,
-    bullet_list,
-    cell_of,
-    created_parts,
-    field_parts,
-    impact_of,
-    is_long,
-    label_of,
-    marker_line,
-    outline_block,
-    short_filter,
-    table_row,
-    value_of,
-)
-from polar_iac.report.wording import value
+from polar_iac.report.wording import listed, value
 
-_ANY = 1_000_000_000
+_MOST_NUMBERED = 9
+_LONGEST_NUMBERED = 1_000
 
 
 @dataclass(frozen=True)
@@ -74,167 +74,199 @@ class KeyChanges:
     @cached_property
     def risks(self) -> list[Risk]:
         """List why a reviewer must look at the entry, most serious first. Empty if there is no risk."""
-        found = {risk(change) for change in self.present}
-        return [kind for kind in RISKS if kind in found]
+        kinds = {risk(change) for change in self.present}
+        return [kind for kind in RISKS if kind in kinds]
 
-    def markdown(self, context: CommentContext, room: int = _ANY) -> str:
+    def markdown(self, context: CommentContext, room: int = NO_LIMIT) -> str:
         """Return everything about the key, in at most `room` bytes if possible.
 
         If it does not fit, lines of fields and filters are left out and a line says how many. The rest is
         never cut, so the result may still exceed a very small `room`.
         """
-        parts = [self._title(context), *(self._shared(context) if self.shared else self._differing(context))]
-        whole = [part if isinstance(part, str) else part.markdown(_ANY, context.whole) for part in parts]
-        least = [size(part) if isinstance(part, str) else part.least(context.whole) for part in parts]
-        # Each part gets its minimum; they share what is left. Blank lines between parts take 2 bytes each.
-        spare = room - sum(least) - 2 * (len(parts) - 1)
-        share = fair_cap([size(text) - needed for text, needed in zip(whole, least, strict=True)], spare)
+        blocks = [self._title(context), *(self._shared(context) if self.shared else self._differing(context))]
+        full = [_cut(block, NO_LIMIT, context) for block in blocks]
+        shortest = [block if isinstance(block, str) else block.shortest(context.whole) for block in blocks]
+        # Each block gets its minimum; they share what is left.
+        budget = Budget.joined(room)
+        budget.reserve(*shortest)
+        share = budget.share([size(text) - size(least) for text, least in zip(full, shortest, strict=True)])
         return "\n\n".join(
-            part if isinstance(part, str) else part.markdown(needed + share, context.whole)
-            for part, needed in zip(parts, least, strict=True)
+            _cut(block, size(least) + share, context) for block, least in zip(blocks, shortest, strict=True)
         )
 
     def brief(self, context: CommentContext) -> str:
         """Return the key and its action in one line."""
-        return f"**{self._verb(context)}** {code(clipped(self.key))}"
+        return f"**{self._verb(context)}** {short_code(self.key)}"
 
     def _verb(self, context: CommentContext) -> str:
         """Return the action, with the plans it applies to if they differ."""
-        actions: dict[str, list[int]] = {}
-        for index, change in enumerate(self.changes):
-            if change:
-                actions.setdefault(change.action, []).append(index)
+        actions = plans_by_text(self._each(lambda change: change.action))
         if len(self.present) == len(self.changes) and len(actions) == 1:
             (action,) = actions
             return "Blocked, nothing changes" if action == "blocked" else action.capitalize()
-        told = [
+        verbs = ", ".join(
             f"{action} in {listed([context.labels[index] for index in indices])}"
             for action, indices in actions.items()
-        ]
-        verbs = ", ".join(told)
+        )
         return verbs[0].upper() + verbs[1:]
 
     def _title(self, context: CommentContext) -> str:
-        told = [f"{self.brief(context)} {code(clipped(value(self.present[0].name)))}"]
+        title = f"{self.brief(context)} {short_code(value(self.present[0].name))}"
         source = next((change.source for change in self.present if change.source), None)
-        if source:
-            told.append(context.file(source.file, source.line))
-        return " · ".join(told)
+        return f"{title} · {context.file(source.file, source.line)}" if source else title
 
-    def _shared(self, context: CommentContext) -> Iterator[str | TruncatableBlock]:
+    def _shared(self, context: CommentContext) -> Iterator[Block]:
+        """Yield what every plan does alike."""
         yield from self._reasons(context)
-        action = self.present[0].action
-        bullets: list[str] = []
-        blocks: list[str | TruncatableBlock] = []
-        if action == "create":
-            blocks, bullets = created_parts({field.path: field.after for field in self.present[0].fields})
+        change = self.present[0]
+        items: list[str] = []
+        blocks: list[Block] = []
+        if change.action == "create":
+            blocks, items = created_blocks({field.path: field.after for field in change.fields})
         else:
             for group in self._fields():
-                more, lines = field_parts(group, context)
-                blocks += more
-                bullets += lines
-        if action == "blocked" and (blocks or bullets):
+                more_blocks, more_items = field_blocks(group, context)
+                blocks += more_blocks
+                items += more_items
+        if change.action == "blocked" and (blocks or items):
             yield "Wanted:"
         yield from blocks
         yield from bullet_list(
-            [*self._counts(context), *bullets, *self._markers(context)], self._evidence(context)
+            [*self._counted(context), *items, *self._markers(context)], self._notes(context)
         )
 
-    def _differing(self, context: CommentContext) -> Iterator[str | TruncatableBlock]:
+    def _differing(self, context: CommentContext) -> Iterator[Block]:
         """Yield a table with a column for each plan, then what is the same in all or too long for a cell."""
-        columns = [
-            f"{label} (blocked, wanted)" if change and change.action == "blocked" else label
-            for label, change in zip(context.labels, self.changes, strict=True)
-        ]
         rows = []
-        below: list[str | TruncatableBlock] = []
-        bullets = self._counts(context)
-        creates = [c is not None and c.action == "create" for c in self.changes]
+        below: list[Block] = []
+        items = self._counted(context)
         for group in self._fields():
-            field, where = group[0]
-            alike = len(where) == len(self.changes) and not any(creates)
-            changed = [
-                (field, rest) for field, where in group if (rest := [i for i in where if not creates[i]])
-            ]
-            if alike or field.path == "filter":
-                blocks, lines = field_parts(changed, context)
-                below += blocks
-                bullets += lines
-            if alike:
-                continue
-            cells = ["unchanged"] * len(self.changes)
-            for field, where in group:
-                for index in where:
-                    told = cell_of(field, created=creates[index])
-                    cells[index] = " · ".join(filter(None, [told, ORIGINS[field.origin]]))
-                new = [index for index in where if creates[index]]
-                if field.path == "filter" and new and is_long(field.after):
-                    below += [f"{context.where(new)}filter", outline_block(field.after)]
-            label = f"{label_of(field.path)} · {impact_of(field)}" if changed else label_of(field.path)
-            rows.append(table_row([label, *cells]))
+            in_all = len(group[0][1]) == len(self.changes) and not any(map(self._creates, group[0][1]))
+            updates = [(field, rest) for field, where in group if (rest := self._not_creating(where))]
+            if in_all or group[0][0].path == "filter":
+                more_blocks, more_items = field_blocks(updates, context)
+                below += more_blocks
+                items += more_items
+            if not in_all:
+                rows.append(self._row(group))
+                below += self._created_filters(group, context)
         if rows:
+            columns = self._columns(context)
             yield TruncatableBlock(
                 rows, head=[table_row(["", *columns]), table_row(["---"] * (len(columns) + 1))]
             )
         yield from below
         yield from self._reasons(context)
-        yield from bullet_list([*bullets, *self._markers(context)], self._evidence(context))
+        yield from bullet_list([*items, *self._markers(context)], self._notes(context))
 
-    def _counts(self, context: CommentContext) -> list[str]:
-        """List what each archived meter counts, because its name alone does not tell."""
-        counted: dict[str, list[int]] = {}
-        for index, change in enumerate(self.changes):
-            if change and change.action == "archive" and change.before:
-                was = change.before.canonical
-                told = (
-                    f"{value_of('aggregation', was['aggregation'])} over {code(short_filter(was['filter']))}"
-                )
-                counted.setdefault(told, []).append(index)
-        return [f"- {context.where(indices)}what it counts: {told}" for told, indices in counted.items()]
+    def _columns(self, context: CommentContext) -> list[str]:
+        """Return the heads of the columns, one for each plan."""
+        return [
+            f"{name} (blocked, wanted)" if change and change.action == "blocked" else name
+            for name, change in zip(context.labels, self.changes, strict=True)
+        ]
 
-    def _markers(self, context: CommentContext) -> list[str]:
-        """List the changes of ownership markers. A create is left out, because it always writes one."""
-        lines: dict[str, list[int]] = {}
-        for index, change in enumerate(self.changes):
-            if change and change.marker and change.action not in ("create", "blocked"):
-                lines.setdefault(marker_line(change, change.marker), []).append(index)
-        return [f"- {context.where(indices)}{line}" for line, indices in lines.items()]
+    def _row(self, group: Sequence[PlanField]) -> str:
+        """Return the row of one field, with a cell for each plan.
 
-    def _fields(self) -> list[list[tuple[FieldChange, list[int]]]]:
+        It names the impact unless the field is only set in new meters, which bill nothing yet.
+        """
+        cells = ["unchanged"] * len(self.changes)
+        for field, where in group:
+            for index in where:
+                cells[index] = table_cell(field, created=self._creates(index))
+        updates = [field for field, where in group if self._not_creating(where)]
+        head = label(group[0][0].path)
+        return table_row([f"{head} · {impact(updates[-1])}" if updates else head, *cells])
+
+    def _created_filters(self, group: Sequence[PlanField], context: CommentContext) -> Iterator[Block]:
+        """Yield the filters of new meters that are too long for a cell."""
+        for field, where in group:
+            new = [index for index in where if self._creates(index)]
+            if field.path == "filter" and new and is_long_filter(field.after):
+                yield f"{context.where(new)}filter"
+                yield outline_block(field.after)
+
+    def _creates(self, index: int) -> bool:
+        change = self.changes[index]
+        return change is not None and change.action == "create"
+
+    def _not_creating(self, indices: Sequence[int]) -> list[int]:
+        return [index for index in indices if not self._creates(index)]
+
+    def _fields(self) -> list[list[PlanField]]:
         """Group the changes by field, each with the plans that make it. Equal changes appear once."""
-        fields: dict[str, dict[str, tuple[FieldChange, list[int]]]] = {}
+        fields: dict[str, dict[str, PlanField]] = {}
         for index, change in enumerate(self.changes):
             for field in change.fields if change else ():
                 alike = canonical_json([field.before, field.after, field.origin])
                 fields.setdefault(field.path, {}).setdefault(alike, (field, []))[1].append(index)
         return [list(fields[path].values()) for path in sorted(fields, key=FieldPath.parse)]
 
-    def _reasons(self, context: CommentContext) -> Iterator[str]:
-        reasons: dict[str, list[int]] = {}
+    def _each(self, text: Callable[[Change], str | None]) -> Iterator[tuple[int, str]]:
+        """Yield a text about each change, if there is one, with the index of its plan."""
         for index, change in enumerate(self.changes):
-            if change and change.action == "blocked":
-                reasons.setdefault(reason_of(change), []).append(index)
-        for reason, indices in reasons.items():
-            yield placed(reason, context, indices)
+            if change and (words := text(change)):
+                yield index, words
 
-    def _evidence(self, context: CommentContext) -> list[str]:
-        facts: dict[str, list[int]] = {}
-        for index, change in enumerate(self.changes):
-            for fact in change.notes if change else ():
-                facts.setdefault(note_of(fact), []).append(index)
-        return [f"- {placed(text, context, indices)}" for text, indices in facts.items()]
+    def _counted(self, context: CommentContext) -> list[str]:
+        """List what each archived meter counts."""
+
+        def counted(change: Change) -> str | None:
+            if change.action != "archive" or change.before is None:
+                return None
+            return counted_markdown(change.before.canonical)
+
+        return [f"- {line}" for line in context.by_plan(self._each(counted))]
+
+    def _markers(self, context: CommentContext) -> list[str]:
+        """List the changes of ownership markers. A create is left out, because it always writes one."""
+
+        def marker(change: Change) -> str | None:
+            if change.marker is None or change.action in ("create", "blocked"):
+                return None
+            return marker_markdown(change, change.marker)
+
+        return [f"- {line}" for line in context.by_plan(self._each(marker))]
+
+    def _reasons(self, context: CommentContext) -> list[str]:
+        """List why the change is blocked."""
+        return context.cited(self._each(lambda c: reason_markdown(c) if c.action == "blocked" else None))
+
+    def _notes(self, context: CommentContext) -> list[str]:
+        """List the notes of all plans."""
+        notes = (
+            (index, note_markdown(note))
+            for index, change in enumerate(self.changes)
+            for note in (change.notes if change else ())
+        )
+        return [f"- {line}" for line in context.cited(notes)]
 
 
-def shared_notes(entries: Sequence[KeyChanges]) -> dict[str, NumberedNote]:
-    """Number the remarks that more than two entries share, most frequent first."""
-    briefs: dict[str, str] = {}
+def _cut(block: Block, room: int, context: CommentContext) -> str:
+    """Return a block in at most `room` bytes, if it can be cut."""
+    return block if isinstance(block, str) else block.markdown(room, context.whole)
+
+
+def numbered_notes(entries: Sequence[KeyChanges]) -> dict[str, NumberedNote]:
+    """Number the notes and reasons that more than two entries share, most frequent first."""
+    citations: dict[str, str] = {}
     counts = Counter[str]()
     for entry in entries:
-        found = {reason_of(c): brief_of("🛑", c.reason or "") for c in entry.present if c.action == "blocked"}
-        found |= {note_of(f): brief_of(sign_of(f), f.text) for change in entry.present for f in change.notes}
-        briefs |= found
-        counts.update(found.keys())
-    frequent = sorted((-n, text) for text, n in counts.items() if n > 2 and BRIEF < len(text) < 1_000)
+        notes = {note_markdown(n): first_words(note_sign(n), n.text) for c in entry.present for n in c.notes}
+        reasons = {
+            reason_markdown(change): first_words(BLOCKED_SIGN, change.reason or "")
+            for change in entry.present
+            if change.action == "blocked"
+        }
+        citations |= reasons | notes
+        counts.update((reasons | notes).keys())
+    frequent = sorted(
+        (-count, text)
+        for text, count in counts.items()
+        if count > 2 and BRIEF < len(text) < _LONGEST_NUMBERED
+    )
     return {
-        text: NumberedNote(number, text, briefs[text]) for number, (_, text) in enumerate(frequent[:9], 1)
+        text: NumberedNote(number, text, citations[text])
+        for number, (_, text) in enumerate(frequent[:_MOST_NUMBERED], 1)
     }

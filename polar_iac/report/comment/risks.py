@@ -1,4 +1,4 @@
-"""Why a reviewer must look at a change."""
+"""Risks: reasons for which a reviewer must look at a change."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from polar_iac.plan.model import Change
 
 Risk = Literal["billing", "archive", "blocked", "outside", "warning"]
 RISKS: tuple[Risk, ...] = ("billing", "archive", "blocked", "outside", "warning")
+
+RISK_PHRASES = {
+    "billing": ("changes what is billed", "change what is billed"),
+    "archive": ("archives a meter", "archive meters"),
+    "blocked": ("is blocked", "are blocked"),
+    "outside": ("overwrites a change made at Polar", "overwrite changes made at Polar"),
+    "warning": ("has a warning", "have warnings"),
+}
+"""Predicate of one change, and of several, that have a risk."""
 
 
 def risk(change: Change) -> Risk | None:
@@ -26,4 +35,4 @@ def risk(change: Change) -> Risk | None:
         return "billing"
     if any(field.origin != "manifest" for field in fields):
         return "outside"
-    return "warning" if any(fact.severity == "warning" for fact in change.notes) else None
+    return "warning" if any(note.severity == "warning" for note in change.notes) else None

@@ -1,0 +1,175 @@
+"""The changes of a comment: as many as fit, the risky ones first, and by their keys those that do not fit.
+
+Every kind of risk, and every change of a kind, has its fair share of the room.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import takewhile
+
+from polar_iac.report.comment.budget import Budget, fair_cap
+from polar_iac.report.comment.context import CommentContext
+from polar_iac.report.comment.escape import details, prose, size
+from polar_iac.report.comment.key_changes import KeyChanges
+from polar_iac.report.comment.risks import RISK_PHRASES, RISKS
+from polar_iac.report.wording import action_counts, agree
+
+Place = tuple[str, str]
+"""The identity of an entry, equal to the `Change.place` of its changes."""
+_RISKY_OPEN = 15
+"""Most risky changes that are shown unfolded."""
+_REST_OPEN = 5
+"""Most other changes that are shown unfolded."""
+_FAIR = 3_000
+"""Bytes that a change may take before it must leave room for others."""
+_FOR_KEYS = 5
+"""If not everything fits, one part in this many is for the changes that are only listed by key."""
+
+
+def changes_blocks(
+    entries: Sequence[KeyChanges], context: CommentContext, kept: Sequence[str], budget: Budget
+) -> tuple[str, list[str]]:
+    """Return how many changes are left out, or an empty string, and the blocks that fit.
+
+    The blocks are the numbered notes, the changes, how many are left out once more, and `kept`.
+    """
+    notes = "\n".join(f"- Note {note.number}: {note.text}" for note in context.notes.values())
+    head = [notes] if notes else []
+    longest_cut = _left_out(entries, entries, context)
+    budget.reserve(*head, *kept, longest_cut, longest_cut)
+    groups = [[entry for entry in entries if entry.risks[:1] == [kind]] for kind in RISKS]
+    blocks, places = _risky_blocks(groups, context, budget)
+    rest = [entry for entry in entries if not entry.risks]
+    if rest and len(places) == sum(map(len, groups)):
+        more_blocks, more_places = _rest_blocks(rest, context, budget)
+        blocks, places = blocks + more_blocks, places | more_places
+    left_out = [entry for entry in entries if entry.place not in places]
+    cut = _left_out(left_out, entries, context) if left_out else ""
+    return cut, [*head, *blocks, *([cut] if cut else []), *kept]
+
+
+def _risky_blocks(
+    groups: Sequence[Sequence[KeyChanges]], context: CommentContext, budget: Budget
+) -> tuple[list[str], set[Place]]:
+    """Return blocks for as many risky changes as fit, and the places of those that are shown in full.
+
+    There is one group for each kind of risk.
+    """
+    entries = [entry for group in groups for entry in group]
+    if not entries:
+        return [], set()
+    counts = Counter(kind for entry in entries for kind in entry.risks)
+    look = ", ".join(
+        f"{counts[kind]:,} {agree(counts[kind], *RISK_PHRASES[kind])}" for kind in RISKS if counts[kind]
+    )
+    title = f"#### Look closely: {look}"
+    inside = budget.part(budget.available)
+    inside.reserve(title, _folded_more(len(entries), []))
+    texts = _in_shares(groups, context, inside)
+    opened = fair_cap([len(group) for group in texts], _RISKY_OPEN)
+    first = [text for group in texts for text in [*group.values()][:opened]]
+    folded = [text for group in texts for text in [*group.values()][opened:]]
+    blocks = ["\n\n".join([title, *first])] if first else []
+    if folded:
+        blocks.append(_folded_more(len(folded), folded))
+    budget.reserve(*blocks)
+    places = {place for group in texts for place in group}
+    lines = [
+        [f"- {entry.brief(context)}" for entry in group if entry.place not in places] for group in groups
+    ]
+    if by_key := _by_key(lines, budget):
+        budget.reserve(by_key)
+        blocks.append(by_key)
+    return blocks, places
+
+
+def _folded_more(count: int, texts: Sequence[str]) -> str:
+    return details(f"{count:,} more to look at closely", "\n\n".join(texts))
+
+
+def _rest_blocks(
+    entries: Sequence[KeyChanges], context: CommentContext, budget: Budget
+) -> tuple[list[str], set[Place]]:
+    """Return a block for as many changes without a risk as fit, and the places of those that are shown."""
+    title = f"Other changes: {_counts(entries)}"
+    budget.reserve(details(title, ""))
+    (texts,) = _in_shares([entries], context, budget)
+    body = "\n\n".join(texts.values())
+    if not texts:
+        return [], set()
+    block = details(title, body) if len(entries) > _REST_OPEN else f"#### {title}\n\n{body}"
+    return [block], set(texts)
+
+
+def _in_shares(
+    groups: Sequence[Sequence[KeyChanges]], context: CommentContext, budget: Budget
+) -> list[dict[Place, str]]:
+    """Return the texts of the first entries of each group, by place.
+
+    Groups and entries get fair shares: none takes the room that others need.
+    """
+    costs = [_costs(group, context, budget) for group in groups]
+    if sum(map(sum, costs)) > budget.available:
+        budget = budget.part(budget.available - budget.available // _FOR_KEYS)
+    share = budget.share([sum(group) for group in costs])
+    texts = []
+    for group, group_costs in zip(groups, costs, strict=True):
+        texts.append(_first_texts(group, context, group_costs, budget.part(min(share, sum(group_costs)))))
+    return texts
+
+
+def _first_texts(
+    entries: Sequence[KeyChanges], context: CommentContext, costs: Sequence[int], budget: Budget
+) -> dict[Place, str]:
+    """Return the texts of the first entries that fit, by place. Long ones leave room for others."""
+    longest = max(_FAIR, budget.share(costs))
+    texts: dict[Place, str] = {}
+    for entry in entries:
+        # The first is cut to fit, rather than left out.
+        text = entry.markdown(context, longest if texts else min(longest, budget.room))
+        if not budget.take(text):
+            break
+        texts[entry.place] = text
+    return texts
+
+
+def _costs(entries: Sequence[KeyChanges], context: CommentContext, budget: Budget) -> list[int]:
+    """List what each entry costs uncut, up to the first that cannot fit in any case."""
+    costs, rest = [], budget.part(budget.available)
+    for entry in entries:
+        text = entry.markdown(context)
+        costs.append(rest.cost(text))
+        if not rest.take(text):
+            break
+    return costs
+
+
+def _by_key(groups: Sequence[Sequence[str]], budget: Budget) -> str:
+    """Return a folded list of changes by their keys, as many as fit, or an empty string."""
+    title = f"{sum(map(len, groups)):,} more to look at closely, by their keys"
+    lines = Budget(budget.room - size(details(title, "")), separator="\n")
+    share = lines.share([lines.cost(*group) for group in groups])
+    fitting = []
+    for group in groups:
+        group_budget = lines.part(share)
+        fitting += list(takewhile(group_budget.take, group))
+    return details(title, "\n".join(fitting)) if fitting else ""
+
+
+def _counts(entries: Sequence[KeyChanges]) -> str:
+    """Count the changes by action, and those that differ between the plans."""
+    shared = Counter[str](entry.present[0].action for entry in entries if entry.shared)
+    differ = sum(not entry.shared for entry in entries)
+    differing = [f"{differ:,} that {agree(differ, 'differs', 'differ')}"] if differ else []
+    return ", ".join([*action_counts(shared).values(), *differing])
+
+
+def _left_out(left_out: Sequence[KeyChanges], entries: Sequence[KeyChanges], context: CommentContext) -> str:
+    """Say how many entries are left out, and where all of them are."""
+    risky = sum(bool(entry.risks) for entry in left_out)
+    counts = f"{len(left_out):,} of {len(entries):,} changes are not shown here, {risky:,} of them risky"
+    run = context.links and context.links.run
+    place = f"[{context.whole}]({run})" if run else prose(context.whole)
+    return f"**Cut: {counts}.** All of them are in {place}."

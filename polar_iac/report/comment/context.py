@@ -1,0 +1,93 @@
+"""Settings that all entries of a comment share: the plans' names, links, and numbered notes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from polar_iac.plan.model import Change, Note
+from polar_iac.report.comment.escape import Links, clipped, code, linked, prose
+from polar_iac.report.wording import listed
+
+BLOCKED_SIGN = "🛑"
+BRIEF = 60
+"""Longest note that is repeated instead of numbered, in characters."""
+
+
+@dataclass(frozen=True)
+class NumberedNote:
+    """A note that several entries share, as Markdown: given once at the top, then cited by first words."""
+
+    number: int
+    text: str
+    first_words: str
+
+
+@dataclass(frozen=True)
+class CommentContext:
+    """Settings that all entries of one comment share."""
+
+    labels: Sequence[str]
+    """The plans' names, as Markdown."""
+    links: Links | None
+    whole: str
+    """The place that has the uncut comment, in words."""
+    notes: Mapping[str, NumberedNote]
+    """The numbered notes, by their Markdown."""
+
+    def where(self, indices: Sequence[int]) -> str:
+        """Return a prefix that names the plans a line is about, or an empty string for all plans."""
+        if len(indices) == len(self.labels):
+            return ""
+        return f"{listed([self.labels[index] for index in indices])}: "
+
+    def by_plan(self, lines: Iterable[tuple[int, str]]) -> list[str]:
+        """Return each line of the plans once, after the names of the plans that it is about."""
+        return [f"{self.where(indices)}{line}" for line, indices in plans_by_text(lines).items()]
+
+    def cited(self, notes: Iterable[tuple[int, str]]) -> list[str]:
+        """Return each note or reason of the plans once, with the plans that it is about after its sign.
+
+        A numbered note is cut to its first words and its number.
+        """
+        lines = []
+        for note, indices in plans_by_text(notes).items():
+            numbered = self.notes.get(note)
+            text = f"{numbered.first_words} (note {numbered.number})" if numbered else note
+            sign, _, words = text.partition(" ")
+            lines.append(f"{sign} {self.where(indices)}{words}")
+        return lines
+
+    def file(self, path: str, line: int | None = None) -> str:
+        """Return a file name, linked if its address is known."""
+        url = self.links.file(path, line) if self.links else None
+        return linked(f"{clipped(path)}:{line}" if line else clipped(path), url)
+
+
+def plans_by_text(texts: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
+    """Map each text to the indices of the plans that have it."""
+    plans: dict[str, list[int]] = {}
+    for index, text in texts:
+        plans.setdefault(text, []).append(index)
+    return plans
+
+
+def note_sign(note: Note) -> str:
+    return "⚠️" if note.severity == "warning" else "ℹ️"
+
+
+def note_markdown(note: Note) -> str:
+    """Return a note: its sign, its text, and the source and time of a fact that may have changed since."""
+    as_of = f" ({code(note.source)}, {code(note.as_of)})" if note.as_of else ""
+    return f"{note_sign(note)} {prose(note.text)}{as_of}"
+
+
+def reason_markdown(change: Change) -> str:
+    """Return the reason that a change is blocked, after its sign."""
+    return f"{BLOCKED_SIGN} {prose(change.reason or '')}"
+
+
+def first_words(sign: str, text: str) -> str:
+    """Return the sign and the first words of a note or reason, by which it is cited."""
+    return f"{sign} {prose(clipped(re.split('[:;,.] ', text, maxsplit=1)[0]))}"
