@@ -42,7 +42,7 @@ def event_text(event: Event) -> str:
             return paint("blocked", f"  ! {key} unconfirmed:") + f"\n    {printable(event.message)}\n"
         case Failed():
             cause = diagnostics_text(event.diagnostics) or f"    {printable(event.message)}\n"
-            return paint("blocked", f"  ! {key} failed to {event.action}:") + f"\n{cause}"
+            return paint("blocked", f"  ! {key}: {event.action} failed:") + f"\n{cause}"
 
 
 def skipped_text(events: Sequence[Skipped]) -> str:

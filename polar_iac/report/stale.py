@@ -26,7 +26,7 @@ def stale_text(differences: Sequence[Difference]) -> str:
         if now is not None and then is None:
             lines.append(f"  {SIGNS[now.action]} {key} is new in the plan: {_intent(now)}")
         elif then is not None and now is None:
-            lines.append(f"  {SIGNS[then.action]} {key} is not in the plan any more: it was {_intent(then)}")
+            lines.append(f"  {SIGNS[then.action]} {key} is no longer in the plan (reviewed: {_intent(then)})")
         elif then is not None and now is not None:
             lines.append(f"  {SIGNS[now.action]} {key} is not what was reviewed:")
             lines += _altered(then, now)
@@ -47,10 +47,7 @@ def _altered(then: Change, now: Change) -> Iterator[str]:
         yield f"      now:      meter {now.id or 'none'}"
     if then.marker != now.marker:
         yield f"      {MARKER}: reviewed {_marker(then)}, now {_marker(now)}"
-    for specs, when in (
-        ((then.before, now.before), ", as it is at Polar"),
-        ((then.after, now.after), ", as it would be"),
-    ):
+    for specs, when in (((then.before, now.before), "at Polar"), ((then.after, now.after), "after apply")):
         reviewed, fresh = map(_by_path, specs)
         for path in sorted(reviewed.keys() | fresh.keys()):
             if canonical_json(reviewed.get(path)) != canonical_json(fresh.get(path)):
@@ -59,7 +56,7 @@ def _altered(then: Change, now: Change) -> Iterator[str]:
 
 def _value(path: str, when: str, reviewed: Any, fresh: Any) -> Iterator[str]:
     """Yield one value of the reviewed and of the fresh plan. Long filters are compared clause by clause."""
-    field = f"      {printable(path)}{when}"
+    field = f"      {printable(path)} {when}"
     values = field_value(path, reviewed), field_value(path, fresh)
     if path == "filter" and reviewed and fresh and sum(map(len, values)) > MAX_INLINE_FILTER:
         yield f"{field}, reviewed (-) and now (+):"

@@ -20,14 +20,14 @@ Quote = Callable[[str], str]
 WIDTH = 100
 """Columns of text, unless the terminal has fewer."""
 HOUSEKEEPING = {
-    "adopt": "adopted: found by its marker, recorded in the lockfile",
-    "forget": "forgotten: gone from the manifest, and archived or unknown",
+    "adopt": "adopted: found by its marker, will be recorded in the lockfile",
+    "forget": "forgotten: gone from the manifest, and archived or unknown to Polar",
     "moved": "moved: the same meter under a new key",
     "marker": "its ownership marker will be restored",
-    "refresh": "the lockfile is brought up to date",
+    "refresh": "its record in the lockfile will be brought up to date",
 }
 """Descriptions of changes that affect the lockfile only."""
-ORIGINS = {"manifest": "", "outside": "changed outside", "both": "changed here and outside"}
+ORIGINS = {"manifest": "", "outside": "changed outside", "both": "also changed outside"}
 """Descriptions of who moved a field away from what was last applied. The manifest is the normal case."""
 MARKER = "marker"
 """Label of an ownership marker's change."""
@@ -140,8 +140,8 @@ def marker_remarks(change: Change) -> list[str]:
 def settled(change: Change) -> str:
     """Describe the effect of settling a duplicate."""
     return (
-        f"archives the duplicate {change.id}, which an earlier run of this machine made, and takes its "
-        f"marker off; {change.duplicate_of} stays"
+        f"archives the duplicate {change.id}, which an earlier run on this machine created, and removes its "
+        f"marker; {change.duplicate_of} stays"
     )
 
 

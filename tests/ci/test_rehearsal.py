@@ -93,7 +93,7 @@ def test_from_the_pull_request_to_the_merge(hub: Hub, polar: Served, token: dict
     merged = hub.merged()
     applied = merged.uses("apply", token, environments="sandbox", digest=plan.outputs["digest"]).expect()
     assert headline(applied.summary) == "### Polar meters: applied to sandbox: 3 created"
-    assert "Nothing is changed yet" not in applied.summary
+    assert "Nothing has been changed yet" not in applied.summary
     assert polar.tape.count("POST") == 3
     assert recorded(hub) == {"calls", "images", "audio"}
     assert hub.read("README.md") == "Billing, and more."

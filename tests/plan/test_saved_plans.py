@@ -69,9 +69,9 @@ def test_edited_in_the_manifest(planned: Workspace, polar: Served) -> None:
     stale(
         planned,
         polar,
-        'a is not what was reviewed:\n      name, as it would be: reviewed "Renamed", now "Renamed again"\n',
+        'a is not what was reviewed:\n      name after apply: reviewed "Renamed", now "Renamed again"\n',
         "b is new in the plan: to update",
-        "c is not in the plan any more: it was to create",
+        "c is no longer in the plan (reviewed: to create)",
     )
 
 
@@ -87,7 +87,7 @@ def test_edited_in_the_lockfile(planned: Workspace, polar: Served) -> None:
 
 def test_edited_live(planned: Workspace, polar: Served) -> None:
     edit(planned, polar, "a", name="By hand")
-    stale(planned, polar, 'name, as it is at Polar: reviewed "API calls", now "By hand"')
+    stale(planned, polar, 'name at Polar: reviewed "API calls", now "By hand"')
 
 
 def test_what_differs_is_told_however_long_it_is(planned: Workspace, polar: Served) -> None:
@@ -104,7 +104,7 @@ def test_what_differs_is_told_however_long_it_is(planned: Workspace, polar: Serv
     done = planned.run("apply", "plan.json", "-y")
     assert done.returncode == 4
     assert done.stderr.count("t > 200\n") == done.stderr.count("t > 2000\n") == 1
-    assert "metadata.theirs, as it is at Polar: reviewed none, now 7" in done.stderr
+    assert "metadata.theirs at Polar: reviewed none, now 7" in done.stderr
     assert "reviewed: to update\n      now:      blocked, `b` is gone from the manifest" in done.stderr
 
 
@@ -156,7 +156,7 @@ def test_the_targets_are_the_files_own(planned: Workspace, polar: Served) -> Non
     planned.write({"a": meter(name="Renamed"), "b": meter()})
     done = planned.run("apply", "c.json", "-y", "--target", "c", "--allow-archive")
     assert done.returncode == 4
-    assert "c is not in the plan any more" in done.stderr
+    assert "c is no longer in the plan" in done.stderr
     assert polar.tape.count("POST") == 0
 
 

@@ -695,7 +695,7 @@ def test_results_come_first_and_failures_first_of_them(tmp_path: Path) -> None:
     read = read_comment(text.rstrip("\n") + "\n\n" + comment_marker([few()]) + "\n")
     assert read.headings[0] == "Polar meters: applied to sandbox: 1 updated, 1 failed"
     assert text.index("Polar said no") < text.index("images updated") < text.index("<details>")
-    assert "Nothing is changed yet" not in text
+    assert "Nothing has been changed yet" not in text
 
 
 @pytest.mark.first

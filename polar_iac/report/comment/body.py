@@ -148,7 +148,7 @@ def _costs(entries: Sequence[KeyChanges], context: CommentContext, budget: Budge
 
 def _by_key(groups: Sequence[Sequence[str]], budget: Budget) -> str:
     """Return a folded list of changes by their keys, as many as fit, or an empty string."""
-    title = f"{sum(map(len, groups)):,} more to look at closely, by their keys"
+    title = f"{sum(map(len, groups)):,} more to look at closely, listed by key"
     lines = Budget(budget.room - size(details(title, "")), separator="\n")
     share = lines.share([lines.cost(*group) for group in groups])
     fitting = []
@@ -162,7 +162,7 @@ def _counts(entries: Sequence[KeyChanges]) -> str:
     """Count the changes by action, and those that differ between the plans."""
     shared = Counter[str](entry.present[0].action for entry in entries if entry.shared)
     differ = sum(not entry.shared for entry in entries)
-    differing = [f"{differ:,} that {agree(differ, 'differs', 'differ')}"] if differ else []
+    differing = [f"{differ:,} that {agree(differ, 'differs', 'differ')} by environment"] if differ else []
     return ", ".join([*action_counts(shared).values(), *differing])
 
 

@@ -17,21 +17,23 @@ from polar_iac.report.comment.context import CommentContext, note_sign, plans_by
 from polar_iac.report.comment.escape import Links, code, details, prose, short_code
 from polar_iac.report.comment.key_changes import KeyChanges, numbered_notes
 from polar_iac.report.comment.refusals import refusal_blocks
-from polar_iac.report.wording import action_counts, bookkeeping, labels, listed, meters_match
+from polar_iac.report.wording import action_counts, bookkeeping, labels, listed, meters_match, quantity
 
 _LISTED = 20
 """Most notes, and most changes of the lockfile, that are listed."""
 _TARGETS = 10
 _LEGEND = """\
-- **billing**: what is counted, so what customers pay. **invoice**: what they read. **internal**: neither.
-- **create**: a new meter. It bills nothing until a price points at it.
+- **billing**: decides what is counted, and so what customers pay. **invoice**: what they read on invoices. \
+**internal**: neither.
+- **create**: a new meter. It bills nothing until a price uses it.
 - **archive**: the meter stops counting. Polar deletes nothing.
 - **unarchive**: the meter counts again, and so bills again.
-- **mark**: only the marker that says whose the meter is. Nothing counted or billed changes.
-- **settle**: a duplicate that an interrupted run made is archived; the other meter goes on.
-- **blocked**: this change is refused, for the reason given{others}.
-- **changed outside**: someone changed it at Polar. `apply` puts back what the manifest says.
-- **digest**: stands for all of these changes. `apply --digest DIGEST` does exactly them, or nothing."""
+- **mark**: writes only the marker, which says to which project and key the meter belongs. Nothing that is \
+counted or billed changes.
+- **settle**: an interrupted run created a meter twice. The duplicate is archived, and the other one stays.
+- **blocked**: this change is refused for the reason given{others}.
+- **changed outside**: someone changed it at Polar. `apply` puts back the value of the manifest.
+- **digest**: identifies exactly these changes. `apply --digest DIGEST` makes exactly these, or none."""
 
 
 def plan_markdown(
@@ -162,8 +164,8 @@ def _introduction(plans: Sequence[Plan], context: CommentContext, manifest: str)
         f"**{label}**" + (f" (organization {code(plan.organization_id[:8])})" if plan.organization_id else "")
         for plan, label in zip(plans, context.labels, strict=True)
     ]
-    text = f"What `apply` would change in Polar's {listed(places)}, so that it matches {manifest}."
-    text += " Nothing is changed yet."
+    text = f"This is what `apply` would change in Polar's {listed(places)} to match {manifest}."
+    text += " Nothing has been changed yet."
     if targets := sorted({key for plan in plans for key in plan.targets}):
         only = listed([short_code(key) for key in targets], _TARGETS)
         text += f" **Only {only} (`--target`)**: all other meters are left alone."
@@ -200,7 +202,7 @@ def _notes_and_bookkeeping(plans: Sequence[Plan], context: CommentContext) -> It
         for entry in plan.bookkeeping
     )
     if entries:
-        yield _folded_list(f"Bookkeeping: {len(entries):,} for the lockfile only", entries)
+        yield _folded_list(f"Bookkeeping: {quantity(len(entries), 'change')} of the lockfile only", entries)
 
 
 def _folded_list(title: str, lines: Sequence[str]) -> str:
