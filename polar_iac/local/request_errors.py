@@ -33,9 +33,9 @@ def as_pydantic_2_13(entry: ErrorEntry) -> ErrorEntry:
             reason = _uuid_fault(entry["input"])
             return {**entry, "msg": f"Input should be a valid UUID, {reason}", "ctx": {"error": reason}}
         case "too_long" if isinstance(entry["input"], dict):
-            most, found = entry["ctx"]["max_length"], len(entry["input"])
-            message = f"Dictionary should have at most {most} items after validation, not {found}"
-            return {**entry, "msg": message, "ctx": {**entry["ctx"], "actual_length": found}}
+            most, actual = entry["ctx"]["max_length"], len(entry["input"])
+            message = f"Dictionary should have at most {most} items after validation, not {actual}"
+            return {**entry, "msg": message, "ctx": {**entry["ctx"], "actual_length": actual}}
         case "recursion_depth_exceeded":
             message = "Recursion error - cyclic reference detected"
             return {**entry, "type": "recursion_loop", "msg": message}

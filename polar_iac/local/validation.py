@@ -133,11 +133,11 @@ def _validate_body(adapter: TypeAdapter[T], body: object, errors: list[ErrorEntr
     if isinstance(body, dict) and _SAFE_DEPTH < depth <= _MAX_DEPTH:
         body = {**body, "filter": _read_below(filter_, 1)}
     before = len(errors)
-    found = _validate(adapter, body, ("body",), errors)
+    model = _validate(adapter, body, ("body",), errors)
     if depth > _MAX_DEPTH and len(errors) == before:
         message = "Recursion error - cyclic reference detected"
         errors.append({"type": "recursion_loop", "loc": ["body", "filter"], "msg": message, "input": filter_})
-    return found
+    return model
 
 
 def _depth(filter_: object) -> int:

@@ -182,7 +182,7 @@ class FieldPath:
 
     @property
     def impact(self) -> Impact:
-        """What a change affects. Raises KeyError for a field that is not compared."""
+        """Effect of a change. Raises KeyError for a field that is not compared."""
         return IMPACT[self.name]
 
     @property
