@@ -31,7 +31,8 @@ from polar_iac.plan.model import Bookkeeping, Change, Plan
 from polar_iac.polar.client import PolarClient
 from polar_iac.polar.errors import ApiError, InvalidRequestError, TransientError
 from polar_iac.polar.refusals import problems_of
-from polar_iac.state.journal import Answer, Intent, Journal
+from polar_iac.state.journal import Journal
+from polar_iac.state.journal_state import Answer, Intent
 
 _ABORTING = frozenset({401, 403})
 """Statuses that every later request would also get."""

@@ -11,7 +11,7 @@ from polar_iac.clock import Clock, poll_until
 from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.record import Record
 from polar_iac.polar.client import OnPage, PolarClient
-from polar_iac.state.journal import Answer, Intent
+from polar_iac.state.journal_state import Answer, Intent
 
 LOOKUP_TIMEOUT = 10.0
 """Seconds during which a lookup is repeated. Polar may read from a replica that lags (read)."""

@@ -23,7 +23,8 @@ from polar_iac.plan.decide import make_plan
 from polar_iac.plan.model import Plan
 from polar_iac.polar.client import OnPage, PolarClient
 from polar_iac.polar.environments import confirm_by_listing, confirm_organization, pinned_organization
-from polar_iac.state.journal import Intent, Journal
+from polar_iac.state.journal import Journal
+from polar_iac.state.journal_state import Intent
 from polar_iac.state.lockfile import Lockfile
 
 

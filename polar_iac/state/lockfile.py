@@ -9,15 +9,17 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError, SourceSpan
 from polar_iac.files import write_atomically
 from polar_iac.meter.canonical import canonical_json
-from polar_iac.meter.live import UUID
 from polar_iac.meter.record import Record
-from polar_iac.meter.spec import MeterSpec
+from polar_iac.state.schema import LockfileFields, RecordFields
 
+M = TypeVar("M", bound=BaseModel)
 VERSION = 1
 _CONFLICT = re.compile(r"^(<{7}|={7}|>{7}|\|{7})(\s|$)", re.MULTILINE)
 _SURROGATE = re.compile(r"\\u[dD][89abABcdefCDEF]")
@@ -61,22 +63,24 @@ def read(path: Path, environment: str, project: str) -> Lockfile:
 def loads(text: str, file: str, environment: str, project: str) -> Lockfile:
     """Parse a lockfile's text, and check that it is for this environment and project."""
     if conflict := _CONFLICT.search(text):
-        raise _fault(text, file, conflict.start(), "a git conflict marker: resolve the merge first")
+        raise _diagnostic(text, file, conflict.start(), "a git conflict marker: resolve the merge first")
     try:
         data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        raise _fault(text, file, error.pos, f"this is no JSON: {error.msg}; restore it from git") from error
+        message = f"not valid JSON: {error.msg}; restore it from git"
+        raise _diagnostic(text, file, error.pos, message) from error
     except _FaultError as fault:
         raise _located(text, file, fault) from fault
     except (ValueError, RecursionError) as error:
-        raise _fault(text, file, 0, "this is no lockfile: a number or a nesting beyond reason") from error
+        message = "not a lockfile: a number is too large, or it is nested too deeply"
+        raise _diagnostic(text, file, 0, message) from error
     # JSON may escape half a character (`"\ud83d"`), which Python reads but cannot write as UTF-8.
     if half := _SURROGATE.search(text):
         try:
             json.dumps(data, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            told = "half of a character (a lone surrogate) stands in this file; restore it from git"
-            raise _fault(text, file, half.start(), told) from error
+            message = "half of a character (a lone surrogate) is in this file; restore it from git"
+            raise _diagnostic(text, file, half.start(), message) from error
     try:
         return _lockfile(data, environment, project)
     except _FaultError as fault:
@@ -137,18 +141,56 @@ class _FaultError(Exception):
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(pairs)
     if len(data) < len(pairs):
-        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise _FaultError(f"the key `{twice}` stands twice: a merge went wrong, keep one", duplicate=twice)
+        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise _FaultError(f"the key `{key}` appears twice: a merge went wrong, keep one", duplicate=key)
     return data
 
 
 def _no_constant(name: str) -> Any:
-    raise _FaultError(f"{name} is no JSON number")
+    raise _FaultError(f"{name} is not a JSON number")
 
 
 def _lockfile(data: Any, environment: str, project: str) -> Lockfile:
     if not isinstance(data, dict):
         raise _FaultError("a lockfile is a JSON object; restore it from git")
+    # First what the file is about: another version, environment or project explains all other problems.
+    _check_header(data, environment, project)
+    fields = _validated(LockfileFields, data)
+    data.clear()
+    entries = fields.meters
+    # Each entry is released as soon as it is a record: the garbage collector is slow with many objects.
+    records = {key: _record(key, entries.pop(key)) for key in list(entries)}
+    key_by_id: dict[str, str] = {}
+    for key, record in records.items():
+        other = key_by_id.setdefault(record.id, key)
+        if other != key:
+            raise _FaultError(
+                f"`{other}` and `{key}` record the same meter {record.id}: a merge went wrong; keep the one "
+                "that the meter's metadata `polar_iac` names",
+                "meters",
+                key,
+                "id",
+            )
+    return Lockfile(environment, fields.organization_id, project, records, fields.model_extra or {})
+
+
+def _record(key: str, data: Any) -> Record:
+    fields = _validated(RecordFields, data, "meters", key)
+    extra = fields.model_extra or {}
+    return Record(fields.id, fields.spec, fields.frozen, frozenset(fields.ignored), extra)
+
+
+def _validated(model: type[M], data: Any, *path: str) -> M:
+    """Parse the value at `path`. Raises the fault that comes first."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise _fault_of((*path, *first["loc"])) from error
+
+
+def _check_header(data: dict[str, Any], environment: str, project: str) -> None:
+    """Check version, environment and project, and remove them from `data`."""
     version = data.pop("version", None)
     # `True == 1` in Python: `"version": true` must not pass.
     if version != VERSION or isinstance(version, bool):
@@ -157,77 +199,59 @@ def _lockfile(data: Any, environment: str, project: str) -> Lockfile:
             "use the polar-iac that wrote it, or a newer one",
             "version",
         )
-    found = data.pop("environment", None)
-    if found != environment:
+    actual = data.pop("environment", None)
+    if actual != environment:
         raise _FaultError(
-            f"this lockfile is of the environment {json.dumps(found)}, not of {environment}: "
+            f"this lockfile is of the environment {json.dumps(actual)}, not of {environment}: "
             "choose the environment with -e, or the file with --lockfile",
             "environment",
         )
-    found = data.pop("project", None)
-    if found != project:
+    actual = data.pop("project", None)
+    if actual != project:
         raise _FaultError(
-            f"this lockfile is of the project {json.dumps(found)}, the manifest of {project}: "
-            "a project is not renamed, since its name stands in every ownership marker",
+            f"this lockfile is of the project {json.dumps(actual)}, the manifest of {project}: "
+            "a project is not renamed, since every ownership marker contains its name",
             "project",
         )
-    organization = data.pop("organization_id", None)
-    if organization is not None and not (isinstance(organization, str) and UUID.fullmatch(organization)):
-        raise _FaultError("organization_id is no UUID; restore it from git", "organization_id")
-    meters = data.pop("meters", None)
-    if not isinstance(meters, dict):
-        raise _FaultError("`meters` is no object; restore it from git", "meters")
-    records = {key: _record(key, value) for key, value in meters.items()}
-    owners: dict[str, str] = {}
-    for key, record in records.items():
-        if other := owners.setdefault(record.id, key) != key and owners[record.id]:
-            raise _FaultError(
-                f"`{other}` and `{key}` record the same meter {record.id}: a merge went wrong; keep the one "
-                "that the meter's metadata `polar_iac` names",
-                "meters",
-                key,
-                "id",
-            )
-    return Lockfile(environment, organization, project, records, data)
 
 
-def _record(key: str, value: Any) -> Record:
-    if not isinstance(value, dict):
-        raise _FaultError(f"the entry of `{key}` is no object; restore it from git", "meters", key)
-    meter_id, spec, frozen = value.pop("id", None), value.pop("spec", None), value.pop("frozen", False)
-    if not (isinstance(meter_id, str) and UUID.fullmatch(meter_id)):
-        raise _FaultError(f"`{key}` has no id: a UUID; restore it from git", "meters", key, "id")
-    if not isinstance(frozen, bool):
-        raise _FaultError(f"`frozen` of `{key}` is neither true nor false", "meters", key, "frozen")
-    ignored = value.pop("ignored", [])
-    if not (isinstance(ignored, list) and all(isinstance(entry, str) for entry in ignored)):
-        raise _FaultError(f"`ignored` of `{key}` is no list of fields", "meters", key, "ignored")
-    try:
-        parsed = None if spec is None else MeterSpec.from_json(spec)
-        if parsed is not None:
-            _ = parsed.fingerprint  # wrong types inside raise here, not during a plan
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise _FaultError(
-            f"the spec of `{key}` is no meter; restore it from git", "meters", key, "spec"
-        ) from error
-    return Record(meter_id, parsed, frozen, frozenset(ignored), value)
+def _fault_of(loc: tuple[int | str, ...]) -> _FaultError:
+    """Return the fault at a pydantic `loc`. Example: `("meters", "calls", "ignored", 0)`."""
+    match loc:
+        case ("organization_id", *_):
+            return _FaultError("organization_id is not a UUID; restore it from git", "organization_id")
+        case ("meters", str(key)):
+            return _FaultError(f"the entry of `{key}` is not an object; restore it from git", "meters", key)
+        case ("meters", str(key), str(name), *_):
+            message = _RECORD_FAULTS[name].format(key=key)
+            return _FaultError(message, "meters", key, name)
+        case _:
+            return _FaultError("`meters` is not an object; restore it from git", "meters")
+
+
+_RECORD_FAULTS = {
+    "id": "`{key}` has no id: a UUID; restore it from git",
+    "frozen": "`frozen` of `{key}` is neither true nor false",
+    "ignored": "`ignored` of `{key}` is not a list of fields",
+    "spec": "the spec of `{key}` is not a meter; restore it from git",
+}
 
 
 def _located(text: str, file: str, fault: _FaultError) -> DiagnosticError:
     if fault.duplicate is not None:
         needle = re.compile(re.escape(json.dumps(fault.duplicate, ensure_ascii=False)) + r"\s*:")
         places = [m.start() for m in needle.finditer(text)]
-        return _fault(text, file, places[-1] if places else 0, str(fault))
+        return _diagnostic(text, file, places[-1] if places else 0, str(fault))
     position = 0
     for name in fault.path:
         needle = re.compile(re.escape(json.dumps(name, ensure_ascii=False)) + r"\s*:")
         # Search for each name after the one before it. Example: "meters", then the key, then "id".
-        found = needle.search(text, position)
-        position = found.start() if found else position
-    return _fault(text, file, position, str(fault))
+        place = needle.search(text, position)
+        position = place.start() if place else position
+    return _diagnostic(text, file, position, str(fault))
 
 
-def _fault(text: str, file: str, position: int, message: str) -> DiagnosticError:
+def _diagnostic(text: str, file: str, position: int, message: str) -> DiagnosticError:
     line = text.count("\n", 0, position) + 1
     start = text.rfind("\n", 0, position) + 1
     end = text.find("\n", position)

@@ -24,21 +24,21 @@ def machine_lock(path: Path, timeout: float, on_wait: Callable[[str], None]) -> 
     """
     from filelock import FileLock, Timeout
 
-    beside = state_directory(path) / f"{path.name}.lock"
-    holder = beside.with_suffix(".holder")
-    held = FileLock(beside)
+    lock_path = state_directory(path) / f"{path.name}.lock"
+    holder = lock_path.with_suffix(".holder")
+    lock = FileLock(lock_path)
     try:
         try:
-            held.acquire(timeout=0)
+            lock.acquire(timeout=0)
         except Timeout:
             on_wait(_holder(holder))
-            held.acquire(timeout=timeout)
+            lock.acquire(timeout=timeout)
     except Timeout:
         raise PolarIacError(
             f"{path} is locked by {_holder(holder)}: try again when it has finished"
         ) from None
     except OSError as error:
-        raise PolarIacError(f"cannot lock {beside}: {error.strerror}") from error
+        raise PolarIacError(f"cannot lock {lock_path}: {error.strerror}") from error
     try:
         since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         write_atomically(holder, f"pid {os.getpid()} on {socket.gethostname()}, since {since}\n")
@@ -46,7 +46,7 @@ def machine_lock(path: Path, timeout: float, on_wait: Callable[[str], None]) -> 
     finally:
         with suppress(OSError):
             holder.unlink()
-        held.release()
+        lock.release()
 
 
 def _holder(path: Path) -> str:

@@ -21,6 +21,7 @@ from polar_iac.polar.client import PolarClient
 from polar_iac.polar.errors import TransientError
 from polar_iac.state import journal, lockfile
 from polar_iac.state.journal import Journal
+from polar_iac.state.journal_state import JournalState
 from polar_iac.state.lockfile import Lockfile
 from tests.support.build import (
     NOW,
@@ -311,7 +312,7 @@ class TestALockfileThatMovedOn:
         story.learn_organization(ORGANIZATION)
         return journal.path_for(path)
 
-    def read(self, path: Path, **meters: Record) -> journal.JournalState:
+    def read(self, path: Path, **meters: Record) -> JournalState:
         return journal.read(path, Lockfile("sandbox", None, PROJECT, meters))
 
     def test_what_only_the_journal_knows_is_kept(self, path: Path) -> None:

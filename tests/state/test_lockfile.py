@@ -73,34 +73,44 @@ TWICE["b"]["id"] = TWICE["a"]["id"]
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "told"),
+    ("text", "place", "message"),
     [
-        ("", "1:1", "no JSON"),
+        ("", "1:1", "not valid JSON"),
         ("[]", "1:1", "JSON object"),
-        ('{"version": 1,\n "version": 1}', "2:2", "`version` stands twice"),
+        ('{"version": 1,\n "version": 1}', "2:2", "`version` appears twice"),
         ('{\n<<<<<<< HEAD\n"a": 1\n=======\n"a": 2\n>>>>>>> x\n}', "2:1", "conflict marker"),
-        ('{"version": 1, "meters": NaN}', "1:1", "no JSON number"),
-        ('{"version": 1, "meters": {\n  "a": {\n', "3:1", "no JSON"),
-        ("9" * 5000, "1:1", "beyond reason"),
-        ("[" * 100_000, "1:1", "beyond reason"),
+        ('{"version": 1, "meters": NaN}', "1:1", "not a JSON number"),
+        ('{"version": 1, "meters": {\n  "a": {\n', "3:1", "not valid JSON"),
+        ("9" * 5000, "1:1", "not a lockfile: a number is too large, or it is nested too deeply"),
+        ("[" * 100_000, "1:1", "not a lockfile: a number is too large, or it is nested too deeply"),
         (broken(version=2), "2:3", "version 2 is not known"),
         (broken(version=True), "2:3", "version true is not known"),
         (broken(environment="production"), "2:3", 'environment "production", not of sandbox'),
         (broken(project="other"), "2:3", 'project "other"'),
         (broken(organization_id="x"), "2:3", "organization_id"),
-        (broken(meters=[]), "2:3", "`meters` is no object"),
+        (broken(meters=[]), "2:3", "`meters` is not an object"),
         (broken(meters={"a": 5}), "2:3", "entry of `a`"),
         (broken(meters={"a": {"id": "x"}}), "2:3", "`a` has no id"),
         (broken(meters={"a": {"id": identifier(1), "spec": {"name": 5}}}), "2:3", "spec of `a`"),
         (broken(meters={"a": {"id": identifier(1), "spec": None, "frozen": 1}}), "2:3", "`frozen` of `a`"),
+        (
+            broken(meters={"a": {"id": identifier(1), "spec": None, "frozen": "false"}}),
+            "2:3",
+            "`frozen` of `a` is neither true nor false",
+        ),
+        (
+            broken(meters={"a": {"id": identifier(1), "spec": None, "ignored": ["name", 1]}}),
+            "2:3",
+            "`ignored` of `a` is not a list of fields",
+        ),
         (broken(meters=TWICE), "2:3", "record the same meter"),
     ],
 )
-def test_broken_lockfiles(text: str, place: str, told: str) -> None:
+def test_broken_lockfiles(text: str, place: str, message: str) -> None:
     with pytest.raises(DiagnosticError) as caught:
         loads(text)
     (diagnostic,) = caught.value.diagnostics
-    assert told in diagnostic.message
+    assert message in diagnostic.message
     assert diagnostic.span.file == "meters.sandbox.lock.json"
     if place != "2:3":
         assert f"{diagnostic.span.line}:{diagnostic.span.column}" == place
@@ -191,7 +201,7 @@ class TestJournal:
             story = journal.read(journal.path_for(path), GOOD)
             assert story.meters == record_.meters
             assert story.organization_id == identifier(9)
-            assert journal.read(journal.path_for(path), record_.state).meters == record_.meters
+            assert journal.read(journal.path_for(path), record_.lockfile).meters == record_.meters
             assert set(story.meters) == {"new", "renamed"}
             assert story.created == {identifier(3): "new"}
             assert {
@@ -261,6 +271,62 @@ class TestJournal:
             file.write_text('{"effect":"forget","key":"a"}\n' + line + "\n")
             with pytest.raises(PolarIacError, match=r"journal:2:1: error"):
                 journal.read(file, GOOD)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("frozen", "false"),
+            ("frozen", 0),
+            ("frozen", None),
+            ("created", "false"),
+            ("found", 1),
+            ("id", "not-a-uuid"),
+            ("id", 1),
+            ("key", 1),
+            ("was", ["a"]),
+            ("ignored", "name"),
+            ("spec", {"name": "A"}),
+            ("spec", "null"),
+        ],
+    )
+    def test_a_value_of_another_type_is_refused_and_never_converted(
+        self, tmp_path: Path, field: str, value: Any
+    ) -> None:
+        """Example: the text "false" would read as true."""
+        entry = {"effect": "record", "key": "a", "id": identifier(1), "spec": None, "frozen": False}
+        file = tmp_path / "journal"
+        file.write_text(json.dumps(entry) + "\n")
+        assert journal.read(file, GOOD).meters["a"].frozen is True  # the lockfile knows that
+        file.write_text(json.dumps(entry | {field: value}) + "\n")
+        with pytest.raises(PolarIacError, match=r"journal:1:1: error: this line is not a journal entry"):
+            journal.read(file, GOOD)
+
+    def test_the_words_of_the_file_are_those_of_earlier_versions(self, tmp_path: Path) -> None:
+        record_, path = self.open(tmp_path, Lockfile("sandbox", None, "acme"))
+        with record_:
+            record_.learn_organization(ORGANIZATION)
+            record_.intend("a", "acme/a", spec(), NOW)
+            record_.give_up("a")
+            record_.record("a", Record(identifier(1), None, ignored=frozenset({"name"})), answer="created")
+            record_.record("b", Record(identifier(1), None, frozen=True), was="a")
+            record_.forget("b", identifier(1))
+            record_.swept()
+            text = journal.path_for(path).read_text()
+        begin, *lines = text.replace(identifier(1), "ID").splitlines()
+        assert begin.startswith(
+            '{"effect":"begin","key":"","environment":"sandbox","project":"acme","lockfile":"'
+        )
+        assert lines == [
+            f'{{"effect":"organization","key":"","id":"{ORGANIZATION}"}}',
+            '{"effect":"create","key":"a","marker":"acme/a","spec":'
+            + json.dumps(spec().canonical, separators=(",", ":"))
+            + ',"at":"2026-01-02T00:00:00.000000Z"}',
+            '{"effect":"gave-up","key":"a"}',
+            '{"effect":"record","key":"a","id":"ID","spec":null,"frozen":false,"ignored":["name"],"created":true}',
+            '{"effect":"record","key":"b","id":"ID","spec":null,"frozen":true,"was":"a"}',
+            '{"effect":"forget","key":"b","id":"ID"}',
+            '{"effect":"swept","key":""}',
+        ]
 
     def test_is_folded_and_removed_and_a_lockfile_without_news_is_left(self, tmp_path: Path) -> None:
         record_, path = self.open(tmp_path)

@@ -1,0 +1,174 @@
+"""Schema of lockfiles and journals: pydantic models in strict mode, through which both files are read.
+
+Strict means that nothing is converted. Example: the text "false" is not a boolean, and is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter
+
+from polar_iac.meter.live import UUID
+from polar_iac.meter.spec import MeterSpec
+
+Id = Annotated[str, Field(pattern=f"^{UUID.pattern}$")]
+
+
+def _spec_from(data: Any) -> MeterSpec:
+    """Parse a canonical spec. Raises ValueError, which pydantic reports at the field."""
+    if isinstance(data, MeterSpec):
+        return data
+    try:
+        spec = MeterSpec.from_json(data)
+        _ = spec.fingerprint  # forces the canonical form, so wrong types inside raise here, not in a plan
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError("not a meter spec") from error
+    return spec
+
+
+def _optional_spec_from(data: Any) -> MeterSpec | None:
+    return None if data is None else _spec_from(data)
+
+
+Spec = Annotated[MeterSpec, PlainValidator(_spec_from)]
+OptionalSpec = Annotated[MeterSpec | None, PlainValidator(_optional_spec_from)]
+"""A spec, or null for a meter to which nothing was ever applied."""
+
+
+class RecordFields(BaseModel):
+    """Lockfile entry of one key. Extra fields are those of later versions, and are kept."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    id: Id
+    frozen: bool = False
+    ignored: list[str] = []
+    spec: OptionalSpec = None
+
+
+class LockfileFields(BaseModel):
+    """Lockfile content, without the fields that say what it is about: version, environment and project.
+
+    Extra fields are those of later versions, and are kept.
+    """
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    organization_id: Id | None = None
+    meters: dict[str, Any]
+    """Entries by key, which `RecordFields` reads one at a time."""
+
+
+class _Entry(BaseModel):
+    """Journal entry. The order of the fields is the order in the file. Unknown fields are ignored."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class Begin(_Entry):
+    """First entry: the owner of the journal, and the digest of the lockfile that it starts from."""
+
+    effect: Literal["begin"] = "begin"
+    key: str
+    environment: str
+    project: str
+    lockfile: str
+
+
+class OrganizationLearned(_Entry):
+    """The token belongs to this organization."""
+
+    effect: Literal["organization"] = "organization"
+    key: str
+    id: Id
+
+
+class CreateIntended(_Entry):
+    """A POST is about to be sent. `at` is missing in journals of earlier versions."""
+
+    effect: Literal["create"] = "create"
+    key: str
+    marker: str
+    spec: Spec
+    at: str = ""
+
+
+class NotCreated(_Entry):
+    """The last POST of the key is known to have created nothing."""
+
+    effect: Literal["gave-up"] = "gave-up"
+    key: str
+
+
+class Created(_Entry):
+    """A 201 answer returned this meter, and no sweep has yet checked it for duplicates."""
+
+    effect: Literal["made"] = "made"
+    key: str
+    id: Id
+
+
+class DuplicatesSettled(_Entry):
+    """None of the created meters is a duplicate."""
+
+    effect: Literal["swept"] = "swept"
+    key: str
+
+
+class Forgotten(_Entry):
+    """The key is no longer this meter. Without an id, the key is no longer any meter."""
+
+    effect: Literal["forget"] = "forget"
+    key: str
+    id: Id | None = None
+
+
+class Recorded(_Entry):
+    """The key is now this meter.
+
+    `was` is the key that it replaces. `created` means that a 201 answered the create. `found` means that a
+    lookup resolved a create: it is the time of that create, or true for one of an earlier version without a
+    time.
+    """
+
+    effect: Literal["record"] = "record"
+    key: str
+    id: Id
+    spec: OptionalSpec
+    frozen: bool
+    ignored: list[str] = []
+    was: str | None = None
+    created: bool = False
+    found: str | bool = False
+
+
+Entry = (
+    Begin
+    | OrganizationLearned
+    | CreateIntended
+    | NotCreated
+    | Created
+    | DuplicatesSettled
+    | Forgotten
+    | Recorded
+)
+_ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="effect")])
+
+
+def entry_from(line: bytes) -> Entry:
+    """Parse one line of a journal. Raises ValueError or RecursionError when it is not an entry."""
+    data = json.loads(line.decode())
+    if b"\\ud" in line.lower():
+        json.dumps(data, ensure_ascii=False).encode()  # half a character could not be written again
+    return _ENTRY.validate_python(data)
+
+
+def line_of(entry: Entry) -> str:
+    """Return the line of an entry in the journal: the fields that were set, in the order of the model."""
+    names = entry.model_fields_set | {"effect"}
+    data = {name: getattr(entry, name) for name in type(entry).model_fields if name in names}
+    if isinstance(data.get("spec"), MeterSpec):
+        data["spec"] = data["spec"].canonical
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")) + "\n"
