@@ -29,8 +29,8 @@ class Stop:
     def wait(self, seconds: float) -> bool:
         """Wait up to `seconds` seconds. Return True if a stop is requested."""
         end = time.monotonic() + seconds
-        while self.reason is None and (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, self._SLICE))
+        while self.reason is None and (remaining := end - time.monotonic()) > 0:
+            time.sleep(min(remaining, self._SLICE))
         return self.reason is not None
 
 
@@ -54,16 +54,16 @@ class SystemClock:
             raise StoppedError(self._stop.reason or "stopped")
 
 
-def poll_until(look: Callable[[], bool], patience: float, clock: Clock) -> None:
-    """Call `look` at least once, and again until it returns True or a call began after `patience` seconds.
+def poll_until(is_complete: Callable[[], bool], timeout: float, clock: Clock) -> None:
+    """Call `is_complete` until it returns True, or until a call that began after `timeout` seconds.
 
-    Polar may read from a replica that lags (read), so a recent write may not show at once. The time that a
-    call began counts, because a slow call shows the state from before.
+    It is called at least once. Polar may read from a replica that lags (read), so a recent write may not show
+    at once. The time that a call began counts, because a slow call shows the state from before.
     """
-    end, pause = clock.now() + patience, 0.05
+    end, pause = clock.now() + timeout, 0.05
     while True:
         began = clock.now()
-        if look() or began >= end:
+        if is_complete() or began >= end:
             return
         clock.sleep(max(0.0, min(pause, end - clock.now())))
         pause = min(pause * 2, 2.0)

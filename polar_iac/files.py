@@ -66,10 +66,10 @@ def write_atomically(path: Path, text: str) -> None:
     """
     try:
         try:
-            there = path.stat(follow_symlinks=False).st_mode
+            old_mode = path.stat(follow_symlinks=False).st_mode
         except FileNotFoundError:
-            there = 0
-        mode = there & 0o777 if stat.S_ISREG(there) else 0o666 & ~_umask()
+            old_mode = 0
+        mode = old_mode & 0o777 if stat.S_ISREG(old_mode) else 0o666 & ~_umask()
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
@@ -114,6 +114,6 @@ def write_file(path: Path, text: str) -> None:
             with path.open("w", encoding="utf-8") as stream:
                 stream.write(text)
         except OSError as error:
-            raise PolarIacError(f"cannot write_file {path}: {error.strerror}") from error
+            raise PolarIacError(f"cannot write {path}: {error.strerror}") from error
     else:
         write_atomically(path, text)

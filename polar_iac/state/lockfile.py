@@ -9,17 +9,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError, SourceSpan
 from polar_iac.files import write_atomically
 from polar_iac.meter.canonical import canonical_json
 from polar_iac.meter.record import Record
-from polar_iac.state.schema import LockfileFields, RecordFields
+from polar_iac.state.schema import LOCKFILE, RECORD
 
-M = TypeVar("M", bound=BaseModel)
 VERSION = 1
 _CONFLICT = re.compile(r"^(<{7}|={7}|>{7}|\|{7})(\s|$)", re.MULTILINE)
 _SURROGATE = re.compile(r"\\u[dD][89abABcdefCDEF]")
@@ -155,9 +154,9 @@ def _lockfile(data: Any, environment: str, project: str) -> Lockfile:
         raise _FaultError("a lockfile is a JSON object; restore it from git")
     # First what the file is about: another version, environment or project explains all other problems.
     _check_header(data, environment, project)
-    fields = _validated(LockfileFields, data)
+    fields = _validated(LOCKFILE, data)
     data.clear()
-    entries = fields.meters
+    organization_id, entries = fields.pop("organization_id", None), fields.pop("meters")
     # Each entry is released as soon as it is a record: the garbage collector is slow with many objects.
     records = {key: _record(key, entries.pop(key)) for key in list(entries)}
     key_by_id: dict[str, str] = {}
@@ -171,19 +170,20 @@ def _lockfile(data: Any, environment: str, project: str) -> Lockfile:
                 key,
                 "id",
             )
-    return Lockfile(environment, fields.organization_id, project, records, fields.model_extra or {})
+    return Lockfile(environment, organization_id, project, records, extra=fields)
 
 
 def _record(key: str, data: Any) -> Record:
-    fields = _validated(RecordFields, data, "meters", key)
-    extra = fields.model_extra or {}
-    return Record(fields.id, fields.spec, fields.frozen, frozenset(fields.ignored), extra)
+    fields = _validated(RECORD, data, "meters", key)
+    meter_id, spec = fields.pop("id"), fields.pop("spec", None)
+    frozen, ignored = fields.pop("frozen", False), frozenset(fields.pop("ignored", ()))
+    return Record(meter_id, spec, frozen, ignored, extra=fields)
 
 
-def _validated(model: type[M], data: Any, *path: str) -> M:
-    """Parse the value at `path`. Raises the fault that comes first."""
+def _validated(schema: TypeAdapter[dict[str, Any]], data: Any, *path: str) -> dict[str, Any]:
+    """Check the value at `path` against a schema. Raises the fault that comes first."""
     try:
-        return model.model_validate(data)
+        return schema.validate_python(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         raise _fault_of((*path, *first["loc"])) from error

@@ -1,4 +1,4 @@
-"""Meters by their ownership marker: which active meters bear it, and the record of one that was found."""
+"""Meters by their ownership marker: groups of active meters, and the record of one that was found."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from polar_iac.meter.spec import MeterSpec
 from polar_iac.polar.client import PolarClient
 
 
-def owners(meters: Mapping[str, Record]) -> dict[str, str]:
+def key_by_id(meters: Mapping[str, Record]) -> dict[str, str]:
     """Map each recorded meter id to its key."""
     return {record.id: key for key, record in meters.items()}
 
 
-def active_by_marker(live: Iterable[LiveMeter], recorded: Mapping[str, str]) -> dict[str, list[LiveMeter]]:
+def active_by_marker(live: Iterable[LiveMeter], keys: Mapping[str, str]) -> dict[str, list[LiveMeter]]:
     """Group the active meters by marker; each group is sorted by creation time and id, oldest first.
 
-    `recorded` maps meter ids to keys. A recorded key overrides a marker of another key.
+    `keys` maps the recorded meter ids to keys. A recorded key overrides a marker of another key: that marker
+    is outdated. Example: `calls` was renamed to `api-calls`, and its meter is still marked `acme/calls`.
     """
     by_marker: dict[str, list[LiveMeter]] = defaultdict(list)
     for meter in sorted(live, key=lambda m: (m.created_at, m.id)):
         if meter.marker is None or meter.archived:
             continue
         key = meter.owner and meter.owner.key
-        if recorded.get(meter.id, key) == key:
+        if keys.get(meter.id, key) == key:
             by_marker[meter.marker].append(meter)
     return by_marker
 
@@ -35,12 +36,12 @@ _MANY = 20
 """Number of markers from which reading the whole list costs less, with a shorter URL."""
 
 
-def find(markers: Sequence[str], client: PolarClient) -> list[LiveMeter]:
+def find_marked(markers: Sequence[str], client: PolarClient) -> list[LiveMeter]:
     """Return meters that include all with one of these markers. Others may be included."""
     return client.find_by_markers(*markers) if len(markers) < _MANY else client.list_meters()
 
 
-def found_as(meter: LiveMeter, declared: MeterSpec | None) -> Record:
+def record_found(meter: LiveMeter, declared: MeterSpec | None) -> Record:
     """Return the record of a meter that was found by its marker, and may be another run's.
 
     Its applied spec is known only if the meter is as declared.

@@ -1,0 +1,90 @@
+"""Jobs of an apply: the work for each key, and the order of their events."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from polar_iac.apply.events import Event
+from polar_iac.manifest.model import DesiredMeter, Manifest
+from polar_iac.meter.record import Record
+from polar_iac.plan.model import Bookkeeping, Change, Plan
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """All the work for one key, or for one duplicate of it. `base` is its record at the start of the run."""
+
+    key: str
+    change: Change | None
+    bookkeeping: Sequence[Bookkeeping] = ()
+    desired: DesiredMeter | None = None
+    base: Record | None = None
+
+    @property
+    def action(self) -> str:
+        return self.change.action if self.change else self.bookkeeping[0].action
+
+    @property
+    def id(self) -> str:
+        """Meter id; empty for a create."""
+        return (self.change.id if self.change else self.bookkeeping[0].id) or ""
+
+    @property
+    def was(self) -> str | None:
+        """Former key of a moved meter."""
+        return next((b.was for b in self.bookkeeping if b.was), None)
+
+
+def settle_jobs(plan: Plan) -> list[Job]:
+    """Return one job for each duplicate that the plan settles."""
+    return [Job(change.key, change) for change in plan.changes if change.action == "settle"]
+
+
+def key_jobs(plan: Plan, manifest: Manifest, records: Mapping[str, Record]) -> list[Job]:
+    """Return one job for each key with something to do, in key order."""
+    changes = {c.key: c for c in plan.changes if c.action not in ("blocked", "settle")}
+    bookkeeping: dict[str, list[Bookkeeping]] = defaultdict(list)
+    for entry in plan.bookkeeping:
+        bookkeeping[entry.key].append(entry)
+    jobs = []
+    for key in sorted({*changes, *bookkeeping}):
+        # A moved meter is still recorded under its former key.
+        keys = [key, *(entry.was for entry in bookkeeping[key] if entry.was)]
+        base = next((records[name] for name in keys if name in records), None)
+        jobs.append(Job(key, changes.get(key), bookkeeping[key], manifest.meters.get(key), base))
+    return jobs
+
+
+@dataclass
+class EventQueue:
+    """Events in the order of their jobs: each is ready once all jobs before it have been decided.
+
+    Example: of the jobs a, b and c, the job c ends first. Its event waits for those of a and b.
+    """
+
+    jobs: Sequence[Job]
+    _decided: dict[int, Event | None] = field(default_factory=dict)
+    _next: int = 0
+
+    def __post_init__(self) -> None:
+        self._positions = {job: position for position, job in enumerate(self.jobs)}
+
+    def put(self, job: Job, event: Event) -> None:
+        self._decided[self._positions[job]] = event
+
+    def postpone(self, job: Job) -> None:
+        """Let the jobs after this one go ahead: a later step of the run yields its event."""
+        self._decided[self._positions[job]] = None
+
+    def ready(self) -> Iterator[Event]:
+        while self._next in self._decided:
+            event = self._decided.pop(self._next)
+            self._next += 1
+            if event is not None:
+                yield event
+
+    def rest(self) -> Iterator[Event]:
+        """Yield the remaining events when the run ends early."""
+        yield from (event for _, event in sorted(self._decided.items()) if event is not None)
