@@ -115,13 +115,36 @@ class Creates:
     resend_after: float
     next_lookup: float = 0.0
     _by_key: dict[str, Create] = field(default_factory=dict)
+    _lost: dict[str, Create] = field(default_factory=dict)
+    """Creates that are `lost` or `looking-up`. A run may have thousands of others."""
     _pause: float = _FIRST_PAUSE
 
     def get(self, key: str) -> Create | None:
         return self._by_key.get(key)
 
-    def in_state(self, *states: CreateState) -> list[Create]:
-        return [create for create in self._by_key.values() if create.state in states]
+    @property
+    def lost(self) -> list[Create]:
+        """Creates whose fate only a lookup can tell: `lost` or `looking-up`."""
+        return list(self._lost.values())
+
+    @property
+    def unconfirmed(self) -> list[Create]:
+        return [create for create in self._by_key.values() if create.state is CreateState.UNCONFIRMED]
+
+    def lookup_is_due(self) -> bool:
+        return bool(self._lost) and self.clock.now() >= self.next_lookup
+
+    def stop_looking(self, create: Create) -> None:
+        """Leave a create to the sweep, or to the next run."""
+        self._lost.pop(create.job.key, None)
+        create.state = CreateState.UNCONFIRMED
+
+    def find_late(self, by_marker: Mapping[str, Sequence[LiveMeter]]) -> list[tuple[Job, LiveMeter]]:
+        """Return the unconfirmed creates whose meters have appeared since. They are `found` now."""
+        late = [create for create in self.unconfirmed if by_marker.get(create.marker)]
+        for create in late:
+            create.state = CreateState.FOUND
+        return [(create.job, by_marker[create.marker][0]) for create in late]
 
     @property
     def landing_time(self) -> float:
@@ -147,8 +170,8 @@ class Creates:
         fate = error.fate if isinstance(error, TransientError) else "not-sent"
         if fate == "not-sent":
             create.sends -= 1
-            # Example: the first POST timed out, and for the second one there was no connection. The first may
-            # still take effect. A refusal (422) is final all the same: Polar would refuse the first one too.
+            # Example: the first POST timed out, and for the second there was no connection. The first may
+            # still take effect. After a refusal (422) the job has failed all the same, with Polar's reason.
             refused = not isinstance(error, TransientError | StoppedError)
             may_land = bool(create.sends or create.earlier) and not refused
             create.state = CreateState.UNCONFIRMED if may_land else CreateState.NOT_CREATED
@@ -161,14 +184,14 @@ class Creates:
     def _lose(self, create: Create, seconds: float) -> None:
         now = self.clock.now()
         create.state, create.deadline = CreateState.LOST, now + seconds
+        self._lost[create.job.key] = create
         self._pause, self.next_lookup = _FIRST_PAUSE, now
 
     def begin_lookup(self) -> list[str]:
         """Return the markers that a lookup must cover."""
-        lost = self.in_state(CreateState.LOST)
-        for create in lost:
+        for create in self._lost.values():
             create.state = CreateState.LOOKING_UP
-        return [create.marker for create in lost]
+        return [create.marker for create in self._lost.values()]
 
     def lookup(self, markers: Sequence[str]) -> Lookup:
         """Look up all these markers with one request. Runs in a pool thread."""
@@ -182,7 +205,8 @@ class Creates:
     def decide(self, lookup: Lookup) -> list[Create]:
         """Return the creates that a lookup decides, in their new state. The others are lost again."""
         decided = []
-        for create in self.in_state(CreateState.LOOKING_UP):
+        # Creates that were lost after the lookup began are still `lost`: it says nothing about them.
+        for create in [c for c in self._lost.values() if c.state is CreateState.LOOKING_UP]:
             create.lookup_error = lookup.error
             meters = lookup.by_marker.get(create.marker)
             if meters:
@@ -194,6 +218,7 @@ class Creates:
                 create.state = CreateState.RESEND
             else:  # a failed lookup proves nothing, so nothing is sent again after one
                 create.state = CreateState.UNCONFIRMED
+            del self._lost[create.job.key]
             decided.append(create)
         self._schedule()
         return decided
@@ -202,5 +227,5 @@ class Creates:
         """Set the time of the next lookup: after a growing pause, but no later than the next deadline."""
         now = self.clock.now()
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
-        deadline = min((create.deadline for create in self.in_state(CreateState.LOST)), default=now)
+        deadline = min((create.deadline for create in self._lost.values()), default=now)
         self.next_lookup = min(now + self._pause, max(deadline, now + _FIRST_PAUSE))

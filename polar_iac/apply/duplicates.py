@@ -1,12 +1,39 @@
-"""Duplicates: two or more active meters with one marker, and who archives which."""
+"""Duplicates: two or more active meters with one marker, and which run archives which of them.
+
+Polar has no idempotency key, and no lock is shared between machines. So two runs may each create a meter for
+the same key, and together they must archive all but one. The rules:
+
+1. A run lists all meters after its last create (the sweep). Of two runs, the one that lists last sees both
+   meters, so no duplicate goes unseen by both.
+2. All runs pick the same winner: the meter in the lockfile when the run began, else the oldest.
+3. A run archives only meters that it created, and only while the winner is still active under its marker.
+
+Two machines, A and B, create the same key. Time goes to the right, and a1 is older than a2:
+
+    A   list: none ──── POST a1 ──── list: a1 ───────────────────────────────────► keeps a1, done
+    B     list: none ───────────── POST a2 ──── list: a1, a2 ── archive a2 ──────► records a1
+
+If both list after both POSTs, B still archives a2, and A sees that a2 is not its own and leaves it to B:
+
+    A   list: none ─── POST a1 ─────── list: a1, a2 ─────────────────────────────► keeps a1, reports a2
+    B     list: none ─── POST a2 ─────── list: a1, a2 ── archive a2 ─────────────► records a1
+
+The check of the winner (rule 3) is for runs that disagree about it. Example: A was stopped after POST a1, and
+then pulled B's lockfile, which records a2. B was stopped too: it does not count its own a2 as recorded.
+
+    A   list: a1, a2 ── a2 wins ── GET a2: active ── archive a1 ─────────────────► records a2
+    B   list: a1, a2 ── a1 wins ────────────────────────────── GET a1: archived ─► leaves a2 active
+
+GET and PATCH are two requests, so the check makes it unlikely, not impossible, that both are archived.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from polar_iac.apply.bearers import active_by_marker, found_as, owners
 from polar_iac.apply.events import Applied, Failed, Skipped
+from polar_iac.apply.marked import active_by_marker, key_by_id, record_found
 from polar_iac.clock import StoppedError
 from polar_iac.meter.live import LiveMeter, Made
 from polar_iac.meter.marker import OwnershipMarker
@@ -17,7 +44,7 @@ from polar_iac.polar.errors import ApiError, NotFoundError
 from polar_iac.state.journal import Journal
 
 
-class Judging(Protocol):
+class CreatedMeters(Protocol):
     """Knowledge of a lockfile and its journal about meters, and about which were made on this machine."""
 
     @property
@@ -25,16 +52,17 @@ class Judging(Protocol):
     def made(self, live: Iterable[LiveMeter]) -> Made: ...
 
 
-def others_may_settle(live: Sequence[LiveMeter], project: str, state: Judging) -> bool:
+def others_may_settle(live: Sequence[LiveMeter], project: str, state: CreatedMeters) -> bool:
     """Tell whether another run may be about to archive a duplicate, or did so and it does not show yet."""
     made = state.made(live)
-    bearers = active_by_marker(live, owners(state.meters))
+    by_marker = active_by_marker(live, key_by_id(state.meters))
     return any(
+        # A run settles the duplicates that it created, so without one of ours another run must do it.
         len(meters) > 1
         and (owner := OwnershipMarker.parse(marker))
         and owner.project == project
         and not any(m.id in made for m in meters)
-        for marker, meters in bearers.items()
+        for marker, meters in by_marker.items()
     )
 
 
@@ -49,24 +77,21 @@ def settle_duplicates(
 ) -> list[Applied | Failed | Skipped]:
     """Archive the duplicates that this run created and that lose, where active meters share one marker.
 
-    `own` are the ids that this run created. The winner is the id in the lockfile when the run began, else the
-    oldest, so that every run picks the same one. The same request removes the loser's marker. Meters that
-    this run did not create are left alone: the run that created them settles them, or the next plan names
-    them.
-
-        run A   list (nothing) ... POST a2 ........... list: a1, a2 -> a2 is younger and A's: archived
-        run B   list (nothing) ... POST a1 .. list: a1 (a2 is not there yet) ................ done
+    `own` are the ids that this run created. `at_start` is the lockfile content when the run began. The same
+    request removes the loser's marker. Meters that this run did not create are left alone: the run that
+    created them settles them, or the next plan names them.
     """
     events: list[Applied | Failed | Skipped] = []
-    for marker, meters in active_by_marker(live, owners(journal.meters)).items():
+    for marker, meters in active_by_marker(live, key_by_id(journal.meters)).items():
         owner = OwnershipMarker.parse(marker)
         if len(meters) < 2 or not owner or owner.project != project or not any(m.id in own for m in meters):
             continue
         key = owner.key
         winner = _winner(meters, at_start.get(key), journal.created)
-        known = journal.meters.get(key)
-        if known is None or known.id != winner.id:
-            journal.record(key, found_as(winner, declared.get(key)))
+        record = journal.meters.get(key)
+        if record is None or record.id != winner.id:
+            # Record the winner first: after a crash, the lockfile must not name an archived meter.
+            journal.record(key, record_found(winner, declared.get(key)))
         for loser in meters:
             if loser.id == winner.id:
                 continue
@@ -84,19 +109,19 @@ def no_duplicates(live: Sequence[LiveMeter], journal: Journal, archived: Collect
     `archived` are ids that were archived after `live` was read.
     """
     active = (meter for meter in live if meter.id not in archived)
-    bearers = active_by_marker(active, owners(journal.meters)).values()
-    doubled = {meter.id for meters in bearers if len(meters) > 1 for meter in meters}
-    return set(journal.created) <= {meter.id for meter in live} - doubled
+    groups = active_by_marker(active, key_by_id(journal.meters)).values()
+    duplicates = {meter.id for meters in groups if len(meters) > 1 for meter in meters}
+    return set(journal.created) <= {meter.id for meter in live} - duplicates
 
 
 def _winner(meters: Sequence[LiveMeter], recorded: Record | None, created: Collection[str]) -> LiveMeter:
-    """Return the meter that stays.
+    """Return the meter that stays: the recorded one, else the oldest.
 
-    An id that this machine created, and that no sweep has checked yet, was written to the lockfile by a run
-    that was stopped. No other run knows it from there.
+    A recorded id that this machine created, and that no sweep has checked yet, does not count: a run that was
+    stopped has written it to the lockfile. No other run knows it from there, so others pick the oldest.
     """
-    known = (m for m in meters if recorded and m.id == recorded.id and m.id not in created)
-    return next(known, meters[0])
+    from_lockfile = (m for m in meters if recorded and m.id == recorded.id and m.id not in created)
+    return next(from_lockfile, meters[0])
 
 
 def archive_duplicate(
@@ -104,7 +129,7 @@ def archive_duplicate(
 ) -> Applied | Failed | Skipped:
     """Archive the loser of two duplicates and remove its marker, in one request."""
     try:
-        if not _still_bears(winner, client):
+        if not _is_still_winner(winner, client):
             return Skipped(key, "settle", f"{winner.id}, which bore the same marker, is gone: plan again")
         # A PATCH replaces the whole object, so send back what others have added since.
         now = client.get_meter(loser.id)
@@ -117,10 +142,10 @@ def archive_duplicate(
     return Applied(key, "settle", loser.id)
 
 
-def _still_bears(winner: LiveMeter, client: PolarClient) -> bool:
+def _is_still_winner(winner: LiveMeter, client: PolarClient) -> bool:
     """Tell whether the winner is still active under its marker.
 
-    The list may be outdated. If both runs archived their own meter, no meter would be left.
+    The list may be outdated: if both runs archived their own meter, no meter would be left.
     """
     try:
         now = client.get_meter(winner.id)

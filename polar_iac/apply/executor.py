@@ -5,32 +5,32 @@ Requests run in a thread pool. Only the caller's thread writes the journal and y
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from polar_iac.apply.bearers import active_by_marker, find, found_as, owners
-from polar_iac.apply.creates import Create, Look, LostCreates
+from polar_iac.apply.creates import Create, Creates, CreateState, Lookup
 from polar_iac.apply.duplicates import archive_duplicate, no_duplicates, settle_duplicates
 from polar_iac.apply.events import Applied, Event, Failed, Skipped, Unconfirmed, Unknown
-from polar_iac.apply.resume import LOOKUP_TIMEOUT, RESEND_AFTER, answered_by, list_with, time_left
+from polar_iac.apply.jobs import EventQueue, Job, failed_with_diagnostics, key_jobs, settle_jobs
+from polar_iac.apply.live import LOOKUP_TIMEOUT, read_live
+from polar_iac.apply.marked import active_by_marker, find_marked, key_by_id, record_found
+from polar_iac.apply.patches import change_meter, withdraw
+from polar_iac.apply.resume import RESEND_AFTER, intent_of, time_left
 from polar_iac.clock import Clock, Stop, StoppedError, SystemClock
 from polar_iac.errors import PolarIacError
-from polar_iac.manifest.model import DesiredMeter, Manifest
-from polar_iac.meter.canonical import canonical_json
-from polar_iac.meter.fields import FROZEN_FIELDS, MAX_METADATA_KEYS, FieldPath
+from polar_iac.manifest.model import Manifest
+from polar_iac.meter.fields import FROZEN_FIELDS
 from polar_iac.meter.live import LiveMeter
-from polar_iac.meter.marker import MARKER, OwnershipMarker
-from polar_iac.meter.merge import merge_metadata
+from polar_iac.meter.marker import OwnershipMarker
 from polar_iac.meter.record import Record, record_of
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.plan.model import Bookkeeping, Change, Plan
+from polar_iac.plan.model import Change, Plan
 from polar_iac.polar.client import PolarClient
 from polar_iac.polar.errors import ApiError, InvalidRequestError, TransientError
-from polar_iac.polar.refusals import problems_of
 from polar_iac.state.journal import Journal
 from polar_iac.state.journal_state import Answer, Intent
 
@@ -51,31 +51,6 @@ class Limits:
     parallelism: int = 4
     lookup_timeout: float = LOOKUP_TIMEOUT
     resend_after: float = RESEND_AFTER
-
-
-@dataclass
-class _Job:
-    """All the work for one key, or for one duplicate of it. `base` is its record at the start of the run."""
-
-    key: str
-    change: Change | None
-    bookkeeping: Sequence[Bookkeeping] = ()
-    desired: DesiredMeter | None = None
-    base: Record | None = None
-
-    @property
-    def action(self) -> str:
-        return self.change.action if self.change else self.bookkeeping[0].action
-
-    @property
-    def id(self) -> str:
-        """Meter id; empty for a create."""
-        found = self.change.id if self.change else self.bookkeeping[0].id
-        return found or ""
-
-    @property
-    def was(self) -> str | None:
-        return next((b.was for b in self.bookkeeping if b.was), None)
 
 
 _Result = LiveMeter | Applied | Failed | Skipped
@@ -105,54 +80,26 @@ def execute(
     for change in plan.changes:
         if change.action == "blocked":
             yield Skipped(change.key, change.action, change.reason or "")
-    run = _Run(plan, manifest, live, client, journal, at_start, stop, limits, clock or SystemClock(stop))
-    settles, jobs = _jobs(plan, manifest, journal)
-    yield from run.all(deque(settles), limits.parallelism)
-    while jobs and not live and not run.organization_confirmed and not organization_confirmed:
+    run = _Run(
+        plan,
+        manifest,
+        live,
+        client,
+        journal,
+        at_start,
+        stop,
+        limits,
+        clock or SystemClock(stop),
+        organization_confirmed or bool(live),
+    )
+    settles, jobs = settle_jobs(plan), deque(key_jobs(plan, manifest, journal.meters))
+    yield from run.execute(settles, limits.parallelism)
+    while jobs and not run.organization_confirmed:
         # In an empty organization, only an answer shows which organization the token belongs to. Until then,
         # run one create at a time.
-        yield from run.all(deque([jobs.popleft()]), parallelism=1)
-    yield from run.all(jobs, limits.parallelism)
+        yield from run.execute([jobs.popleft()], parallelism=1)
+    yield from run.execute(list(jobs), limits.parallelism)
     yield from run.sweep()
-
-
-def _jobs(plan: Plan, manifest: Manifest, journal: Journal) -> tuple[list[_Job], deque[_Job]]:
-    """Return the duplicates to settle, and all other jobs in key order."""
-    settles = [_Job(change.key, change) for change in plan.changes if change.action == "settle"]
-    changes = {c.key: c for c in plan.changes if c.action not in ("blocked", "settle")}
-    bookkeeping: dict[str, list[Bookkeeping]] = defaultdict(list)
-    for entry in plan.bookkeeping:
-        bookkeeping[entry.key].append(entry)
-    jobs = deque[_Job]()
-    for key in sorted({*changes, *bookkeeping}):
-        job = _Job(key, changes.get(key), bookkeeping[key], manifest.meters.get(key), journal.meters.get(key))
-        if job.base is None and job.was:
-            job.base = journal.meters.get(job.was)
-        jobs.append(job)
-    return settles, jobs
-
-
-@dataclass
-class _InOrder:
-    """Buffer that yields events in job order: each one as soon as all events before it are available."""
-
-    numbers: Mapping[int, int]
-    """Position of each job, by the job's `id()`."""
-    events: dict[int, Event | None] = field(default_factory=dict)
-    given: int = 0
-
-    def add(self, job: _Job, event: Event | None) -> Iterator[Event]:
-        """Add an event, or None when a later step of the run decides about the job."""
-        self.events[self.numbers[id(job)]] = event
-        while self.given in self.events:
-            ready = self.events.pop(self.given)
-            self.given += 1
-            if ready is not None:
-                yield ready
-
-    def rest(self) -> Iterator[Event]:
-        """Yield the remaining events when the run ends early."""
-        yield from (event for _, event in sorted(self.events.items()) if event is not None)
 
 
 @dataclass
@@ -168,25 +115,26 @@ class _Run:
     stop: Stop
     limits: Limits
     clock: Clock
-    organization_confirmed: bool = False
-    """True once a meter that this run created or found has shown that the token belongs to the pinned
-    organization."""
+    organization_confirmed: bool
+    """True once a live meter, or one that this run created or found, has shown that the token belongs to the
+    pinned organization."""
     abort_reason: str | None = None
     failures_in_a_row: int = 0
-    creates: dict[str, Create] = field(default_factory=dict)
-    intents: list[tuple[str, Intent]] = field(default_factory=list)
+    sent_intents: list[tuple[str, Intent]] = field(default_factory=list)
     """Creates that this run sent, with their keys."""
     created: set[str] = field(default_factory=set)
     """Meter ids from the 201 answers of this run."""
     archived: set[str] = field(default_factory=set)
     """Ids of the duplicates that this run settled."""
-    unconfirmed: list[_Job] = field(default_factory=list)
-    """Creates that may have taken effect. The final sweep decides their result."""
 
     def __post_init__(self) -> None:
         self.by_id = {meter.id: meter for meter in self.live}
-        self.lost = LostCreates(
-            lambda markers: find(markers, self.client), owners(self.journal.meters), self.clock
+        self.creates = Creates(
+            lambda markers: find_marked(markers, self.client),
+            key_by_id(self.journal.meters),
+            self.clock,
+            self.limits.lookup_timeout,
+            self.limits.resend_after,
         )
 
     @property
@@ -194,153 +142,142 @@ class _Run:
         """Reason for starting nothing more, or None."""
         return self.stop.reason or self.abort_reason
 
-    def all(self, jobs: deque[_Job], parallelism: int) -> Iterator[Event]:
+    def execute(self, jobs: Sequence[Job], parallelism: int) -> Iterator[Event]:
         """Run the jobs, at most `parallelism` at a time, while looking for lost creates.
 
         A stop skips the rest.
         """
-        order = _InOrder({id(job): number for number, job in enumerate(jobs)})
-        by_key = {job.key: job for job in jobs}
-        running: dict[Future[_Result], _Job] = {}
-        looking: Future[Look] | None = None
+        events = EventQueue(jobs)
+        waiting = deque(jobs)
+        running: dict[Future[_Result], Job] = {}
+        lookup: Future[Lookup] | None = None
         try:
+            # One thread more than `parallelism`, for the lookups.
             with ThreadPoolExecutor(parallelism + 1, thread_name_prefix="polar") as pool:
-                while running or looking or ((jobs or self.lost) and self.stopped is None):
-                    while jobs and len(running) < parallelism and self.stopped is None:
-                        job = jobs.popleft()
-                        future = self._start(job, pool)
-                        if isinstance(future, Future):
+                while running or lookup or ((waiting or self.creates.lost) and self.stopped is None):
+                    while waiting and len(running) < parallelism and self.stopped is None:
+                        job = waiting.popleft()
+                        if future := self._start(job, pool, events):
                             running[future] = job
-                        elif future is not None:
-                            yield from order.add(job, future)
-                    if self.lost and looking is None and self._may_look():
-                        looking = pool.submit(self.lost.look, self.lost.markers)
-                    for done in self._wait(running, looking):
-                        if done is looking:
-                            for key, event in self._judge(looking.result(), jobs, by_key):
-                                yield from order.add(by_key[key], event)
-                            looking = None
+                        yield from events.ready()
+                    if lookup is None and self.stopped is None and self.creates.lookup_is_due():
+                        lookup = pool.submit(self.creates.lookup, self.creates.begin_lookup())
+                    for future in self._wait(running, lookup):
+                        if future is lookup:
+                            self._decide(lookup.result(), waiting, events)
+                            lookup = None
                         else:
-                            job = running.pop(done)
-                            event = self._finish(job, done)
-                            if event is not None or job in self.unconfirmed:
-                                yield from order.add(job, event)
-            for job in [*jobs, *(by_key[key] for key in self.lost.creates if key in by_key)]:
-                yield from order.add(job, self._skip(job))
+                            self._finish(running.pop(future), future, events)
+                        yield from events.ready()
+            for job in [*waiting, *(create.job for create in self.creates.lost)]:
+                self._skip(job, events)
+            yield from events.ready()
         except Exception:
-            yield from order.rest()  # report what was done, even if the run fails
+            yield from events.rest()  # report what was done, even if the run fails
             raise
 
-    def _may_look(self) -> bool:
-        return self.stopped is None and self.clock.now() >= self.lost.next_look
-
-    def _wait(self, running: Mapping[Future[_Result], _Job], looking: Future[Look] | None) -> Sequence[Any]:
-        """Wait for an answer, or until the next lookup of lost creates is due."""
-        looks_again = self.lost and looking is None and self.stopped is None
-        pause = max(0.0, self.lost.next_look - self.clock.now()) if looks_again else None
-        futures: list[Future[Any]] = [*running, *([looking] if looking else [])]
+    def _wait(self, running: Mapping[Future[_Result], Job], lookup: Future[Lookup] | None) -> list[Any]:
+        """Return the requests that have ended. Wait for one, or until the next lookup is due."""
+        looks_again = self.creates.lost and lookup is None and self.stopped is None
+        pause = max(0.0, self.creates.next_lookup - self.clock.now()) if looks_again else None
+        futures: list[Future[Any]] = [*running, *([lookup] if lookup else [])]
         if futures:
             return list(wait(futures, timeout=pause, return_when=FIRST_COMPLETED).done)
         if pause:
             with suppress(StoppedError):  # `stopped` holds the reason
                 self.clock.sleep(pause)
-        return ()
+        return []
 
-    def _start(self, job: _Job, pool: ThreadPoolExecutor) -> Future[_Result] | Event | None:
-        """Start a job.
-
-        Returns a running request, or an event when no request is needed. Returns None for a create that an
-        earlier run may have sent, because it must be looked for first.
-        """
+    def _start(self, job: Job, pool: ThreadPoolExecutor, events: EventQueue) -> Future[_Result] | None:
+        """Start a job. Returns its request, or None when there is none now."""
         if job.change is None:
-            return self.record(job, job.id)
+            events.put(job, self._record(job, job.id))
+            return None
         if job.action == "settle":
             return pool.submit(self._settle, job.change)
         if job.action == "create" and job.desired:
-            create = self.creates.get(job.key)
-            earlier = self.journal.unresolved.get(job.key, ())
-            if create is None:
-                create = self.creates[job.key] = Create(job.key, self._marker(job.key), earlier=len(earlier))
-                if earlier:
-                    self.lost.add(create, time_left(earlier, self.client.now(), self._patience))
-                    return None
-            return self._send(job, job.desired.spec, create, pool)
-        return pool.submit(self._change, job, job.change)
+            return self._start_create(job, job.desired.spec, pool)
+        return pool.submit(change_meter, job, job.change, self.plan.project, self.client)
 
-    @property
-    def _patience(self) -> float:
-        """Seconds after which a create that is not found was not made."""
-        return max(self.limits.resend_after, self.limits.lookup_timeout)
-
-    def _send(self, job: _Job, spec: MeterSpec, create: Create, pool: ThreadPoolExecutor) -> Future[_Result]:
+    def _start_create(self, job: Job, spec: MeterSpec, pool: ThreadPoolExecutor) -> Future[_Result] | None:
+        """Send a create. Returns None for one that an earlier run may have sent: it is looked up first."""
+        create = self.creates.get(job.key)
+        if create is None:
+            marker = str(OwnershipMarker(self.plan.project, job.key))
+            if earlier := self.journal.unresolved.get(job.key, ()):
+                seconds = time_left(earlier, self.client.now(), self.creates.landing_time)
+                self.creates.resume(job, marker, len(earlier), seconds)
+                return None
+            create = self.creates.begin(job, marker)
         self.journal.intend(job.key, create.marker, spec, self.client.now())
-        self.intents.append((job.key, self.journal.intents(job.key)[-1]))
-        create.sends += 1
+        self.sent_intents.append((job.key, self.journal.intents(job.key)[-1]))
+        self.creates.sent(create)
         return pool.submit(self.client.create_meter, spec.create_body(create.marker))
 
-    def _judge(
-        self, look: Look, jobs: deque[_Job], by_key: Mapping[str, _Job]
-    ) -> Iterator[tuple[str, Event | None]]:
-        """Yield what a lookup decides: creates that are found, sent again, or given up as unconfirmed."""
-        for create, meter in self.lost.judge(look):
-            job = by_key[create.key]
-            if meter is not None:
-                yield create.key, self._found(job, meter)
-            elif create.may_be_sent:
-                jobs.appendleft(job)
+    def _settle(self, change: Change) -> Applied | Failed | Skipped:
+        """Archive a duplicate that the plan lists. Runs in a pool thread."""
+        loser, winner = self.by_id[change.id or ""], self.by_id[change.duplicate_of or ""]
+        return archive_duplicate(change.key, loser, winner, self.client)
+
+    def _decide(self, lookup: Lookup, waiting: deque[Job], events: EventQueue) -> None:
+        """Continue with the creates that a lookup decides."""
+        for create in self.creates.decide(lookup):
+            if create.state is CreateState.FOUND and create.meter:
+                events.put(create.job, self._record_found(create.job, create.meter))
+            elif create.state is CreateState.RESEND:
+                waiting.appendleft(create.job)
             else:
-                self.unconfirmed.append(job)
-                yield create.key, None
+                events.postpone(create.job)
 
-    def _skip(self, job: _Job) -> Event | None:
-        """Return the event of a job that a stop skipped.
+    def _skip(self, job: Job, events: EventQueue) -> None:
+        """Decide about a job that a stop keeps from starting, or from being looked for."""
+        if create := self.creates.get(job.key):
+            # It was sent, so it is not skipped: its meter may exist.
+            self.creates.stop_looking(create)
+            events.postpone(job)
+        else:
+            events.put(job, Skipped(job.key, job.action, self.stopped or ""))
 
-        Returns None for a create that was sent: it is not skipped, and the sweep decides its result.
-        """
-        create = self.creates.get(job.key)
-        if job.action == "create" and create and (create.sends or create.earlier):
-            self.lost.creates.pop(job.key, None)
-            self.unconfirmed.append(job)
-            return None
-        return Skipped(job.key, job.action, self.stopped or "")
-
-    def _finish(self, job: _Job, future: Future[_Result]) -> Event | None:
-        """Record the result of a request. Returns None for a lost create."""
+    def _finish(self, job: Job, future: Future[_Result], events: EventQueue) -> None:
+        """Record the result of a request."""
         try:
             result = future.result()
         except (ApiError, StoppedError) as error:
-            return self._not_created(job, error) if job.action == "create" else self._not_changed(job, error)
+            if create := self.creates.get(job.key):
+                self._create_failed(create, error, events)
+            else:
+                events.put(job, self._failed(job, error))
+            return
         self.failures_in_a_row = 0
-        if isinstance(result, Applied | Failed | Skipped):
+        if isinstance(result, LiveMeter):
+            events.put(job, self._done(job, result))
+        else:
             if isinstance(result, Applied):
                 self.archived.add(result.id)
-            return result
-        if job.action == "create":
-            self.created.add(result.id)
-            self._check_organization(job, result, created=True)
-            return self.record(job, result.id, answer="created")
-        return self.record(job, result.id)
+            events.put(job, result)
 
-    def _not_created(self, job: _Job, error: ApiError | StoppedError) -> Event | None:
-        """Separate lost creates, which may still take effect, from creates that made nothing."""
-        create = self.creates[job.key]
-        fate = error.fate if isinstance(error, TransientError) else "not-sent"
-        if fate == "not-sent":
-            self.journal.give_up(job.key)
-            create.sends -= 1
-            refused = not isinstance(error, TransientError | StoppedError)
-            if refused or not (create.sends or create.earlier):
-                return self._not_changed(job, error)
-            self.unconfirmed.append(job)  # an earlier POST may still take effect
-            return None
-        create.trouble = str(error)
-        if create.sends == 1:
-            self._count_failure("create")
-        # Polar's own 500 ends the request, so only a lagging replica can still hide its meter.
-        self.lost.add(create, self.limits.lookup_timeout if fate == "over" else self._patience)
-        return None
+    def _done(self, job: Job, meter: LiveMeter) -> Applied:
+        create = self.creates.get(job.key)
+        if create is None:
+            return self._record(job, meter.id)
+        create.state = CreateState.CREATED
+        self.created.add(meter.id)
+        self._check_organization(job, meter, created=True)
+        return self._record(job, meter.id, answer="created")
 
-    def _not_changed(self, job: _Job, error: ApiError | StoppedError) -> Event:
+    def _create_failed(self, create: Create, error: ApiError | StoppedError, events: EventQueue) -> None:
+        self.creates.failed(create, error)
+        if create.state is CreateState.LOST:
+            if create.sends == 1:  # one create counts once, also if it is sent again
+                self._count_failure("create")
+            return
+        self.journal.give_up(create.job.key)
+        if create.state is CreateState.NOT_CREATED:
+            events.put(create.job, self._failed(create.job, error))
+        else:
+            events.postpone(create.job)
+
+    def _failed(self, job: Job, error: ApiError | StoppedError) -> Event:
         if isinstance(error, StoppedError):
             return Skipped(job.key, job.action, str(error))
         if isinstance(error, TransientError):
@@ -363,33 +300,27 @@ class _Run:
         A stopped run leaves this to the next run.
         """
         if self.stop.reason is None:
-            if self.intents or self.unconfirmed:
+            if self.sent_intents or self.creates.unconfirmed:
+                awaited, timeout = self.journal.created, self.limits.lookup_timeout
                 try:
-                    live = list_with(
-                        self.journal.created,
-                        self.client,
-                        lambda _: None,
-                        self.limits.lookup_timeout,
-                        self.clock,
-                    )
+                    live = read_live(self.client, awaited, timeout, self.clock)
                 except (ApiError, StoppedError) as error:
                     yield Unknown(f"whether another run created the same meters is not known: {error}")
                 else:
-                    yield from self._swept(live)
+                    yield from self._sweep(live)
             elif self.journal.created:
-                self._close(self.live)
-        for job in self.unconfirmed:
-            yield Unconfirmed(job.key, job.action, self.creates[job.key].unconfirmed)
+                self._forget_created(self.live)
+        for create in self.creates.unconfirmed:
+            yield Unconfirmed(create.job.key, create.job.action, create.unconfirmed)
 
-    def _swept(self, live: Sequence[LiveMeter]) -> Iterator[Event]:
-        by_marker = active_by_marker(live, owners(self.journal.meters))
-        for job in list(self.unconfirmed):
-            if found := by_marker.get(self._marker(job.key)):
-                self.unconfirmed.remove(job)
-                yield self._found(job, found[0])
-        # An answered create made exactly the meter in its answer.
-        lost = [intent for key, intent in self.intents if intent in self.journal.intents(key)]
-        landed = {m.id for m in live if any(intent.may_have_made(m) for intent in lost)}
+    def _sweep(self, live: Sequence[LiveMeter]) -> Iterator[Event]:
+        by_marker = active_by_marker(live, key_by_id(self.journal.meters))
+        for job, meter in self.creates.find_late(by_marker):
+            yield self._record_found(job, meter)
+        # An answered create made exactly the meter in its answer. An unanswered one may have made any meter
+        # that looks like it.
+        unanswered = [intent for key, intent in self.sent_intents if intent in self.journal.intents(key)]
+        landed = {m.id for m in live if any(intent.may_have_made(m) for intent in unanswered)}
         targets = self.plan.targets
         events = settle_duplicates(
             [m for m in live if not targets or (m.owner and m.owner.key in targets)],
@@ -402,9 +333,9 @@ class _Run:
         )
         yield from events
         self.archived |= {event.id for event in events if isinstance(event, Applied)}
-        self._close(live)
+        self._forget_created(live)
 
-    def _close(self, live: Sequence[LiveMeter]) -> None:
+    def _forget_created(self, live: Sequence[LiveMeter]) -> None:
         """Clear the list of created meters once none of them can be a duplicate.
 
         Later runs then need not check them.
@@ -412,22 +343,22 @@ class _Run:
         if self.journal.created and no_duplicates(live, self.journal, self.archived):
             self.journal.swept()
 
-    def _found(self, job: _Job, meter: LiveMeter) -> Event:
-        """Handle a meter that a lookup found and that a create, of this run or another, may have made.
+    def _record_found(self, job: Job, meter: LiveMeter) -> Event:
+        """Record the meter that a lookup found, and that a create, of this run or another, may have made.
 
         Only a meter that is as declared is recorded as fully applied.
         """
         self._check_organization(job, meter, created=False)
         self.failures_in_a_row = 0
         declared = job.desired.spec if job.desired else None
-        answer = answered_by(meter, self.journal.intents(job.key))
+        answer = intent_of(meter, self.journal.intents(job.key))
         if declared == meter.spec:
-            return self.record(job, meter.id, answer=answer)
-        self.journal.record(job.key, found_as(meter, declared), was=job.was, answer=answer)
+            return self._record(job, meter.id, answer=answer)
+        self.journal.record(job.key, record_found(meter, declared), was=job.was, answer=answer)
         reason = f"another run created {meter.id} under the same marker, declared otherwise: plan again"
         return Skipped(job.key, job.action, reason)
 
-    def record(self, job: _Job, meter_id: str, *, answer: Answer | None = None) -> Applied:
+    def _record(self, job: Job, meter_id: str, *, answer: Answer | None = None) -> Applied:
         """Record the new state of a key. Forget a key that left the manifest."""
         if job.desired is None:
             self.journal.forget(job.key, meter_id)
@@ -437,27 +368,18 @@ class _Run:
             self.journal.record(job.key, record, was=job.was, answer=answer)
         return Applied(job.key, job.action, meter_id)
 
-    def _refused(self, job: _Job, error: ApiError) -> Failed:
-        """Convert an error to diagnostics at the manifest lines of the fields that Polar named."""
+    def _refused(self, job: Job, error: ApiError) -> Failed:
+        """Return the event of a refusal. Remember a meter whose filter or aggregation is frozen."""
         if not isinstance(error, InvalidRequestError):
             return Failed(job.key, job.action, str(error))
+        # Example: Polar refuses a frozen filter with `"type": "forbidden", "loc": ["body", "filter"]`.
         if job.id and any(e["type"] == "forbidden" and e["loc"][-1] in FROZEN_FIELDS for e in error.detail):
-            # Remember this, so that later plans report it without a request.
+            # Later plans report it without a request.
             spec = job.base.spec if job.base else None
             self.journal.record(job.key, Record(job.id, spec, frozen=True), was=job.was)
-        if job.desired is None:
-            return Failed(job.key, job.action, str(error))
-        diagnostics = tuple(
-            self.manifest.diagnose(
-                job.key,
-                ("archived",) if path == ("is_archived",) else path,
-                f"Polar refused `{job.key}`: {message}",
-            )
-            for path, message in problems_of(error.detail).items()
-        )
-        return Failed(job.key, job.action, str(error), diagnostics)
+        return failed_with_diagnostics(job, error, self.manifest)
 
-    def _check_organization(self, job: _Job, meter: LiveMeter, *, created: bool) -> None:
+    def _check_organization(self, job: Job, meter: LiveMeter, *, created: bool) -> None:
         """Check the token's organization, which in an empty organization only the first answer shows.
 
         `created` means that a 201 returned the meter, so this run may archive it.
@@ -467,69 +389,9 @@ class _Run:
             self.journal.learn_organization(meter.organization_id)
         elif meter.organization_id != pinned:
             self.journal.give_up(job.key)
+            outcome = withdraw(meter, self.client, created=created)
             raise PolarIacError(
                 f"the token belongs to organization {meter.organization_id}, not to {pinned}, which is "
-                f"pinned for {self.plan.environment}. {self._withdraw(meter, created)}; nothing else was done"
+                f"pinned for {self.plan.environment}. {outcome}; nothing else was done"
             )
         self.organization_confirmed = True
-
-    def _withdraw(self, meter: LiveMeter, created: bool) -> str:
-        """Archive a meter that was created in the wrong organization. Return the message about it."""
-        if not created:
-            return f"{meter.id} bears the marker {meter.marker} there: archive it there, if nobody uses it"
-        try:
-            self.client.update_meter(meter.id, {"is_archived": True})
-        except (ApiError, StoppedError) as error:
-            return f"{meter.id} was created there and should be archived, which failed ({error})"
-        return f"The one meter created there, {meter.id}, is archived"
-
-    def _marker(self, key: str) -> str:
-        return str(OwnershipMarker(self.plan.project, key))
-
-    # The methods below run in the pool.
-
-    def _settle(self, change: Change) -> Applied | Failed | Skipped:
-        """Archive a duplicate that the plan lists."""
-        loser, winner = self.by_id[change.id or ""], self.by_id[change.duplicate_of or ""]
-        return archive_duplicate(change.key, loser, winner, self.client)
-
-    def _change(self, job: _Job, change: Change) -> LiveMeter:
-        """Update, archive, unarchive, or mark a meter in one PATCH that carries only what changed."""
-        desired, body = job.desired, dict[str, Any]()
-        for name in (f.path for f in change.fields if FieldPath.parse(f.path).key is None):
-            body[name] = desired.spec.wire(name) if desired else None
-        if job.action in ("archive", "unarchive"):
-            body["is_archived"] = job.action == "archive"
-        if change.marker or any(FieldPath.parse(f.path).key is not None for f in change.fields):
-            # A PATCH replaces the whole object. Read it just before, so that nobody else's key is lost.
-            live = self.client.get_meter(job.id)
-            metadata = self._metadata(job, change, live)
-            if live.spec and canonical_json(metadata) != canonical_json(
-                _whole(live.spec.metadata, live.marker)
-            ):
-                body["metadata"] = metadata
-            if not body:
-                return live
-        return self.client.update_meter(job.id, body)
-
-    def _metadata(self, job: _Job, change: Change, live: LiveMeter) -> dict[str, Any]:
-        """Return the whole metadata object to send: ours merged into the live one, and the marker."""
-        marker = self._marker(job.key)
-        planned = change.marker.before if change.marker else live.marker and marker
-        if live.spec is None or live.marker not in (planned, marker):
-            now = f"has been marked as {live.marker}" if live.spec else "has changed"
-            raise ApiError(f"{live.id} {now} since it was planned: plan again")
-        metadata = dict(live.spec.metadata)
-        if job.desired and not job.desired.spec.archived:
-            base = job.base.applied_metadata if job.base and job.base.id == live.id else {}
-            ignored = job.desired.ignore_changes
-            metadata = merge_metadata(job.desired.spec.metadata, base, metadata, ignored)
-        metadata = _whole(metadata, marker if change.marker or live.marker else None)
-        if len(metadata) > MAX_METADATA_KEYS:
-            raise ApiError(f"{live.id} would have {len(metadata)} metadata keys, Polar takes 50: plan again")
-        return metadata
-
-
-def _whole(metadata: Mapping[str, Any], marker: str | None) -> dict[str, Any]:
-    """Return the metadata as Polar holds it, including the marker."""
-    return {**metadata, **({MARKER: marker} if marker else {})}

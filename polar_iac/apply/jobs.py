@@ -6,10 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from polar_iac.apply.events import Event
+from polar_iac.apply.events import Event, Failed
 from polar_iac.manifest.model import DesiredMeter, Manifest
 from polar_iac.meter.record import Record
 from polar_iac.plan.model import Bookkeeping, Change, Plan
+from polar_iac.polar.errors import InvalidRequestError
+from polar_iac.polar.refusals import problems_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +57,22 @@ def key_jobs(plan: Plan, manifest: Manifest, records: Mapping[str, Record]) -> l
         base = next((records[name] for name in keys if name in records), None)
         jobs.append(Job(key, changes.get(key), bookkeeping[key], manifest.meters.get(key), base))
     return jobs
+
+
+def failed_with_diagnostics(job: Job, error: InvalidRequestError, manifest: Manifest) -> Failed:
+    """Return the event of a refusal, with diagnostics at the lines of the fields that Polar named."""
+    if job.desired is None:
+        return Failed(job.key, job.action, str(error))
+    diagnostics = tuple(
+        manifest.diagnose(
+            job.key,
+            # The request says `is_archived`, and the manifest `archived`.
+            ("archived",) if path == ("is_archived",) else path,
+            f"Polar refused `{job.key}`: {message}",
+        )
+        for path, message in problems_of(error.detail).items()
+    )
+    return Failed(job.key, job.action, str(error), diagnostics)
 
 
 @dataclass

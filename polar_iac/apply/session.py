@@ -1,35 +1,52 @@
-"""One run against an organization: read the live meters, plan, carry out the plan, and record each effect.
+"""One session with an organization: read the live meters, plan, carry out the plan, record each effect.
 
-The commands add the output; the invariants are tested on this module.
+`plan` uses a `Session`, which changes nothing. `apply` uses an `ApplySession`, over an open journal. The
+commands add the output; the invariants are tested on this module.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from polar_iac.apply.duplicates import others_may_settle
 from polar_iac.apply.events import Event
 from polar_iac.apply.executor import Limits, execute
-from polar_iac.apply.resume import found_creates, list_with, may_still_show
-from polar_iac.clock import Clock, Stop
+from polar_iac.apply.live import read_live
+from polar_iac.apply.resume import found_creates, may_still_show
+from polar_iac.clock import Clock, Stop, SystemClock
+from polar_iac.errors import RefusedError
 from polar_iac.manifest.model import Manifest
 from polar_iac.meter.live import NOTHING_MADE, LiveMeter, Made
 from polar_iac.meter.record import Record
 from polar_iac.plan.decide import make_plan
 from polar_iac.plan.model import Plan
 from polar_iac.polar.client import OnPage, PolarClient
-from polar_iac.polar.environments import confirm_by_listing, confirm_organization, pinned_organization
+from polar_iac.polar.environments import confirm_by_listing, confirm_organization
 from polar_iac.state.journal import Journal
 from polar_iac.state.journal_state import Intent
 from polar_iac.state.lockfile import Lockfile
 
 
+def pinned_organization(manifest: Manifest, lockfile: Lockfile) -> str | None:
+    """Return the organization that the manifest or an earlier apply names.
+
+    Raises RefusedError when they name different ones.
+    """
+    declared = manifest.organizations.get(lockfile.environment)
+    if declared and lockfile.organization_id and declared != lockfile.organization_id:
+        raise RefusedError(
+            f"the manifest pins organization {declared} for {lockfile.environment}, but the lockfile is of "
+            f"{lockfile.organization_id}: correct `environments.{lockfile.environment}.organization_id`, or "
+            "use another lockfile"
+        )
+    return declared or lockfile.organization_id
+
+
 class State(Protocol):
-    """State of a lockfile and its journal: a read-only `Story`, or an open `Journal`."""
+    """State of a lockfile and its journal: a read-only `JournalState`, or an open `Journal`."""
 
     @property
     def meters(self) -> Mapping[str, Record]: ...
@@ -41,126 +58,104 @@ class State(Protocol):
 
 
 @dataclass(frozen=True)
-class Observed:
-    """Live meters of an organization. `confirmed`: the token is known to belong to the pinned one."""
+class LiveMeters:
+    """Live meters of an organization.
 
-    live: Sequence[LiveMeter]
-    organization_id: str | None
-    confirmed: bool
-
-
-def read_live(
-    manifest: Manifest,
-    recorded: Lockfile,
-    state: State,
-    client: PolarClient,
-    *,
-    limits: Limits,
-    clock: Clock,
-    on_page: OnPage = lambda _done, _of: None,
-) -> Observed:
-    """Read every meter, and find out which organization they belong to.
-
-    Waits up to `lookup_timeout` seconds for what a replica may not show yet: recorded meters, recently lost
-    creates, and duplicates that another run is about to settle. Raises RefusedError when the token belongs to
-    another organization.
+    `organization_confirmed` means that the token is known to belong to the pinned organization.
     """
-    pinned = pinned_organization(manifest, recorded)
-    confirm = partial(confirm_organization, pinned, environment=recorded.environment)
-    awaited = {record.id for record in state.meters.values()} | set(state.created)
 
-    def settled(live: Sequence[LiveMeter]) -> bool:
-        lately = may_still_show(state, client.now(), limits.resend_after + limits.lookup_timeout)
-        return lately <= found_creates(live, state).keys() and not others_may_settle(
-            live, manifest.project, state
-        )
-
-    live = list_with(awaited, client, confirm, limits.lookup_timeout, clock, on_page, settled)
-    organization_id = confirm(live)
-    listed = not live and pinned is not None and confirm_by_listing(client, pinned, recorded.environment)
-    return Observed(live, organization_id, bool(live) or listed)
-
-
-def plan_for(
-    manifest: Manifest,
-    recorded: Lockfile,
-    state: State,
-    observed: Observed | None,
-    *,
-    lockfile: Path,
-    targets: Collection[str] = (),
-    allow_archive: bool = False,
-) -> Plan:
-    """Plan from what was observed. None plans against the lockfile alone."""
-    found = found_creates(observed.live, state) if observed else {}
-    answered = [answer for _, answer in found.values() if isinstance(answer, Intent)]
-    return make_plan(
-        manifest,
-        {**state.meters, **{key: record for key, (record, _) in found.items()}},
-        observed.live if observed else None,
-        environment=recorded.environment,
-        organization_id=observed.organization_id if observed else pinned_organization(manifest, recorded),
-        made=state.made(observed.live, answered) if observed else NOTHING_MADE,
-        targets=targets,
-        allow_archive=allow_archive,
-        lockfile=str(lockfile),
-    )
+    meters: Sequence[LiveMeter]
+    organization_id: str | None
+    organization_confirmed: bool
 
 
 @dataclass(frozen=True)
 class Session:
-    """An apply. `recorded` is the lockfile at `path` at the start of the run."""
+    """Inputs of a plan. `lockfile` is the content of the file at `path` when the session began.
+
+    `targets` and `allow_archive` are those of `make_plan`.
+    """
 
     manifest: Manifest
-    recorded: Lockfile
+    lockfile: Lockfile
     path: Path
-    client: PolarClient
-    journal: Journal
-    limits: Limits
-    clock: Clock
+    state: State
+    targets: Collection[str] = ()
+    allow_archive: bool = False
+    limits: Limits = field(default_factory=Limits)
+    clock: Clock = field(default_factory=SystemClock)
 
-    def read_live(self) -> Observed:
-        """Read the live meters, and record in the journal what earlier creates without an answer made.
+    def read_live(self, client: PolarClient, on_page: OnPage = lambda _done, _of: None) -> LiveMeters:
+        """Read every meter, and find out which organization they belong to. Changes nothing in Polar.
 
-        Changes nothing in Polar. Raises RefusedError when the token belongs to another organization.
+        Waits up to `lookup_timeout` seconds for what a replica may not show yet: recorded meters, recently
+        lost creates, and duplicates that another run is about to settle. Raises RefusedError when the token
+        belongs to another organization.
         """
-        observed = read_live(
-            self.manifest,
-            self.recorded,
-            self.journal,
-            self.client,
-            limits=self.limits,
-            clock=self.clock,
-        )
-        for key, (record, answer) in found_creates(observed.live, self.journal).items():
-            self.journal.record(key, record, answer=answer)
-        return observed
+        environment, pinned = self.lockfile.environment, pinned_organization(self.manifest, self.lockfile)
 
-    def plan(self, observed: Observed, *, targets: Collection[str] = (), allow_archive: bool = False) -> Plan:
-        return plan_for(
+        def is_settled(meters: Sequence[LiveMeter]) -> bool:
+            confirm_organization(pinned, meters, environment)
+            seconds = self.limits.resend_after + self.limits.lookup_timeout
+            recent = may_still_show(self.state, client.now(), seconds)
+            return recent <= found_creates(meters, self.state).keys() and not others_may_settle(
+                meters, self.manifest.project, self.state
+            )
+
+        awaited = {record.id for record in self.state.meters.values()} | set(self.state.created)
+        meters = read_live(
+            client, awaited, self.limits.lookup_timeout, self.clock, is_settled=is_settled, on_page=on_page
+        )
+        organization_id = confirm_organization(pinned, meters, environment)
+        # Without a meter, only the list of organizations can confirm it, and the token may not see that.
+        confirmed = bool(meters) or (pinned is not None and confirm_by_listing(client, pinned, environment))
+        return LiveMeters(meters, organization_id, confirmed)
+
+    def plan(self, live: LiveMeters | None) -> Plan:
+        """Plan from the live meters. None plans against the lockfile alone."""
+        creates = found_creates(live.meters, self.state) if live else {}
+        answered = [answer for _, answer in creates.values() if answer]
+        pinned = pinned_organization(self.manifest, self.lockfile)
+        return make_plan(
             self.manifest,
-            self.recorded,
-            self.journal,
-            observed,
-            lockfile=self.path,
-            targets=targets,
-            allow_archive=allow_archive,
+            {**self.state.meters, **{key: record for key, (record, _) in creates.items()}},
+            live.meters if live else None,
+            environment=self.lockfile.environment,
+            organization_id=live.organization_id if live else pinned,
+            made=self.state.made(live.meters, answered) if live else NOTHING_MADE,
+            targets=self.targets,
+            allow_archive=self.allow_archive,
+            lockfile=str(self.path),
         )
 
-    def carry_out(self, plan: Plan, observed: Observed, *, stop: Stop) -> Iterator[Event]:
-        """Carry out the plan and write the lockfile. Yields and raises the same as `execute`."""
-        if plan.organization_id and self.journal.organization_id != plan.organization_id:
-            self.journal.learn_organization(plan.organization_id)
+
+@dataclass(frozen=True)
+class ApplySession(Session):
+    """Session that can carry out its plan. Whatever it learns is recorded in the journal."""
+
+    state: Journal
+
+    def read_live(self, client: PolarClient, on_page: OnPage = lambda _done, _of: None) -> LiveMeters:
+        """Read every meter, and record what earlier creates without an answer made."""
+        live = super().read_live(client, on_page)
+        for key, (record, answer) in found_creates(live.meters, self.state).items():
+            self.state.record(key, record, answer=answer)
+        return live
+
+    def execute(self, plan: Plan, live: LiveMeters, client: PolarClient, *, stop: Stop) -> Iterator[Event]:
+        """Carry out the plan and write the lockfile. Yields and raises the same as `executor.execute`."""
+        if plan.organization_id and self.state.organization_id != plan.organization_id:
+            self.state.learn_organization(plan.organization_id)
         yield from execute(
             plan,
             self.manifest,
-            observed.live,
-            self.client,
-            self.journal,
-            at_start=self.recorded.meters,
+            live.meters,
+            client,
+            self.state,
+            at_start=self.lockfile.meters,
             stop=stop,
             limits=self.limits,
             clock=self.clock,
-            organization_confirmed=observed.confirmed,
+            organization_confirmed=live.organization_confirmed,
         )
-        self.journal.finish(self.path, self.client.now())
+        self.state.finish(self.path, client.now())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,8 @@ from polar_iac.report.text import plan_text
 from polar_iac.state.machine_lock import machine_lock
 
 if TYPE_CHECKING:
-    from polar_iac.apply.session import Observed, Session
+    from polar_iac.apply.session import ApplySession, LiveMeters
+    from polar_iac.polar.client import PolarClient
 
 
 @command
@@ -113,18 +115,21 @@ def apply(
             check_project(reviewed, inputs.manifest.project)
         with open_session(
             inputs,
+            selection,
             connection,
             parallelism=parallelism,
             resend_after=resend_after,
             clock=SystemClock(stop),
             progress=progress,
-        ) as session:
-            plan, observed = _read_and_plan(session, selection)
+        ) as (session, client):
+            live = session.read_live(client)
+            plan = session.plan(live)
             print_result(plan_text(plan, str(selection.file), columns(sys.stdout)))
             permit(plan, reviewed, digest=digest, max_changes=max_changes)
             if plan.wanted and not auto_approve:
-                plan, observed = _confirm(session, selection, plan)
-            events = _carry_out(session, plan, observed, stop, progress, quiet=common.quiet)
+                plan, live = _confirm(session, client, plan)
+            steps = session.execute(plan, live, client, stop=stop)
+            events = _report_steps(steps, plan, stop, progress, quiet=common.quiet)
     click.echo(host_for(os.environ).publish_results(plan, events), err=True, nl=False)
     return _exit_code(common, events, stop)
 
@@ -134,32 +139,27 @@ def _check_digest(digest: str | None) -> None:
         raise click.UsageError("--digest takes 32 to 64 hexadecimal digits, as the plan shows them")
 
 
-def _read_and_plan(session: Session, selection: Selection) -> tuple[Plan, Observed]:
-    observed = session.read_live()
-    plan = session.plan(observed, targets=selection.targets, allow_archive=selection.allow_archive)
-    return plan, observed
-
-
-def _confirm(session: Session, selection: Selection, plan: Plan) -> tuple[Plan, Observed]:
+def _confirm(session: ApplySession, client: PolarClient, plan: Plan) -> tuple[Plan, LiveMeters]:
     """Ask, then plan again, because someone may have changed something while the prompt was open.
 
     Raises click.Abort on a no, and StalePlanError when the plan is not the one that was shown.
     """
     confirm(plan.environment, plan.wanted)
-    fresh, observed = _read_and_plan(session, selection)
+    live = session.read_live(client)
+    fresh = session.plan(live)
     permit(fresh, plan)
-    return fresh, observed
+    return fresh, live
 
 
-def _carry_out(
-    session: Session, plan: Plan, observed: Observed, stop: Stop, progress: Progress, *, quiet: bool
+def _report_steps(
+    steps: Iterator[Event], plan: Plan, stop: Stop, progress: Progress, *, quiet: bool
 ) -> list[Event]:
-    """Carry out the plan. Print each event, then what was skipped, then the counts."""
+    """Run the steps of an apply. Print each event, then what was skipped, then the counts."""
     events: list[Event] = []
     progress.expect(len({c.order for c in plan.changes} | {b.key for b in plan.bookkeeping}))
     try:
         with stopped_by_signals(stop, quiet):
-            for event in session.carry_out(plan, observed, stop=stop):
+            for event in steps:
                 events.append(event)
                 if not isinstance(event, Skipped):
                     progress.print(event_text(event))

@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from polar_iac.apply.executor import Limits
-from polar_iac.apply.session import Session, plan_for, read_live
+from polar_iac.apply.session import ApplySession, Session, pinned_organization
 from polar_iac.cli.inputs import Inputs, Selection
 from polar_iac.cli.options import Connection
 from polar_iac.cli.terminal import Progress
 from polar_iac.clock import Clock
+from polar_iac.files import state_directory
 from polar_iac.plan.model import Plan
 from polar_iac.polar.client import PolarClient
-from polar_iac.polar.environments import connect, pinned_organization
+from polar_iac.polar.environments import connect
 from polar_iac.state import journal
 
 
@@ -26,48 +27,52 @@ def plan_once(
     progress: Progress,
 ) -> Plan:
     """Plan, and write nothing, neither to Polar nor to disk. None plans against the lockfile alone."""
-    state = journal.read(journal.path_for(inputs.lockfile_path), inputs.lockfile)
-    observed = None
-    if connection is not None:
-        with _connect(inputs, connection, clock, progress) as client:
-            observed = read_live(
-                inputs.manifest,
-                inputs.lockfile,
-                state,
-                client,
-                limits=Limits(lookup_timeout=connection.lookup_timeout),
-                clock=clock,
-                on_page=progress.reach,
-            )
-    return plan_for(
+    path, lockfile = inputs.lockfile_path, inputs.lockfile
+    session = Session(
         inputs.manifest,
-        inputs.lockfile,
-        state,
-        observed,
-        lockfile=inputs.lockfile_path,
-        targets=selection.targets,
-        allow_archive=selection.allow_archive,
+        lockfile,
+        path,
+        journal.read(journal.path_for(path), lockfile),
+        selection.targets,
+        selection.allow_archive,
+        Limits(lookup_timeout=connection.lookup_timeout) if connection else Limits(),
+        clock,
     )
+    if connection is None:
+        return session.plan(None)
+    with _connect(inputs, connection, clock, progress) as client:
+        return session.plan(session.read_live(client, progress.reach))
 
 
 @contextmanager
 def open_session(
     inputs: Inputs,
+    selection: Selection,
     connection: Connection,
     *,
     parallelism: int,
     resend_after: float,
     clock: Clock,
     progress: Progress,
-) -> Iterator[Session]:
+) -> Iterator[tuple[ApplySession, PolarClient]]:
     """Open the client and the journal of an apply."""
-    path, recorded = inputs.lockfile_path, inputs.lockfile
+    path, lockfile = inputs.lockfile_path, inputs.lockfile
     with (
         _connect(inputs, connection, clock, progress) as client,
-        journal.Journal(journal.path_for(path), recorded) as opened,
+        journal.Journal(journal.path_for(path), lockfile) as state,
     ):
         limits = Limits(parallelism, connection.lookup_timeout, resend_after)
-        yield Session(inputs.manifest, recorded, path, client, opened, limits, clock)
+        session = ApplySession(
+            inputs.manifest,
+            lockfile,
+            path,
+            state,
+            selection.targets,
+            selection.allow_archive,
+            limits,
+            clock,
+        )
+        yield session, client
 
 
 def _connect(
@@ -77,7 +82,7 @@ def _connect(
         inputs.lockfile.environment,
         os.environ,
         pinned_organization(inputs.manifest, inputs.lockfile),
-        inputs.lockfile_path,
+        lambda: state_directory(inputs.lockfile_path),
         clock=clock,
         on_wait=progress.wait,
         on_retry=progress.retry,

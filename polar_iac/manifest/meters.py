@@ -19,7 +19,9 @@ from polar_iac.meter.fields import (
     MetadataValue,
 )
 from polar_iac.meter.filter import (
+    CLAUSE_KEYS,
     CONJUNCTIONS,
+    FILTER_KEYS,
     FUNCS,
     OPERATORS,
     ORDER_OPERATORS,
@@ -33,8 +35,6 @@ from polar_iac.meter.spec import MeterSpec
 from polar_iac.yaml import tree
 from polar_iac.yaml.scalars import Doubtful, Value
 
-CLAUSE_KEYS = ("property", "operator", "value")
-FILTER_KEYS = ("conjunction", "clauses")
 _METER_KEYS = (*FIELDS, "lifecycle")
 _REQUIRED = tuple(name for name, field in FIELDS.items() if field.required)
 _INT32 = range(-(2**31), 2**31)

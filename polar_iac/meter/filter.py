@@ -16,6 +16,8 @@ from polar_iac.meter.canonical import (
 )
 
 Scalar = str | int | bool
+CLAUSE_KEYS = ("property", "operator", "value")
+FILTER_KEYS = ("conjunction", "clauses")
 CONJUNCTIONS = ("and", "or")
 OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte", "like", "not_like")
 ORDER_OPERATORS = ("gt", "gte", "lt", "lte")

@@ -79,8 +79,8 @@ def page_from(answer: Any) -> Page:
     try:
         return Page.model_validate(answer)
     except ValidationError as error:
-        told = "the response is not a list of meters (truncated, or not from Polar)"
-        raise TransientError(told) from error
+        message = "the response is not a list of meters (truncated, or not from Polar)"
+        raise TransientError(message) from error
 
 
 def meter_from(answer: Any) -> LiveMeter:

@@ -8,29 +8,12 @@ from pathlib import Path
 
 from polar_iac.clock import Clock
 from polar_iac.errors import PolarIacError, RefusedError
-from polar_iac.files import state_directory
-from polar_iac.manifest.model import Manifest
 from polar_iac.meter.live import LiveMeter
-from polar_iac.polar.client import BASE_URLS, ORGANIZATION_TOKEN, PolarClient, check_base_url
-from polar_iac.state.lockfile import Lockfile
+from polar_iac.polar.client import BASE_URLS, ORGANIZATION_TOKEN, PolarClient
+from polar_iac.polar.connection import check_base_url
 
 LOCAL_TOKEN = "polar_oat_local"  # noqa: S105  opens the embedded Polar, which guards nothing
 LOCAL_DATABASE = "local.sqlite"
-
-
-def pinned_organization(manifest: Manifest, lock: Lockfile) -> str | None:
-    """Return the organization that the manifest or an earlier apply names.
-
-    Raises RefusedError when they name different ones.
-    """
-    declared = manifest.organizations.get(lock.environment)
-    if declared and lock.organization_id and declared != lock.organization_id:
-        raise RefusedError(
-            f"the manifest pins organization {declared} for {lock.environment}, but the lockfile is of "
-            f"{lock.organization_id}: correct `environments.{lock.environment}.organization_id`, or use "
-            "another lockfile"
-        )
-    return declared or lock.organization_id
 
 
 @contextmanager
@@ -38,7 +21,7 @@ def connect(
     environment: str,
     variables: Mapping[str, str],
     organization_id: str | None,
-    lockfile: Path,
+    state_directory: Callable[[], Path],
     *,
     clock: Clock,
     on_wait: Callable[[float], None],
@@ -48,15 +31,16 @@ def connect(
 ) -> Iterator[PolarClient]:
     """Open a client for the environment. `variables` is the process environment, the only source of tokens.
 
-    `local` is the embedded Polar, stored in the state directory next to the lockfile. `timeout` is the limit
-    of one request, in seconds.
+    `organization_id` is the pinned organization. `local` is the embedded Polar; only for it
+    `state_directory` is called, which creates the directory of its database. `timeout` is the limit of one
+    request, in seconds.
     """
     if environment == "local":
         from httpx import WSGITransport
 
         from polar_iac.local import LocalPolar
 
-        server = LocalPolar(state_directory(lockfile) / LOCAL_DATABASE)
+        server = LocalPolar(state_directory() / LOCAL_DATABASE)
         try:
             transport = WSGITransport(app=server)
             with PolarClient("http://localhost", LOCAL_TOKEN, transport=transport, clock=clock) as client:
@@ -67,8 +51,8 @@ def connect(
     token = _token(environment, variables)
     if not token.startswith(ORGANIZATION_TOKEN) and organization_id is None:
         raise PolarIacError(
-            f"this is no organization access token ({ORGANIZATION_TOKEN}…). With a personal token, which may "
-            "see several organizations, say in the manifest which one is meant: "
+            f"this is not an organization access token ({ORGANIZATION_TOKEN}…). With a personal token, which "
+            "may see several organizations, say in the manifest which one is meant: "
             f"environments: {{{environment}: {{organization_id: …}}}}"
         )
     base_url = _setting("POLAR_BASE_URL", environment, variables) or BASE_URLS[environment]
@@ -89,8 +73,8 @@ def _setting(name: str, environment: str, variables: Mapping[str, str]) -> str |
 
     The environment-specific name wins over the general one; empty means unset.
     """
-    found = variables.get(f"{name}_{environment.upper()}") or variables.get(name) or ""
-    return found.strip() or None
+    value = variables.get(f"{name}_{environment.upper()}") or variables.get(name) or ""
+    return value.strip() or None
 
 
 def _token(environment: str, variables: Mapping[str, str]) -> str:
@@ -111,14 +95,15 @@ def confirm_organization(pinned: str | None, live: Sequence[LiveMeter], environm
 
     Raises RefusedError when it is not the pinned one.
     """
-    found = {meter.organization_id for meter in live}
-    wrong = sorted(found - {pinned}) if pinned else sorted(found)[1:]
+    ids = {meter.organization_id for meter in live}
+    # Without a pinned organization, all meters must be of the same one.
+    wrong = sorted(ids - {pinned}) if pinned else sorted(ids)[1:]
     if wrong:
         raise RefusedError(
             f"the token belongs to organization {wrong[0]}, but {environment} is pinned to {pinned} by the "
             "manifest or the lockfile: use a token of that organization"
         )
-    return pinned or next(iter(found), None)
+    return pinned or next(iter(ids), None)
 
 
 def confirm_by_listing(client: PolarClient, pinned: str, environment: str) -> bool:
@@ -128,13 +113,13 @@ def confirm_by_listing(client: PolarClient, pinned: str, environment: str) -> bo
     not list organizations; the first create then shows it. Raises RefusedError when the pinned organization
     is not in the list.
     """
-    found = client.organization_ids()
-    if found is None:
+    ids = client.organization_ids()
+    if ids is None:
         return False
-    if pinned not in found:
-        theirs = " and ".join(sorted(found)) or "none"
+    if pinned not in ids:
+        others = " and ".join(sorted(ids)) or "none"
         raise RefusedError(
-            f"the token belongs to another organization ({theirs}) than {pinned}, to which {environment} is "
+            f"the token belongs to another organization ({others}) than {pinned}, to which {environment} is "
             "pinned by the manifest or the lockfile: use a token of that organization"
         )
     return True

@@ -24,8 +24,8 @@ def no_answer(error: httpx.TransportError, base_url: httpx.URL, watch: Watch) ->
     if isinstance(error, httpx.ProxyError):
         return TransientError(f"the proxy refuses a connection to {host}: {error}", fate=fate)
     if any(sign in cause for sign in ("name or service", "getaddrinfo", "nodename", "name resolution")):
-        told = f"the host {host} cannot be found: check the network and POLAR_BASE_URL"
-        return TransientError(told, fate=fate)
+        message = f"the host {host} cannot be found: check the network and POLAR_BASE_URL"
+        return TransientError(message, fate=fate)
     if isinstance(error, httpx.ConnectError):
         return TransientError(f"no connection to {host}: {error}", fate=fate)
     return TransientError(f"the connection to {host} broke before the answer came", fate=fate)
@@ -54,11 +54,12 @@ def error_from(answer: Answer) -> ApiError:
         return NotFoundError(f"{request}: Polar knows no such meter", status=status)
     if status == httpx.codes.UNPROCESSABLE_ENTITY:
         detail = detail_of(answer)
-        places = (
+        # Example: `{"loc": ["body", "name"], "msg": "Too short"}` reads "body.name: Too short".
+        problems = (
             ".".join(map(str, entry["loc"])) + ": " + " ".join(entry["msg"].split()) for entry in detail
         )
-        told = "; ".join(places) or "no reason given"
-        return InvalidRequestError(f"Polar refused {request}: {told}", detail)
+        reasons = "; ".join(problems) or "no reason given"
+        return InvalidRequestError(f"Polar refused {request}: {reasons}", detail)
     if status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.REQUEST_TIMEOUT:
         fate: Fate = "over" if _ended_by_polar(answer) else "lost"
         return TransientError(f"{request}: Polar failed with status {status}", status=status, fate=fate)
@@ -84,8 +85,8 @@ def _scope(answer: Answer) -> str:
     Polar names it in `www-authenticate: Bearer …, scope="meters:write", …` (observed).
     """
     header = answer.headers.get("www-authenticate", "")
-    _, found, rest = header.partition('scope="')
-    return rest.partition('"')[0] if found else "meters:read or meters:write"
+    _, start, rest = header.partition('scope="')
+    return rest.partition('"')[0] if start else "meters:read or meters:write"
 
 
 class _Problem(BaseModel):

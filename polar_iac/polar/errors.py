@@ -41,20 +41,14 @@ class TransientError(ApiError):
 
     - "not-sent": the request was never sent, because no connection was made. Example: connection refused.
     - "over": Polar itself ended the request with an error, so it cannot take effect later. It may have taken
-      effect
-    before the error. Example: a 500 with the header `polar-version`.
+      effect before the error. Example: a 500 with the header `polar-version`.
     - "lost": the request was sent, and no answer from Polar arrived. It may have taken effect, or may still
-      do so.
-    Example: a 504.
+      do so. Example: a 504.
     """
 
     def __init__(self, message: str, *, status: int | None = None, fate: Fate = "lost") -> None:
         super().__init__(message, status=status)
         self.fate: Fate = fate
-
-
-def was_not_sent(error: BaseException) -> bool:
-    return isinstance(error, TransientError) and error.fate == "not-sent"
 
 
 class IncompleteError(TransientError):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from polar_iac.manifest.meters import CLAUSE_KEYS, FILTER_KEYS
-from polar_iac.meter.filter import FUNCS
+from polar_iac.meter.filter import CLAUSE_KEYS, FILTER_KEYS, FUNCS
 
 _BRANCHES = {"Filter": FILTER_KEYS, "FilterClause": CLAUSE_KEYS}
 
@@ -18,31 +17,50 @@ def problems_of(detail: Iterable[Mapping[str, Any]]) -> dict[tuple[str | int, ..
     from a branch that was not meant are dropped, and the messages for one path are joined.
     """
     entries = [(tuple(entry.get("loc", ())), entry) for entry in detail]
+    unmeant = _unmeant_branches(entries)
+    messages: dict[tuple[str | int, ...], list[str]] = {}
+    for loc, entry in entries:
+        if not any(loc[:i] in unmeant for i in range(2, len(loc))):
+            path_messages = messages.setdefault(_path_of(loc), [])
+            message = str(entry.get("msg", "refused"))
+            if message not in path_messages:
+                path_messages.append(message)
+    return {path: "; ".join(path_messages) for path, path_messages in messages.items()}
+
+
+def _unmeant_branches(entries: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) -> set[tuple[Any, ...]]:
+    """Return the `loc` of each union branch that Polar tried, but that the clause was not meant to be.
+
+    Example: a clause with a bad operator is refused three times. The first is the real problem; the others
+    come from the branch `("body", "filter", "clauses", 0, "Filter")`, which was not meant:
+
+        ("body", "filter", "clauses", 0, "FilterClause", "operator")   not a known operator
+        ("body", "filter", "clauses", 0, "Filter", "conjunction")      missing
+        ("body", "filter", "clauses", 0, "Filter", "clauses")          missing
+    """
     missing = {loc for loc, entry in entries if entry.get("type") == "missing"}
     tried: dict[tuple[Any, ...], set[str]] = {}
     for loc, _ in entries:
         for i in range(1, len(loc)):
+            # A branch follows the number of a clause. A metadata key may have the same name, elsewhere.
             if loc[i] in _BRANCHES and isinstance(loc[i - 1], int):
                 tried.setdefault(loc[:i], set()).add(loc[i])
     unmeant = set()
-    for item, branches in tried.items():
-        # Example: a clause with a bad operator also fails as a filter, where `conjunction` and `clauses` are
-        # both missing. A branch that is missing every one of its fields was not meant.
-        empty = [b for b in branches if all((*item, b, name) in missing for name in _BRANCHES[b])]
+    for clause, branches in tried.items():
+        # A branch that misses every one of its fields was not meant, if the other one fits better.
+        empty = [b for b in branches if all((*clause, b, name) in missing for name in _BRANCHES[b])]
         if len(empty) == 1 and len(branches) > 1:
-            unmeant.add((*item, empty[0]))
-    messages: dict[tuple[str | int, ...], list[str]] = {}
-    for loc, entry in entries:
-        if not any(loc[:i] in unmeant for i in range(2, len(loc))):
-            found = messages.setdefault(_plain(loc), [])
-            message = str(entry.get("msg", "refused"))
-            if message not in found:
-                found.append(message)
-    return {path: "; ".join(found) for path, found in messages.items()}
+            unmeant.add((*clause, empty[0]))
+    return unmeant
 
 
-def _plain(loc: Sequence[str | int]) -> tuple[str | int, ...]:
-    """Return `loc` without "body" and without the parts that name a union member instead of a field."""
+def _path_of(loc: Sequence[str | int]) -> tuple[str | int, ...]:
+    """Return the path below the meter: `loc` without the parts that do not name a field.
+
+    Examples: ("body", "filter", "clauses", 0, "FilterClause", "value", "int") becomes
+    ("filter", "clauses", 0, "value"), and ("body", "aggregation", "sum", "property") becomes
+    ("aggregation", "property").
+    """
     parts = loc[1:] if loc[:1] == ("body",) else loc
     path: list[str | int] = []
     for i, part in enumerate(parts):

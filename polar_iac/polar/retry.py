@@ -4,12 +4,67 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Literal
+
+import tenacity
 
 from polar_iac.clock import Clock
+from polar_iac.polar.errors import IncompleteError, TransientError
 from polar_iac.polar.transport import Answer
+
+Operation = Literal["GET", "PATCH", "POST", "list"]
+"""Method of a request, or `list` for a list of several pages, each of which is a GET of its own."""
+
+
+def _is_transient(error: BaseException) -> bool:
+    return isinstance(error, TransientError)
+
+
+def _was_not_sent(error: BaseException) -> bool:
+    return isinstance(error, TransientError) and error.fate == "not-sent"
+
+
+def _is_incomplete(error: BaseException) -> bool:
+    return isinstance(error, IncompleteError)
+
+
+_RETRIED: Mapping[Operation, Callable[[BaseException], bool]] = {
+    "GET": _is_transient,
+    "PATCH": _is_transient,  # carries whole values, so sending it twice changes nothing more
+    "POST": _was_not_sent,  # may otherwise have created a meter: Polar has no idempotency key
+    "list": _is_incomplete,
+}
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Number of attempts, waits in seconds, and the errors after which each operation is repeated.
+
+    Waits are random: at most `first_wait` before the first retry, then twice as long each time, up to
+    `longest_wait`. Answers of 429 are not errors here: `RateGate` waits, however often they come.
+    """
+
+    attempts: int = 6
+    first_wait: float = 0.4
+    longest_wait: float = 10.0
+    retried: Mapping[Operation, Callable[[BaseException], bool]] = field(default_factory=lambda: _RETRIED)
+
+    def retrying(
+        self, operation: Operation, clock: Clock, on_retry: Callable[[str], None]
+    ) -> tenacity.Retrying:
+        """Return a caller that repeats an operation. `on_retry` receives the reason before each wait."""
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception(self.retried[operation]),
+            stop=tenacity.stop_after_attempt(self.attempts),
+            wait=tenacity.wait_random_exponential(multiplier=self.first_wait, max=self.longest_wait),
+            sleep=clock.sleep,
+            before_sleep=lambda state: on_retry(str(state.outcome and state.outcome.exception())),
+            reraise=True,
+        )
 
 
 class RateGate:

@@ -73,8 +73,8 @@ class Watch:
     def fate(self, error: httpx.TransportError) -> Fate:
         """Return the request's fate after this error: "not-sent" only with proof, else "lost"."""
         unconnected = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
-        shown = self.tunneling or isinstance(error, unconnected)
-        return "not-sent" if shown and not self.sent else "lost"
+        never_connected = self.tunneling or isinstance(error, unconnected)
+        return "not-sent" if never_connected and not self.sent else "lost"
 
 
 def _bound(stream: httpcore.NetworkStream) -> None:
@@ -86,22 +86,22 @@ def _bound(stream: httpcore.NetworkStream) -> None:
     read, write = stream.read, stream.write
 
     def read_in_time(max_bytes: int, timeout: float | None = None) -> bytes:
-        return read(max_bytes, _left(timeout))
+        return read(max_bytes, _remaining(timeout))
 
     def write_in_time(buffer: bytes, timeout: float | None = None) -> None:
-        write(buffer, _left(timeout))
+        write(buffer, _remaining(timeout))
 
     stream.read, stream.write = read_in_time, write_in_time  # type: ignore[method-assign]
 
 
-def _left(timeout: float | None) -> float:
-    left = request_deadline.get() - time.monotonic()
-    if left <= 0:
+def _remaining(timeout: float | None) -> float:
+    remaining = request_deadline.get() - time.monotonic()
+    if remaining <= 0:
         # Imported late: httpx loads it when it connects, so startup does not pay for it.
         import httpcore
 
         raise httpcore.ReadTimeout("the whole answer took too long")
-    return left if timeout is None else min(timeout, left)
+    return remaining if timeout is None else min(timeout, remaining)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,5 +154,5 @@ def json_of(answer: Answer) -> Any:
     try:
         return json.loads(answer.body)
     except (ValueError, RecursionError) as error:
-        told = "the response is not valid JSON (truncated, or not from Polar)"
-        raise TransientError(f"{answer.request}: {told}") from error
+        message = "the response is not valid JSON (truncated, or not from Polar)"
+        raise TransientError(f"{answer.request}: {message}") from error

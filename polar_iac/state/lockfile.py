@@ -180,13 +180,14 @@ def _record(key: str, data: Any) -> Record:
     return Record(meter_id, spec, frozen, ignored, extra=fields)
 
 
-def _validated(schema: TypeAdapter[dict[str, Any]], data: Any, *path: str) -> dict[str, Any]:
+def _validated(schema: TypeAdapter[Any], data: Any, *path: str) -> dict[str, Any]:
     """Check the value at `path` against a schema. Raises the fault that comes first."""
     try:
-        return schema.validate_python(data)
+        fields: dict[str, Any] = schema.validate_python(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         raise _fault_of((*path, *first["loc"])) from error
+    return fields
 
 
 def _check_header(data: dict[str, Any], environment: str, project: str) -> None:

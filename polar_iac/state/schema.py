@@ -60,8 +60,8 @@ class LockfileFields(TypedDict):
 
 
 # Typed dictionaries, because 10,000 model instances are slow to make and to collect.
-RECORD: TypeAdapter[dict[str, Any]] = TypeAdapter(RecordFields)
-LOCKFILE: TypeAdapter[dict[str, Any]] = TypeAdapter(LockfileFields)
+RECORD: TypeAdapter[Any] = TypeAdapter(RecordFields)
+LOCKFILE: TypeAdapter[Any] = TypeAdapter(LockfileFields)
 
 
 class _Entry(BaseModel):

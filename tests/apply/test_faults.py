@@ -10,6 +10,7 @@ import pytest
 
 from polar_iac.apply.creates import MAX_SENDS
 from polar_iac.polar.client import PolarClient
+from polar_iac.polar.retry import RetryPolicy
 from tests.soak import attempt
 from tests.soak.faults import LAG, PATIENCE, TIMEOUT, converge, small_scene
 from tests.support.build import ORGANIZATION, meter
@@ -66,7 +67,7 @@ def test_what_a_proxy_gave_up_may_still_land_beside_later_creates(kind: str, tmp
 def test_pages_that_repeat_hide_no_meter(kind: str) -> None:
     with (
         faulty_polar(page_size=3) as faulty,
-        PolarClient(faulty.url, "polar_oat_test", retry_wait=0.001) as client,
+        PolarClient(faulty.url, "polar_oat_test", retry=RetryPolicy(first_wait=0.001)) as client,
     ):
         made = [client.create_meter(meter(name=f"Meter {n}")).id for n in range(8)]
         faulty.choose = by_rule(kind, "GET", 2)

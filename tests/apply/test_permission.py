@@ -22,6 +22,7 @@ from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.marker import MARKER
 from polar_iac.meter.record import Record
 from polar_iac.polar.client import PolarClient
+from polar_iac.polar.retry import RetryPolicy
 from polar_iac.state import journal
 from polar_iac.state.lockfile import Lockfile
 from tests.cli.test_commands import SCHEMA
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.unmeasured  # scenes of what the other files test part 
 
 @pytest.fixture
 def client(polar: Served) -> Iterator[PolarClient]:
-    with PolarClient(polar.url, "polar_oat_test", retry_wait=0.001) as client:
+    with PolarClient(polar.url, "polar_oat_test", retry=RetryPolicy(first_wait=0.001)) as client:
         yield client
 
 

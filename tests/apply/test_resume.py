@@ -19,6 +19,7 @@ from polar_iac.meter.live import NOTHING_MADE, LiveMeter, Made
 from polar_iac.meter.record import Record
 from polar_iac.polar.client import PolarClient
 from polar_iac.polar.errors import TransientError
+from polar_iac.polar.retry import RetryPolicy
 from polar_iac.state import journal, lockfile
 from polar_iac.state.journal import Journal
 from polar_iac.state.journal_state import JournalState
@@ -44,7 +45,7 @@ LONG_AGO = NOW - timedelta(days=30)
 
 @pytest.fixture
 def client(polar: Served) -> Iterator[PolarClient]:
-    with PolarClient(polar.url, "polar_oat_test", retry_wait=0.001) as client:
+    with PolarClient(polar.url, "polar_oat_test", retry=RetryPolicy(first_wait=0.001)) as client:
         yield client
 
 

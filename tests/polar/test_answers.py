@@ -11,8 +11,10 @@ import pytest
 from polar_iac.clock import Stop, StoppedError, SystemClock
 from polar_iac.errors import PolarIacError
 from polar_iac.meter.marker import MARKER
-from polar_iac.polar.client import PolarClient, check_base_url
+from polar_iac.polar.client import PolarClient
+from polar_iac.polar.connection import check_base_url
 from polar_iac.polar.errors import ApiError, NotFoundError, TransientError
+from polar_iac.polar.retry import RetryPolicy
 from tests.support.build import ORGANIZATION, identifier, meter
 from tests.support.served_polar import JSON, Answer, answer_json, scripted
 
@@ -27,7 +29,10 @@ def live(number: int = 1, marker: str | None = "acme/calls", **fields: Any) -> d
 
 
 def asked(answer: Callable[[str, str, bytes], Answer], ask: Callable[[PolarClient], Any]) -> Any:
-    with scripted(answer) as (url, _), PolarClient(url, "polar_oat_t", retry_wait=0.001) as client:
+    with (
+        scripted(answer) as (url, _),
+        PolarClient(url, "polar_oat_t", retry=RetryPolicy(first_wait=0.001)) as client,
+    ):
         return ask(client)
 
 
@@ -128,7 +133,9 @@ class TestWaiting:
         told: list[str] = []
         with (
             scripted(lambda *_: (503, {}, b"")) as (url, _),
-            PolarClient(url, "polar_oat_t", retry_wait=0.001, on_retry=told.append) as client,
+            PolarClient(
+                url, "polar_oat_t", retry=RetryPolicy(first_wait=0.001), on_retry=told.append
+            ) as client,
             pytest.raises(TransientError),
         ):
             client.list_meters()
@@ -149,7 +156,7 @@ class TestTheWayThere:
         ],
     )
     def test_what_is_no_address(self, url: str) -> None:
-        with pytest.raises(PolarIacError, match="no address"):
+        with pytest.raises(PolarIacError, match="is not an address"):
             check_base_url(url)
 
     @pytest.mark.parametrize("scheme", ["https", "HTTPS", "Https"])
@@ -175,7 +182,7 @@ class TestTheWayThere:
 
     def test_a_wrong_port_is_named(self) -> None:
         with (
-            PolarClient("http://127.0.0.1:9", "polar_oat_t", retry_wait=0.001) as client,
+            PolarClient("http://127.0.0.1:9", "polar_oat_t", retry=RetryPolicy(first_wait=0.001)) as client,
             pytest.raises(TransientError, match=r"no connection to 127\.0\.0\.1:9:"),
         ):
             client.list_meters()

@@ -25,11 +25,11 @@ from polar_iac.clock import Stop, StoppedError, SystemClock
 from polar_iac.errors import PolarIacError
 from polar_iac.local import LocalPolar, RateLimit
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.polar import client as client_module
-from polar_iac.polar import transport
-from polar_iac.polar.client import PolarClient, check_base_url
+from polar_iac.polar import connection, transport
+from polar_iac.polar.client import PolarClient
+from polar_iac.polar.connection import check_base_url
 from polar_iac.polar.errors import ApiError, Fate, InvalidRequestError, NotFoundError, TransientError
-from polar_iac.polar.retry import RateGate
+from polar_iac.polar.retry import RateGate, RetryPolicy
 from polar_iac.polar.transport import IDLE_SECONDS
 from tests.support import openapi
 from tests.support.build import ORGANIZATION, identifier, meter, spec_of
@@ -48,7 +48,7 @@ from tests.support.served_polar import (
 
 
 def client(url: str, token: str = "polar_oat_test", **options: Any) -> PolarClient:
-    return PolarClient(url, token, retry_wait=0.001, **options)
+    return PolarClient(url, token, retry=RetryPolicy(first_wait=0.001), **options)
 
 
 def documented(**fields: Any) -> dict[str, Any]:
@@ -566,7 +566,7 @@ class TestConnections:
 
     def test_idle_ones_are_given_up_before_polar_closes_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert IDLE_SECONDS < 5
-        monkeypatch.setattr(client_module, "IDLE_SECONDS", 0.0)
+        monkeypatch.setattr(connection, "IDLE_SECONDS", 0.0)
         server = OneRequest()
         with connections(server) as url, client(url) as polar_client:
             for _ in range(3):

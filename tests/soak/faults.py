@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from polar_iac.apply.bearers import active_by_marker
 from polar_iac.apply.events import Applied, Event
+from polar_iac.apply.marked import active_by_marker
 from polar_iac.errors import PolarIacError
 from polar_iac.local import LocalPolar, serving
 from polar_iac.manifest.model import Manifest

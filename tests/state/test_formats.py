@@ -16,7 +16,7 @@ from polar_iac.meter.filter import Aggregation, Clause, Filter
 from polar_iac.meter.record import Record
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.state import journal, lockfile
-from polar_iac.state.journal import Intent, Journal, JournalState
+from polar_iac.state.journal_state import Intent, JournalState
 from polar_iac.state.lockfile import Lockfile
 
 FORMATS = Path(__file__).parent / "formats"

@@ -21,6 +21,7 @@ from polar_iac.plan.decide import make_plan
 from polar_iac.plan.document import plan_json
 from polar_iac.polar.client import PolarClient
 from polar_iac.polar.errors import ApiError
+from polar_iac.polar.retry import RetryPolicy
 from polar_iac.report.diagnostics import diagnostics_text
 from polar_iac.report.text import plan_text
 from polar_iac.state import journal, lockfile
@@ -147,7 +148,9 @@ def read_answers(data: bytes) -> None:
     transport = httpx.MockTransport(
         lambda _: httpx.Response(status, content=data, headers={"polar-version": "2026-04"})
     )
-    with PolarClient("http://localhost", "polar_oat_x", transport=transport, retry_wait=1e-9) as client:
+    with PolarClient(
+        "http://localhost", "polar_oat_x", transport=transport, retry=RetryPolicy(first_wait=1e-9)
+    ) as client:
         live = []
         with suppress(ApiError):
             live = client.list_meters()

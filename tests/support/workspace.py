@@ -10,12 +10,13 @@ import httpx
 
 from polar_iac.apply.events import Event
 from polar_iac.apply.executor import Limits
-from polar_iac.apply.session import Session, plan_for, read_live
+from polar_iac.apply.session import ApplySession, Session
 from polar_iac.clock import Stop, SystemClock
 from polar_iac.files import state_directory
 from polar_iac.manifest.model import Manifest
 from polar_iac.plan.model import Plan
 from polar_iac.polar.client import PolarClient
+from polar_iac.polar.retry import RetryPolicy
 from polar_iac.state import journal, lockfile
 from polar_iac.state.journal import Journal, path_for
 from polar_iac.state.lockfile import Lockfile
@@ -57,7 +58,7 @@ class Room:
             "polar_oat_test",
             transport=self.wire,
             timeout=timeout,
-            retry_wait=retry_wait,
+            retry=RetryPolicy(first_wait=retry_wait),
             clock=self.clock,
         )
         self.limits = Limits(lookup_timeout=patience, resend_after=resend_after)
@@ -72,26 +73,36 @@ class Room:
         """What `plan --allow-archive` shows. It sends GETs only."""
         sent_before = len(self.wire.methods)
         recorded = self.recorded()
-        story = journal.read(self.journal, recorded)
-        observed = read_live(
+        state = journal.read(self.journal, recorded)
+        session = Session(
             manifest,
             recorded,
-            story,
-            self.client,
+            self.lockfile,
+            state,
+            allow_archive=True,
             limits=self.limits,
             clock=self.clock,
         )
+        live = session.read_live(self.client)
         assert set(self.wire.methods[sent_before:]) == {"GET"}
         with PLANNING:
-            return plan_for(manifest, recorded, story, observed, lockfile=self.lockfile, allow_archive=True)
+            return session.plan(live)
 
     def apply(self, manifest: Manifest, parallelism: int = 4, *, stop: Stop | None = None) -> list[Event]:
         """Everything that `apply` does but for locking, asking and printing."""
         recorded = self.recorded()
         limits = replace(self.limits, parallelism=parallelism)
         with Journal(self.journal, recorded) as open_journal:
-            run = Session(manifest, recorded, self.lockfile, self.client, open_journal, limits, self.clock)
-            observed = run.read_live()
+            session = ApplySession(
+                manifest,
+                recorded,
+                self.lockfile,
+                open_journal,
+                allow_archive=True,
+                limits=limits,
+                clock=self.clock,
+            )
+            live = session.read_live(self.client)
             with PLANNING:
-                plan = run.plan(observed, allow_archive=True)
-            return list(run.carry_out(plan, observed, stop=stop or Stop()))
+                plan = session.plan(live)
+            return list(session.execute(plan, live, self.client, stop=stop or Stop()))
