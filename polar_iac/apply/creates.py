@@ -74,7 +74,7 @@ class Create:
     meter: LiveMeter | None = None
 
     @property
-    def unconfirmed(self) -> str:
+    def unconfirmed_message(self) -> str:
         """Message for a create with neither an answer nor a meter."""
         times = self.sends + self.earlier
         sent = "once" if times == 1 else f"{times} times"
@@ -104,12 +104,12 @@ class Lookup:
 class Creates:
     """All creates of a run by key, and the schedule of the lookups.
 
-    `find` asks Polar for the meters that have one of the given markers. `keys` maps recorded meter ids to
-    keys. `lookup_timeout` and `resend_after` are those of `Limits`.
+    `find` asks Polar for the meters that have one of the given markers. `key_by_id` maps recorded meter
+    ids to keys. `lookup_timeout` and `resend_after` are those of `Limits`.
     """
 
     find: Callable[[Sequence[str]], Sequence[LiveMeter]]
-    keys: Mapping[str, str]
+    key_by_id: Mapping[str, str]
     clock: Clock
     lookup_timeout: float
     resend_after: float
@@ -200,7 +200,7 @@ class Creates:
             meters = self.find(markers)
         except (ApiError, StoppedError) as error:
             return Lookup(began, {}, str(error))
-        return Lookup(began, active_by_marker(meters, self.keys))
+        return Lookup(began, active_by_marker(meters, self.key_by_id))
 
     def decide(self, lookup: Lookup) -> list[Create]:
         """Return the creates that a lookup decides, in their new state. The others are lost again."""

@@ -271,7 +271,7 @@ class _Run:
             if create.sends == 1:  # one create counts once, also if it is sent again
                 self._count_failure("create")
             return
-        self.journal.give_up(create.job.key)
+        self.journal.not_created(create.job.key)
         if create.state is CreateState.NOT_CREATED:
             events.put(create.job, self._failed(create.job, error))
         else:
@@ -311,7 +311,7 @@ class _Run:
             elif self.journal.created:
                 self._forget_created(self.live)
         for create in self.creates.unconfirmed:
-            yield Unconfirmed(create.job.key, create.job.action, create.unconfirmed)
+            yield Unconfirmed(create.job.key, create.job.action, create.unconfirmed_message)
 
     def _sweep(self, live: Sequence[LiveMeter]) -> Iterator[Event]:
         by_marker = active_by_marker(live, key_by_id(self.journal.meters))
@@ -341,7 +341,7 @@ class _Run:
         Later runs then need not check them.
         """
         if self.journal.created and no_duplicates(live, self.journal, self.archived):
-            self.journal.swept()
+            self.journal.duplicates_settled()
 
     def _record_found(self, job: Job, meter: LiveMeter) -> Event:
         """Record the meter that a lookup found, and that a create, of this run or another, may have made.
@@ -388,7 +388,7 @@ class _Run:
         if pinned is None:
             self.journal.learn_organization(meter.organization_id)
         elif meter.organization_id != pinned:
-            self.journal.give_up(job.key)
+            self.journal.not_created(job.key)
             outcome = withdraw(meter, self.client, created=created)
             raise PolarIacError(
                 f"the token belongs to organization {meter.organization_id}, not to {pinned}, which is "

@@ -16,10 +16,10 @@ def key_by_id(meters: Mapping[str, Record]) -> dict[str, str]:
     return {record.id: key for key, record in meters.items()}
 
 
-def active_by_marker(live: Iterable[LiveMeter], keys: Mapping[str, str]) -> dict[str, list[LiveMeter]]:
+def active_by_marker(live: Iterable[LiveMeter], key_by_id: Mapping[str, str]) -> dict[str, list[LiveMeter]]:
     """Group the active meters by marker; each group is sorted by creation time and id, oldest first.
 
-    `keys` maps the recorded meter ids to keys. A recorded key overrides a marker of another key: that marker
+    `key_by_id` holds the recorded meters. A recorded key overrides a marker of another key: that marker
     is outdated. Example: `calls` was renamed to `api-calls`, and its meter is still marked `acme/calls`.
     """
     by_marker: dict[str, list[LiveMeter]] = defaultdict(list)
@@ -27,7 +27,7 @@ def active_by_marker(live: Iterable[LiveMeter], keys: Mapping[str, str]) -> dict
         if meter.marker is None or meter.archived:
             continue
         key = meter.owner and meter.owner.key
-        if keys.get(meter.id, key) == key:
+        if key_by_id.get(meter.id, key) == key:
             by_marker[meter.marker].append(meter)
     return by_marker
 

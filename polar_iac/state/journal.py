@@ -175,7 +175,7 @@ class Journal:
         """
         self._append(create_entry(key, Intent(marker, spec, instant(now))))
 
-    def give_up(self, key: str) -> None:
+    def not_created(self, key: str) -> None:
         """Record that the last POST for `key` is known to have created nothing."""
         self._append(NotCreated(key=key))
 
@@ -197,7 +197,7 @@ class Journal:
         """Record that `key` is no longer this meter. A record of another meter stays."""
         self._append(Forgotten(key=key, id=meter_id))
 
-    def swept(self) -> None:
+    def duplicates_settled(self) -> None:
         """Record that none of the meters that this run created is a duplicate."""
         self._append(DuplicatesSettled(key=""))
 

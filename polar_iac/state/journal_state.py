@@ -198,25 +198,27 @@ def record_entry(
     return Recorded(key=key, id=record.id, spec=record.spec, frozen=record.frozen, **optional)
 
 
-def merge(base: Lockfile, ours: Lockfile, theirs: Lockfile) -> Lockfile:
-    """Merge what a run did since `base` into a lockfile that was replaced during the run, key by key.
+def merge(base: Lockfile, result: Lockfile, current: Lockfile) -> Lockfile:
+    """Merge the `result` of a run that began with `base` into the `current` lockfile, key by key.
+
+    The lockfile was replaced during the run.
 
     If both changed a key and mean the same meter, the run's record wins, because it is later. If they mean
     different meters, the new lockfile wins, as it does for a journal that is older than its lockfile. An id
     has only one key.
     """
-    meters = dict(theirs.meters)
-    for key in sorted({*base.meters, *ours.meters}):
-        before, our, their = (state.meters.get(key) for state in (base, ours, theirs))
-        if our == before:
+    meters = dict(current.meters)
+    for key in sorted({*base.meters, *result.meters}):
+        before, done, now = (state.meters.get(key) for state in (base, result, current))
+        if done == before:
             continue
-        same_meter = our is not None and their is not None and our.id == their.id
-        if their != before and not same_meter:
+        same_meter = done is not None and now is not None and done.id == now.id
+        if now != before and not same_meter:
             continue
-        if our is None:
+        if done is None:
             meters.pop(key, None)
         # Example: the new lockfile has moved this meter to another key. Then it stays there.
-        elif all(key == other or our.id != record.id for other, record in meters.items()):
-            frozen = our.frozen or (same_meter and their is not None and their.frozen)
-            meters[key] = replace(our, frozen=frozen)
-    return replace(theirs, meters=meters, organization_id=theirs.organization_id or ours.organization_id)
+        elif all(key == other or done.id != record.id for other, record in meters.items()):
+            frozen = done.frozen or (same_meter and now is not None and now.frozen)
+            meters[key] = replace(done, frozen=frozen)
+    return replace(current, meters=meters, organization_id=current.organization_id or result.organization_id)

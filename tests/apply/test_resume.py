@@ -264,7 +264,7 @@ class TestALockfileReplacedDuringARun:
             story.record("both", record(3, name="Ours"))
             story.record("new", record(5), answer="created")
             story.forget("gone", identifier(4))
-            story.swept()
+            story.duplicates_settled()
             lockfile.save(path, Lockfile("sandbox", ORGANIZATION, PROJECT, begun | theirs))
             story.finish(path, NOW)
         assert not journal.path_for(path).exists()

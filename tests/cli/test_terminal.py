@@ -145,5 +145,5 @@ class TestUsage:
         workspace.write({"a": meter()})
         done = workspace.run("plan", "-e", "sandbox", POLAR_ACCESS_TOKEN="s3cret")
         assert done.returncode == 1
-        assert "no organization access token (polar_oat_…)" in done.stderr
+        assert "not an organization access token (polar_oat_…)" in done.stderr
         assert "s3cret" not in done.stderr

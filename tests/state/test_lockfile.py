@@ -195,7 +195,7 @@ class TestJournal:
             record_.record("new", Record(identifier(3), spec()), answer="created")
             record_.intend("lost", "acme/lost", spec(name="Lost"), NOW)
             record_.intend("refused", "acme/refused", spec(), NOW)
-            record_.give_up("refused")
+            record_.not_created("refused")
             record_.record("renamed", record(2), was="b")
             record_.forget("a", identifier(1))
             story = journal.read(journal.path_for(path), GOOD)
@@ -243,7 +243,7 @@ class TestJournal:
         again, _ = self.open(tmp_path, state)
         with again:
             assert again.created == {identifier(3): "new"}
-            again.swept()
+            again.duplicates_settled()
             again.finish(path, NOW)
         assert not journal.path_for(path).exists()
 
@@ -306,11 +306,11 @@ class TestJournal:
         with record_:
             record_.learn_organization(ORGANIZATION)
             record_.intend("a", "acme/a", spec(), NOW)
-            record_.give_up("a")
+            record_.not_created("a")
             record_.record("a", Record(identifier(1), None, ignored=frozenset({"name"})), answer="created")
             record_.record("b", Record(identifier(1), None, frozen=True), was="a")
             record_.forget("b", identifier(1))
-            record_.swept()
+            record_.duplicates_settled()
             text = journal.path_for(path).read_text()
         begin, *lines = text.replace(identifier(1), "ID").splitlines()
         assert begin.startswith(

@@ -73,9 +73,9 @@ def _journal() -> bytes:
             written.record("a", Record(identifier(1), spec()), answer="created")
             written.intend("b", f"{PROJECT}/b", spec(), NOW)
             written.record("c", Record(identifier(2), None, frozen=True), was="a")
-            written.give_up("b")
+            written.not_created("b")
             written.forget("c", identifier(2))
-            written.swept()
+            written.duplicates_settled()
             return path.read_bytes()
 
 
