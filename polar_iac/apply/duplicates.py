@@ -3,8 +3,9 @@
 Polar has no idempotency key, and no lock is shared between machines. So two runs may each create a meter for
 the same key, and together they must archive all but one. The rules:
 
-1. A run lists all meters after its last create (the sweep). Of two runs, the one that lists last sees both
-   meters, so no duplicate goes unseen by both.
+1. A run lists all meters after its last create (the sweep), again and again until its own creates show. Of
+   two runs, the one that lists last sees both meters. If a replica still lags then, the created ids stay in
+   the journal, and the next run checks them.
 2. All runs pick the same winner: the meter in the lockfile when the run began, else the oldest.
 3. A run archives only meters that it created, and only while the winner is still active under its marker.
 
