@@ -16,6 +16,7 @@ from polar_iac.meter.filter import Aggregation, Clause, Filter
 from polar_iac.meter.record import Record
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.state import journal, lockfile
+from polar_iac.state.journal import Journal
 from polar_iac.state.journal_state import Intent, JournalState
 from polar_iac.state.lockfile import Lockfile
 
