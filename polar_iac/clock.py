@@ -43,6 +43,8 @@ class Clock(Protocol):
 
 
 class SystemClock:
+    """Clock of this machine, whose sleep ends early when `stop` is requested."""
+
     def __init__(self, stop: Stop | None = None) -> None:
         self._stop = stop or Stop()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "polar_iac"
 DOCUMENTS = [*ROOT.glob("docs/*.md"), ROOT / "README.md", *ROOT.glob(".github/*.md")]
 CODE = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(r"(?:polar_iac|tests|docs|\.github)/[\w./*-]+")
@@ -42,3 +43,19 @@ def test_tests_that_a_document_names_exist() -> None:
         codes = CODE.findall(document.read_text(encoding="utf-8"))
         names = {code.rpartition(".py::")[2] for code in codes}
         assert not sorted(name for name in names if TEST.fullmatch(name) and name not in there), document.name
+
+
+def test_the_architecture_names_every_module() -> None:
+    """A row `package | purpose | modules` for each package, with every module in it and no other."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.split("## The tree")[1].split("##")[0].splitlines()]
+    described = {
+        f"{package}{module}".removeprefix("at the top")
+        for row in rows
+        if len(row) == 3 and (package := row[0].strip("| `"))
+        for module in CODE.findall(row[2])
+    }
+    modules = {str(path.relative_to(PACKAGE).with_suffix("")) for path in PACKAGE.rglob("*.py")}
+    assert described == {name for name in modules if not name.endswith(("__init__", "__main__"))} | {
+        "cli/plan"
+    }

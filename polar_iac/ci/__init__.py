@@ -1,1 +1,1 @@
-"""What a CI system offers a run: annotations, a summary, outputs and links."""
+"""Continuous integration: the annotations, summary, outputs and links that a CI system offers a run."""

@@ -31,6 +31,7 @@ def diagnostic_annotations(diagnostics: Sequence[Diagnostic]) -> list[Annotation
 
 
 def error_annotation(message: str, span: SourceSpan | None = None) -> Annotation:
+    """Return the annotation of an error, at its place in the manifest if it has one."""
     return Annotation("error", "polar-iac", message, span)
 
 

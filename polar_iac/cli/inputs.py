@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from polar_iac.files import refuse_tracked_state
 from polar_iac.manifest import read as manifest
 from polar_iac.manifest.model import Manifest
-from polar_iac.state import lockfile
-from polar_iac.state.lockfile import Lockfile
 from polar_iac.yaml.scalars import nearest
+
+if TYPE_CHECKING:
+    from polar_iac.state.lockfile import Lockfile
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ def read_inputs(selection: Selection, *, check_targets: bool = True) -> Inputs:
 
     Raises click.UsageError when no environment is chosen, or, with `check_targets`, when a target is unknown.
     """
+    # Here, so that `plan --help` does not wait for pydantic, through which lockfiles are read.
+    from polar_iac.state import lockfile
+
     if selection.environment is None:
         raise click.UsageError(
             "choose an environment: -e local, -e sandbox or -e production (or POLAR_ENVIRONMENT)"

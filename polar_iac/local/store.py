@@ -266,9 +266,9 @@ def as_text(value: str | int | float) -> str:
 
 @lru_cache(maxsize=64)
 def _like(query: str) -> tuple[list[re.Pattern[str]], re.Pattern[str], int]:
-    """Compile PostgreSQL's ILIKE '%query%': the parts between `%`, the final part, and its length.
+    r"""Compile PostgreSQL's ILIKE '%query%': the parts between `%`, the final part, and its length.
 
-    `_` is a wildcard too. `\\` escapes the next character, even the final `%` that is added here.
+    `_` is a wildcard too. `\` escapes the next character, even the final `%` that is added here.
     """
     parts: list[list[str]] = [[]]
     characters = iter(f"{query}%".lower())

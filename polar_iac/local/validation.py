@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class MeterListQuery:
+    """Query of `GET /v1/meters/`. None means that a parameter was not sent."""
+
     page: int
     limit: int
     sorting: tuple[str, ...]
@@ -99,6 +101,7 @@ def read_list_query(pairs: Iterable[tuple[str, str]]) -> MeterListQuery:
 
 
 def read_id(text: str) -> str:
+    """Return the id in a path. Raises RequestError when it is not a UUID."""
     errors: list[ErrorEntry] = []
     meter_id = _validate(_ID, text, ("path", "id"), errors)
     if errors:
@@ -107,6 +110,7 @@ def read_id(text: str) -> str:
 
 
 def read_create(body: object) -> MeterCreate:
+    """Return the validated body of a POST. Raises RequestError with every fault in it."""
     errors: list[ErrorEntry] = []
     create = _validate_body(_CREATE, body, errors)
     if create is None:

@@ -12,6 +12,7 @@ from polar_iac.yaml.scalars import clip
 
 
 def read_moves(reader: NodeReader, node: tree.Node, meters: tree.Node | None) -> tuple[Move, ...]:
+    """Return the entries of `moved`. Reports faults to the reader."""
     moves: list[tuple[str, str, tree.Map]] = []
     for item in reader.list(node, "moved", "[{from: old-key, to: new-key}]"):
         entry = reader.map(item, "an entry of moved", "{from: old-key, to: new-key}")

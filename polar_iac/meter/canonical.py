@@ -56,4 +56,5 @@ def expect_type(value: Any, *types: type) -> Any:
 
 
 def expect_text(value: Any) -> str:
+    """Return a text. Raises TypeError for anything else."""
     return str(expect_type(value, str))

@@ -29,6 +29,7 @@ def plans_json(plans: Sequence[Plan]) -> str:
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
+    """Return a plan as the JSON data that `plan.schema.json` describes."""
     return {
         "format_version": FORMAT_VERSION,
         "environment": plan.environment,

@@ -22,11 +22,15 @@ same time."""
 
 
 class Pagination(BaseModel):
+    """Extent of a list, as each page states it."""
+
     total_count: int = 0
     max_page: int
 
 
 class Page(BaseModel):
+    """One page of a list, with its items unparsed."""
+
     items: list[dict[str, Any]]
     pagination: Pagination
 
@@ -62,6 +66,8 @@ class _Organization(BaseModel):
 
 
 class Organizations(BaseModel):
+    """One page of the organizations that a token may see."""
+
     items: list[_Organization]
     pagination: Pagination
 
@@ -76,6 +82,7 @@ class _Identity(BaseModel):
 
 
 def page_from(answer: Any) -> Page:
+    """Parse a page. Raises TransientError when the answer is not one."""
     try:
         return Page.model_validate(answer)
     except ValidationError as error:

@@ -12,6 +12,7 @@ from polar_iac.polar.transport import API_VERSION, Answer, Watch
 
 
 def no_answer(error: httpx.TransportError, base_url: httpx.URL, watch: Watch) -> ApiError:
+    """Return the error of a request that got no answer, with what is known of the request's fate."""
     cause, fate = str(error).lower(), watch.fate(error)
     host = base_url.netloc.decode("ascii")
     if isinstance(error, httpx.TimeoutException):
@@ -100,6 +101,7 @@ class _Unprocessable(BaseModel):
 
 
 def detail_of(answer: Answer) -> list[dict[str, Any]]:
+    """Return the entries of a 422, or an empty list when the body is not Polar's."""
     try:
         return [entry.model_dump() for entry in _Unprocessable.model_validate_json(answer.body).detail]
     except ValidationError:

@@ -115,10 +115,12 @@ class Answer:
 
 
 def request_name(request: httpx.Request) -> str:
+    """Return the name of a request in messages. Example: `GET /v1/meters/`."""
     return f"{request.method} {request.url.path}"
 
 
 def read_answer(response: httpx.Response) -> Answer:
+    """Read the whole answer. Raises TransientError when a successful one cannot be read."""
     try:
         body = _body(response)
     except TransientError:
@@ -147,10 +149,12 @@ def _body(response: httpx.Response) -> bytes:
 
 
 def origin_of(url: httpx.URL) -> str:
+    """Return scheme, host and port: where a token may be sent."""
     return f"{url.scheme}://{url.netloc.decode('ascii')}"
 
 
 def json_of(answer: Answer) -> Any:
+    """Parse the body. Raises TransientError when it is not JSON."""
     try:
         return json.loads(answer.body)
     except (ValueError, RecursionError) as error:

@@ -30,6 +30,7 @@ Sign = Literal[" ", "-", "+"]
 
 
 def property_name(name: str) -> str:
+    """Return a property's name, in backticks unless it is a plain word."""
     plain = _PLAIN_PROPERTY.fullmatch(name) and name not in _RESERVED
     return name if plain else "`" + printable(name).replace("`", "\\`") + "`"
 
@@ -41,6 +42,7 @@ def aggregation(data: Mapping[str, Any]) -> str:
 
 
 def clause(data: Mapping[str, Any]) -> str:
+    """Return a clause as in `model = "gpt"`."""
     operator = OPERATORS.get(data["operator"]) or printable(data["operator"])
     return f"{property_name(data['property'])} {operator} {value(data['value'])}"
 

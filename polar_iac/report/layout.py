@@ -36,14 +36,17 @@ VALUE_COLUMN = 19
 
 
 def paint(action: str, text: str) -> str:
+    """Color a text by its action."""
     return style(text, fg=COLORS[action], bold=action == "blocked")
 
 
 def labeled(label: str, text: str) -> str:
+    """Return a line of a change: a label, and its text in the column of values."""
     return (f"      {label}".ljust(VALUE_COLUMN) + text).rstrip()
 
 
 def filter_lines(lines: Iterator[Line]) -> Iterator[str]:
+    """Yield the lines of a filter or of a difference, indented under their change."""
     for line in lines:
         text = f"        {line.sign} {'  ' * line.depth}{line.text}"
         yield style(text, fg={"-": "red", "+": "green"}.get(line.sign))

@@ -129,6 +129,7 @@ def metadata_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def marker_or_none(marker: str | None, quote: Quote) -> str:
+    """Return a marker, quoted, or `none`."""
     return quote(marker) if marker else "none"
 
 

@@ -1,1 +1,1 @@
-"""What a machine and a repository remember: the lockfile, the journal, and the lock of a run."""
+"""State between runs: the lockfile in the repository; the journal and the lock on this machine."""

@@ -44,6 +44,7 @@ from polar_iac.state.schema import (
 
 
 def path_for(lockfile_path: Path) -> Path:
+    """Return the path of a lockfile's journal, in the state directory."""
     return lockfile_path.parent / STATE_DIRECTORY / f"{lockfile_path.name}.journal"
 
 

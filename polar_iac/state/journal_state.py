@@ -178,6 +178,7 @@ def begin_entry(base: Lockfile) -> Begin:
 
 
 def create_entry(key: str, intent: Intent) -> CreateIntended:
+    """Return the entry that is written before a create is sent."""
     optional: dict[str, Any] = {"at": intent.at} if intent.at else {}
     return CreateIntended(key=key, marker=intent.marker, spec=intent.spec, **optional)
 

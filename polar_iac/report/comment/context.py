@@ -74,6 +74,7 @@ def plans_by_text(texts: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
 
 
 def note_sign(note: Note) -> str:
+    """Return the emoji of a note's severity."""
     return "⚠️" if note.severity == "warning" else "ℹ️"
 
 

@@ -120,6 +120,7 @@ def _before_and_after(field: FieldChange) -> str:
 
 
 def is_long_filter(data: Mapping[str, Any]) -> bool:
+    """Tell whether a filter is too long for one line."""
     return len(expression(data)) > _INLINE_FILTER
 
 
@@ -131,10 +132,12 @@ def _diff(field: FieldChange) -> TruncatableBlock:
 
 
 def outline_block(data: Mapping[str, Any]) -> TruncatableBlock:
+    """Return a filter as a block, one clause a line."""
     return TruncatableBlock([f"{'  ' * line.depth}{line.text}" for line in outline(data)], language="")
 
 
 def table_row(cells: Sequence[str]) -> str:
+    """Return a row of a table."""
     # A `|` ends a cell even inside a code span.
     return "| " + " | ".join(cell.replace("|", "\\u007c") for cell in cells) + " |"
 
