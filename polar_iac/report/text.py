@@ -24,13 +24,13 @@ from polar_iac.report.wording import (
     action_counts,
     bookkeeping,
     field_label,
+    labeled_groups,
     marker_or_none,
     marker_remarks,
     metadata_of,
     meters_match,
     refusal,
     settled,
-    unit_parts,
     value,
 )
 from polar_iac.sanitize import printable
@@ -148,11 +148,9 @@ def _created(fields: Mapping[str, Any], width: int) -> Iterator[str]:
         yield labeled("filter", "")
         yield from filter_lines(outline(fields["filter"]))
     yield labeled("aggregation", aggregation(fields["aggregation"]))
-    unit = [
-        value(data) if label == "unit" else f"{label} {value(data)}" for label, data in unit_parts(fields)
-    ]
-    if unit:
-        yield labeled("unit", ", ".join(unit))
+    for group, parts in labeled_groups(fields).items():
+        values = [value(data) if label == group else f"{label} {value(data)}" for label, data in parts]
+        yield labeled(group, ", ".join(values))
     metadata = [f"{printable(key)}: {value(data)}" for key, data in metadata_of(fields).items()]
     if metadata:
         yield from wrapped(", ".join(metadata), labeled("metadata", "").ljust(VALUE_COLUMN), width)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from polar_iac.manifest.write import block
+from polar_iac.meter.fields import FIELDS, FieldPath
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.model import ACTIONS, UNKNOWN_HERE, Bookkeeping, Change, Plan, renames
 from polar_iac.sanitize import printable
@@ -33,7 +34,8 @@ MARKER = "marker"
 """Label of an ownership marker's change."""
 COUNTED = "what it counts"
 """Label of an archived meter's aggregation and filter."""
-_UNIT_LABELS = {"unit": "unit", "custom_label": "label", "custom_multiplier": "multiplier"}
+_SHOWN_APART = ("name", "filter", "aggregation", "metadata")
+"""Fields of a new meter that reports show each in its own way. The others are listed by their labels."""
 _BLOCKS = 20
 """Most manifest blocks that a refusal prints."""
 _IDS = 5
@@ -105,24 +107,29 @@ class FieldLabel:
 
 def field_label(path: str) -> FieldLabel:
     """Return the label of a field name or `metadata.KEY`."""
-    name, dot, key = path.partition(".")
-    if dot:
-        return FieldLabel(name, key, is_key=True)
-    if name in _UNIT_LABELS and name != "unit":
-        return FieldLabel("unit", _UNIT_LABELS[name])
-    return FieldLabel(name)
+    parsed = FieldPath.parse(path)
+    if parsed.key is not None:
+        return FieldLabel(parsed.name, parsed.key, is_key=True)
+    field = parsed.field
+    return FieldLabel(field.group, field.short_label if field.group != field.name else "")
 
 
-def unit_parts(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return unit, label and multiplier of a new meter, as far as it has them, each after its label."""
-    return [(label, fields[name]) for name, label in _UNIT_LABELS.items() if name in fields]
+def labeled_groups(fields: Mapping[str, Any]) -> dict[str, list[tuple[str, Any]]]:
+    """Return the remaining fields of a new meter by group, each value after its short label.
+
+    Example: `{"unit": [("unit", "custom"), ("label", "request")]}`.
+    """
+    groups: dict[str, list[tuple[str, Any]]] = {}
+    for field in FIELDS.values():
+        if field.name in fields and field.name not in _SHOWN_APART:
+            groups.setdefault(field.group, []).append((field.short_label, fields[field.name]))
+    return groups
 
 
 def metadata_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata of a new meter by key."""
-    return {
-        path.partition(".")[2]: data for path, data in fields.items() if path.partition(".")[0] == "metadata"
-    }
+    paths = {path: FieldPath.parse(path).key for path in fields}
+    return {key: fields[path] for path, key in paths.items() if key is not None}
 
 
 # Ownership markers and bookkeeping

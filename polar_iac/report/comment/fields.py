@@ -15,11 +15,11 @@ from polar_iac.report.wording import (
     MARKER,
     ORIGINS,
     field_label,
+    labeled_groups,
     marker_or_none,
     marker_remarks,
     metadata_of,
     settled,
-    unit_parts,
     value,
 )
 
@@ -59,8 +59,8 @@ def created_blocks(fields: Mapping[str, Any]) -> tuple[list[Block], list[str]]:
             blocks += ["filter", outline_block(fields[path])]
         else:
             items.append(f"- {path}: {value_code(path, fields[path])}")
-    if units := [f"{name} {code(value(data))}" for name, data in unit_parts(fields)]:
-        items.append(f"- {', '.join(units)}")
+    for parts in labeled_groups(fields).values():
+        items.append("- " + ", ".join(f"{name} {code(value(data))}" for name, data in parts))
     if metadata := [f"{code(key)} {code(value(data))}" for key, data in metadata_of(fields).items()]:
         items.append(f"- metadata: {', '.join(metadata)}")
     return blocks, items
