@@ -74,13 +74,13 @@ def polar() -> Iterator[Served]:
 
 
 @pytest.fixture(scope="session")
-def measured_zygote() -> Iterator[ForkServer]:
+def measured_fork_server() -> Iterator[ForkServer]:
     with fork_server(**measured()) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def unmeasured_zygote() -> Iterator[ForkServer]:
+def unmeasured_fork_server() -> Iterator[ForkServer]:
     with fork_server() as running:
         yield running
 
@@ -94,7 +94,9 @@ def measures(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def warmed(request: pytest.FixtureRequest, measures: bool) -> ForkServer:
     """Forks the command."""
-    running: ForkServer = request.getfixturevalue("measured_zygote" if measures else "unmeasured_zygote")
+    running: ForkServer = request.getfixturevalue(
+        "measured_fork_server" if measures else "unmeasured_fork_server"
+    )
     return running
 
 

@@ -93,14 +93,14 @@ def statements(node: ast.AST, *, inside: bool) -> Iterator[ast.AST]:
 
 @cache
 def imported(tree: ast.Module, *, inside: bool = True) -> frozenset[str]:
-    found = set[str]()
+    modules = set[str]()
     for node in statements(tree, inside=inside):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute here"
-            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return frozenset(found)
+            modules |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(modules)
 
 
 def within(name: str, packages: frozenset[str]) -> bool:
@@ -115,7 +115,7 @@ def file_of(name: str) -> Path | None:
 @cache
 def loads(name: str) -> frozenset[str]:
     """Return what importing a module of ours loads, directly or through others."""
-    found, seen, waiting = set[str](), set[str](), [name]
+    loaded, seen, waiting = set[str](), set[str](), [name]
     while waiting:
         module = waiting.pop()
         file = file_of(module)
@@ -123,9 +123,9 @@ def loads(name: str) -> frozenset[str]:
             continue
         seen.add(module)
         names = imported(parsed(file), inside=False)
-        found |= names
+        loaded |= names
         waiting += [name for name in names if within(name, frozenset({"polar_iac"}))]
-    return frozenset(found | seen)
+    return frozenset(loaded | seen)
 
 
 def ours(name: str, tree: ast.Module) -> set[str]:
@@ -170,10 +170,10 @@ def test_a_module_never_imports_what_its_layer_forbids(name: str) -> None:
 
 
 def test_help_loads_nothing_but_click() -> None:
-    found = loads("polar_iac.cli.main")
-    assert {n for n in found if within(n, frozenset({"polar_iac"})) and file_of(n)} <= LIGHT
-    theirs = {n.partition(".")[0] for n in found} - {"polar_iac"}
-    assert theirs - sys.stdlib_module_names == {"click"}
+    loaded = loads("polar_iac.cli.main")
+    assert {n for n in loaded if within(n, frozenset({"polar_iac"})) and file_of(n)} <= LIGHT
+    packages = {n.partition(".")[0] for n in loaded} - {"polar_iac"}
+    assert packages - sys.stdlib_module_names == {"click"}
 
 
 def test_imports_are_found_inside_functions_and_through_modules() -> None:

@@ -23,16 +23,16 @@ README = ROOT / "README.md"
 LLM = {"property": "name", "operator": "eq", "value": "llm_call"}
 
 
-def shown(name: str, text: str) -> None:
+def hold_output(name: str, text: str) -> None:
     """Hold the block after `<!-- output: NAME -->` against `text`; REGENERATE=1 writes it."""
     block = re.compile(rf"(<!-- output: {name} -->\n```\n)(.*?)(```\n)", re.DOTALL)
     readme = README.read_text(encoding="utf-8")
     if os.environ.get("REGENERATE"):
-        readme = block.sub(lambda found: found[1] + text + found[3], readme)
+        readme = block.sub(lambda match: match[1] + text + match[3], readme)
         README.write_text(readme, encoding="utf-8")
-    found = block.search(readme)
-    assert found is not None
-    assert found[2] == text
+    match = block.search(readme)
+    assert match is not None
+    assert match[2] == text
 
 
 def test_plan() -> None:
@@ -63,7 +63,7 @@ def test_plan() -> None:
         live(2, "exports", name="Exports"),
         *(live(3 + n, f"m{n}") for n in range(12)),
     ]
-    shown("plan", click.unstyle(plan_text(plan(manifest_, recorded, meters), "meters.yaml")))
+    hold_output("plan", click.unstyle(plan_text(plan(manifest_, recorded, meters), "meters.yaml")))
 
 
 def test_errors() -> None:
@@ -83,7 +83,7 @@ meters:
 """
     with pytest.raises(DiagnosticError) as caught:
         manifest.load(text.encode(), "meters.yaml")
-    shown("errors", click.unstyle(diagnostics_text(caught.value.diagnostics)))
+    hold_output("errors", click.unstyle(diagnostics_text(caught.value.diagnostics)))
 
 
 def test_the_manifest_it_shows_is_right() -> None:
@@ -109,8 +109,8 @@ def test_every_example_looks_where_events_have_something() -> None:
     blocks = re.findall(r"^```yaml\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     texts = {"meters.yaml": (ROOT / "meters.yaml").read_text(encoding="utf-8"), "README.md": blocks[0]}
     texts |= {f"README.md, block {n}": block for n, block in enumerate(blocks[1:], 2)}
-    found = {name: set(properties(YAML(typ="safe").load(text))) for name, text in texts.items()}
-    assert "_llm.input_tokens" in found["meters.yaml"]
-    assert "tokens" in found["README.md"]
-    dotted = {(name, p) for name in found for p in found[name] if "." in p}
+    properties_by_file = {name: set(properties(YAML(typ="safe").load(text))) for name, text in texts.items()}
+    assert "_llm.input_tokens" in properties_by_file["meters.yaml"]
+    assert "tokens" in properties_by_file["README.md"]
+    dotted = {(name, p) for name in properties_by_file for p in properties_by_file[name] if "." in p}
     assert [entry for entry in sorted(dotted) if not entry[1].startswith(("_cost.", "_llm."))] == []

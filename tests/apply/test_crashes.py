@@ -1,4 +1,4 @@
-"""Laws 4 and 6: kill -9 at every boundary and at random times, signals, and two runs at once.
+"""Invariants 4 and 6: kill -9 at every boundary and at random times, signals, and two runs at once.
 
 The soaks `kills`, `moments` and `races` run the full count of what is sampled here.
 """
@@ -127,7 +127,7 @@ def test_races(slow_scene: Scene, warmed: ForkServer, tmp_path: Path) -> None:
     """Until three of at most fifteen made second meters: two runs that never met would show nothing."""
     rng, met = random.Random(1), 0
     for _ in range(15):
-        met += crashes.raced(slow_scene, warmed, tmp_path, rng).retired > 0
+        met += crashes.raced(slow_scene, warmed, tmp_path, rng).archived > 0
         if met == 3:
             return
     raise AssertionError(f"only {met} races met")
@@ -171,8 +171,8 @@ def test_two_at_once_on_one_machine(guarded: tuple[Scene, Door], warmed: ForkSer
     door.opened.set()
     ended, waited = warmed.wait(first), warmed.wait(second)
     assert (ended.code, waited.code) == (0, 0)
-    told = rf"waiting for another run \(pid {first} on \S+, since .* UTC\)"
-    assert re.search(told, waited.output)
+    message = rf"waiting for another run \(pid {first} on \S+, since .* UTC\)"
+    assert re.search(message, waited.output)
     assert "another run" not in ended.output
     assert "No changes" in waited.output
     scene.check(tmp_path, foreign)

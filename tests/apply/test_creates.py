@@ -19,7 +19,7 @@ MARKER = f"{PROJECT}/calls"
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that does not move by itself."""
 
     def __init__(self) -> None:
         self.time = 0.0

@@ -20,15 +20,17 @@ from polar_iac.state.lockfile import Lockfile
 from tests.support.build import PROJECT, desired, meter, plan
 from tests.support.fault_trials import REFUSED, Choose, Faulty, Request, by_rule, faulty_polar
 from tests.support.served_polar import Served
-from tests.support.workspace import Room
+from tests.support.workspace import Checkout
 
 
 @contextmanager
-def faulty_room(directory: Path, choose: Choose, *, patience: float = 0.0) -> Iterator[tuple[Faulty, Room]]:
+def faulty_checkout(
+    directory: Path, choose: Choose, *, lookup_timeout: float = 0.0
+) -> Iterator[tuple[Faulty, Checkout]]:
     with faulty_polar(choose=choose) as faulty:
-        room = Room(faulty.url, directory, patience=patience)
-        with room.client:
-            yield faulty, room
+        checkout = Checkout(faulty.url, directory, lookup_timeout=lookup_timeout)
+        with checkout.client:
+            yield faulty, checkout
 
 
 def many(count: int) -> Any:
@@ -49,10 +51,10 @@ def test_a_refused_create_leaves_nothing_to_look_for(tmp_path: Path) -> None:
             looked.append(request.query)
         return refuse(request)
 
-    with faulty_room(tmp_path, choose) as (_, room):
-        assert [type(event) for event in room.apply(many(1))] == [Failed]
-        assert not room.journal.exists()
-        assert [type(event) for event in room.apply(many(1))] == [Applied]
+    with faulty_checkout(tmp_path, choose) as (_, checkout):
+        assert [type(event) for event in checkout.apply(many(1))] == [Failed]
+        assert not checkout.journal.exists()
+        assert [type(event) for event in checkout.apply(many(1))] == [Applied]
         assert looked == []
 
 
@@ -64,8 +66,8 @@ def test_failures_count_only_in_a_row(tmp_path: Path) -> None:
         return "503-before" if request.method == "POST" and request.subject != good else None
 
     manifest = many(15)
-    with faulty_room(tmp_path, choose) as (faulty, room):
-        events = room.apply(manifest, parallelism=1)
+    with faulty_checkout(tmp_path, choose) as (faulty, checkout):
+        events = checkout.apply(manifest, parallelism=1)
         assert len(undone(events)) == 14
         assert not any("in a row failed" in str(event) for event in events)
         assert faulty.requests["POST"] == 14 * MAX_SENDS + 1
@@ -73,17 +75,19 @@ def test_failures_count_only_in_a_row(tmp_path: Path) -> None:
 
 def test_metadata_that_others_add_between_plan_and_patch_is_counted(tmp_path: Path, polar: Served) -> None:
     """Polar takes fifty keys: the whole PATCH is left, and nobody's key is lost."""
-    room = Room(polar.url, tmp_path)
-    with room.client:
-        room.apply(desired({"a": meter(metadata={"ours": 1})}))
+    checkout = Checkout(polar.url, tmp_path)
+    with checkout.client:
+        checkout.apply(desired({"a": meter(metadata={"ours": 1})}))
         manifest = desired({"a": meter(metadata={"ours": 2})})
-        live = room.client.list_meters()
-        made = room.plan(manifest)
-        theirs = {f"k{n}": n for n in range(49)}
-        room.client.update_meter(live[0].id, {"metadata": {**theirs, MARKER: f"{PROJECT}/a"}})
+        live = checkout.client.list_meters()
+        planned = checkout.plan(manifest)
+        foreign = {f"k{n}": n for n in range(49)}
+        checkout.client.update_meter(live[0].id, {"metadata": {**foreign, MARKER: f"{PROJECT}/a"}})
         polar.tape.clear()
-        with Journal(room.journal, room.recorded()) as open_journal:
-            (event,) = execute(made, manifest, live, room.client, open_journal, at_start={}, stop=Stop())
+        with Journal(checkout.journal, checkout.recorded()) as open_journal:
+            (event,) = execute(
+                planned, manifest, live, checkout.client, open_journal, at_start={}, stop=Stop()
+            )
         assert isinstance(event, Failed)
         assert "51 metadata keys" in event.message
         assert polar.tape.count("PATCH") == 0
@@ -95,7 +99,7 @@ def test_a_create_that_lands_after_the_lookups_is_found_by_the_sweep(tmp_path: P
     posts = 0
 
     with faulty_polar() as faulty:
-        room = Room(faulty.url, tmp_path, patience=0.0)
+        checkout = Checkout(faulty.url, tmp_path, lookup_timeout=0.0)
 
         def choose(request: Request) -> str | None:
             nonlocal posts
@@ -115,11 +119,11 @@ def test_a_create_that_lands_after_the_lookups_is_found_by_the_sweep(tmp_path: P
             return None
 
         faulty.choose = choose
-        with room.client:
-            events = room.apply(many(1))
+        with checkout.client:
+            events = checkout.apply(many(1))
         assert landed.is_set()
         assert [type(event) for event in events] == [Applied]
-        assert set(room.recorded().meters) == {"m00"}
+        assert set(checkout.recorded().meters) == {"m00"}
 
 
 @contextmanager
@@ -137,28 +141,28 @@ def truth(faulty: Faulty) -> Iterator[Any]:
 def test_a_meter_that_does_not_show_yet_stays_to_be_judged(tmp_path: Path) -> None:
     """The sweep read a replica from before the create: `made` stays in the journal, for the next run."""
     with faulty_polar(lag=30.0) as faulty:
-        room = Room(faulty.url, tmp_path)
-        with room.client:
-            assert [type(event) for event in room.apply(many(1))] == [Applied]
-            state = room.recorded()
+        checkout = Checkout(faulty.url, tmp_path)
+        with checkout.client:
+            assert [type(event) for event in checkout.apply(many(1))] == [Applied]
+            state = checkout.recorded()
             (record,) = state.meters.values()
-            assert journal.read(room.journal, state).created == {record.id: "m00"}
+            assert journal.read(checkout.journal, state).created == {record.id: "m00"}
             faulty.behave()
-            assert room.apply(many(1)) == []
-            assert not room.journal.exists()
+            assert checkout.apply(many(1)) == []
+            assert not checkout.journal.exists()
 
 
 def test_after_a_stop_nothing_more_is_asked(tmp_path: Path, polar: Served) -> None:
     """Not even for the last look at everything: the next run does that."""
-    room, stop = Room(polar.url, tmp_path), Stop()
+    checkout, stop = Checkout(polar.url, tmp_path), Stop()
     manifest = many(6)
-    with room.client, Journal(room.journal, Lockfile("sandbox", None, PROJECT)) as open_journal:
+    with checkout.client, Journal(checkout.journal, Lockfile("sandbox", None, PROJECT)) as open_journal:
         events = list[Event]()
         for event in execute(
             plan(manifest, organization_id=None),
             manifest,
             [],
-            room.client,
+            checkout.client,
             open_journal,
             at_start={},
             stop=stop,
@@ -169,19 +173,19 @@ def test_after_a_stop_nothing_more_is_asked(tmp_path: Path, polar: Served) -> No
         assert [type(event) for event in events] == [Applied] + [Skipped] * 5
         assert [e.method for e in polar.tape.exchanges] == ["POST"]
         assert list(open_journal.created.values()) == ["m00"]
-    assert lockfile.read(room.lockfile, "sandbox", PROJECT).meters == {}
+    assert lockfile.read(checkout.lockfile, "sandbox", PROJECT).meters == {}
 
 
 def test_a_lost_create_is_looked_for_after_others_are_done(tmp_path: Path) -> None:
     """`m02` was sent beside the lost `m01`, and its answer says nothing about `m01`: the look goes on."""
     looks = 0
     with faulty_polar() as faulty, truth(faulty) as there:
-        room = Room(faulty.url, tmp_path, patience=10.0)
+        checkout = Checkout(faulty.url, tmp_path, lookup_timeout=10.0)
 
         def choose(request: Request) -> str | None:
             nonlocal looks
             if request.method == "POST" and request.subject == f"{PROJECT}/m01":
-                while b'"record","key":"m02"' not in room.journal.read_bytes():
+                while b'"record","key":"m02"' not in checkout.journal.read_bytes():
                     time.sleep(0.002)  # until the other one is known to be done
                 return "500-before"
             if "m01" in request.query:
@@ -192,8 +196,8 @@ def test_a_lost_create_is_looked_for_after_others_are_done(tmp_path: Path) -> No
             return None
 
         faulty.choose = choose
-        with room.client:
-            events = room.apply(many(3), parallelism=2)
+        with checkout.client:
+            events = checkout.apply(many(3), parallelism=2)
         assert [type(event) for event in events] == [Applied] * 3
         assert looks == 2
         assert faulty.requests["POST"] == 3

@@ -12,7 +12,7 @@ from polar_iac.apply.creates import MAX_SENDS
 from polar_iac.polar.client import PolarClient
 from polar_iac.polar.retry import RetryPolicy
 from tests.soak import attempt
-from tests.soak.faults import LAG, PATIENCE, TIMEOUT, converge, small_scene
+from tests.soak.faults import LAG, LOOKUP_TIMEOUT, TIMEOUT, converge, small_scene
 from tests.support.build import ORGANIZATION, meter
 from tests.support.command import HANG_SECONDS, Workspace
 from tests.support.fault_trials import FAULTS, FINAL, REFUSED, by_rule, faulty_polar
@@ -21,11 +21,11 @@ SEEDS = range(10)
 PINNED = {"sandbox": {"organization_id": ORGANIZATION}}
 PAGED = ("repeated-items", "repeated-page")
 LONG = 120.0
-"""Patience where every create is found in the end, however slow the day: looking ends with that."""
+"""A lookup timeout for creates that are found in the end, however slow the machine: finding them ends it."""
 
 
 def time_out(kind: str) -> float:
-    """How long a client waits for an answer: for ever, where only the machine could make it wait."""
+    """Seconds that a client waits for an answer: forever where only a slow machine could make it wait."""
     return TIMEOUT if kind.startswith(("hang", "slow")) else HANG_SECONDS
 
 
@@ -36,10 +36,15 @@ def test_one_fault_and_one_apply_is_enough(kind: str, tmp_path: Path) -> None:
     before a PATCH."""
 
     def meet(method: str) -> None:
-        patience = PATIENCE if kind.endswith("-before") else LONG
+        lookup_timeout = LOOKUP_TIMEOUT if kind.endswith("-before") else LONG
         choose = by_rule(kind, method, 2)
         outcome = converge(
-            small_scene(), tmp_path / method, choose, applies=1, patience=patience, timeout=time_out(kind)
+            small_scene(),
+            tmp_path / method,
+            choose,
+            applies=1,
+            lookup_timeout=lookup_timeout,
+            timeout=time_out(kind),
         )
         assert outcome.served == {f"{method} {kind}": 1}
 
@@ -57,7 +62,7 @@ def test_what_a_proxy_gave_up_may_still_land_beside_later_creates(kind: str, tmp
         by_rule(kind, "POST", 1),
         applies=1,
         late=0.2,
-        patience=LONG,
+        lookup_timeout=LONG,
         timeout=time_out(kind),
     )
     assert outcome.requests["POST"] == 9
@@ -84,7 +89,7 @@ def test_a_lost_create_is_found_on_a_replica_that_lags(kind: str, tmp_path: Path
         choose,
         applies=1,
         lag=LAG,
-        patience=LONG,
+        lookup_timeout=LONG,
         timeout=time_out(kind),
     )
     assert outcome.requests["POST"] == 6
@@ -100,7 +105,7 @@ def test_when_no_create_is_ever_answered_each_is_found_all_the_same(kind: str, t
         choose,
         applies=1,
         lag=LAG,
-        patience=LONG,
+        lookup_timeout=LONG,
         timeout=time_out(kind),
     )
     assert outcome.requests["POST"] == 6
@@ -115,11 +120,11 @@ def test_when_polar_is_away_for_a_while_the_next_apply_goes_on(kind: str, tmp_pa
 
 
 def test_a_slow_look_is_not_taken_for_a_late_one(tmp_path: Path) -> None:
-    """It arrives when all patience is over, but tells of the time before the create could show."""
+    """The answer arrives after the lookup timeout, but shows the time before the create could be seen."""
     lookup = by_rule("slow", "GET", 1, when=lambda request: "metadata" in request.query)
     lost = by_rule("reset-after", "POST", 1)
     outcome = converge(
-        small_scene(), tmp_path, lambda r: lookup(r) or lost(r), applies=1, lag=LAG, drip=PATIENCE / 6
+        small_scene(), tmp_path, lambda r: lookup(r) or lost(r), applies=1, lag=LAG, drip=LOOKUP_TIMEOUT / 6
     )
     assert outcome.served["GET slow"] == outcome.served["POST reset-after"] == 1
     assert outcome.requests["POST"] == 2

@@ -30,7 +30,7 @@ from tests.support.build import ORGANIZATION, PROJECT, desired, meter, spec
 from tests.support.command import Workspace, on_terminal
 from tests.support.fault_trials import ELSEWHERE, Request, by_rule, faulty_polar, no_fault
 from tests.support.served_polar import JSON, Answer, Served, answer_json, scripted
-from tests.support.workspace import Room
+from tests.support.workspace import Checkout
 
 LOCK = "meters.sandbox.lock.json"
 QUICK = ("--lookup-timeout", "0.1", "--resend-after", "0.1")
@@ -74,8 +74,8 @@ class TestNothingIsWrittenBeforePermission:
         older, younger = made(client, "calls"), made(client, "calls")
         path = workspace.path / LOCK
         state_directory(path)
-        with journal.Journal(journal.path_for(path), Lockfile("sandbox", None, PROJECT)) as story:
-            story.record("calls", Record(younger.id, spec()), answer="created")
+        with journal.Journal(journal.path_for(path), Lockfile("sandbox", None, PROJECT)) as open_journal:
+            open_journal.record("calls", Record(younger.id, spec()), answer="created")
         workspace.write({"calls": meter(), "other": meter(name="Other", archived=True)})
         return older, younger
 
@@ -163,12 +163,12 @@ class TestRecordedIdAndMarkerMustAgree:
 
 
 @contextmanager
-def rooms(directory: Path, **limits: float) -> Iterator[tuple[Any, Room]]:
+def faulty_checkout(directory: Path, **limits: float) -> Iterator[tuple[Any, Checkout]]:
     with faulty_polar() as faulty:
-        room = Room(faulty.url, directory)
-        room.limits = Limits(parallelism=2, **limits)
-        with room.client:
-            yield faulty, room
+        checkout = Checkout(faulty.url, directory)
+        checkout.limits = Limits(parallelism=2, **limits)
+        with checkout.client:
+            yield faulty, checkout
 
 
 class TestALostCreateIsSentAgainOnlyWhenItCanNoLongerLand:
@@ -185,7 +185,7 @@ class TestALostCreateIsSentAgainOnlyWhenItCanNoLongerLand:
     def test_it_lands_while_it_is_looked_for_and_the_others_go_on(self, tmp_path: Path) -> None:
         """A gateway's 504: the request lands when all others are done and many lookups have seen nothing."""
         looks = 0
-        with rooms(tmp_path, lookup_timeout=0.0, resend_after=3600.0) as (faulty, room):
+        with faulty_checkout(tmp_path, lookup_timeout=0.0, resend_after=3600.0) as (faulty, checkout):
 
             def choose(request: Request) -> str | None:
                 nonlocal looks
@@ -198,34 +198,34 @@ class TestALostCreateIsSentAgainOnlyWhenItCanNoLongerLand:
 
             lost = by_rule("504-before", "POST", when=lambda r: r.subject == f"{PROJECT}/m1")
             faulty.choose = choose
-            events = room.apply(self.MANY)
+            events = checkout.apply(self.MANY)
             assert [type(event) for event in events] == [Applied] * 4
             assert faulty.requests["POST"] == 4
             assert [event.key for event in events if isinstance(event, Applied)] == ["m0", "m1", "m2", "m3"]
-            assert not room.journal.exists()
+            assert not checkout.journal.exists()
 
     def test_after_the_second_time_it_is_unconfirmed_and_the_next_run_looks_first(
         self, tmp_path: Path
     ) -> None:
-        with rooms(tmp_path, lookup_timeout=0.0, resend_after=0.0) as (faulty, room):
+        with faulty_checkout(tmp_path, lookup_timeout=0.0, resend_after=0.0) as (faulty, checkout):
             faulty.choose = by_rule("504-before", "POST", when=lambda r: r.subject == f"{PROJECT}/m1")
-            events = room.apply(self.MANY)
+            events = checkout.apply(self.MANY)
             (event,) = [event for event in events if not isinstance(event, Applied)]
             assert isinstance(event, Unconfirmed)
             assert "create sent 2 times without a usable answer" in event.message
             assert "status 504" in event.message
             assert faulty.requests["POST"] == 5
-            story = journal.read(room.journal, room.recorded())
-            assert len(story.unresolved["m1"]) == 2
+            state = journal.read(checkout.journal, checkout.recorded())
+            assert len(state.unresolved["m1"]) == 2
             faulty.behave()
             self.land(faulty, "m1")
-            assert [event.action for event in room.apply(self.MANY) if isinstance(event, Applied)] == []
+            assert [event.action for event in checkout.apply(self.MANY) if isinstance(event, Applied)] == []
             assert faulty.requests["POST"] == 5
-            assert set(room.recorded().meters) == {"m0", "m1", "m2", "m3"}
+            assert set(checkout.recorded().meters) == {"m0", "m1", "m2", "m3"}
 
     def test_a_stop_leaves_it_to_the_next_run(self, tmp_path: Path) -> None:
         stop = Stop()
-        with rooms(tmp_path, lookup_timeout=0.0, resend_after=3600.0) as (faulty, room):
+        with faulty_checkout(tmp_path, lookup_timeout=0.0, resend_after=3600.0) as (faulty, checkout):
 
             def choose(request: Request) -> str | None:
                 if "m0" in request.query:
@@ -233,28 +233,30 @@ class TestALostCreateIsSentAgainOnlyWhenItCanNoLongerLand:
                 return "504-before" if request.method == "POST" else None
 
             faulty.choose = choose
-            (event, *_) = [e for e in room.apply(self.MANY, stop=stop) if isinstance(e, Unconfirmed)]
+            (event, *_) = [e for e in checkout.apply(self.MANY, stop=stop) if isinstance(e, Unconfirmed)]
             assert event.key == "m0"
-            assert set(journal.read(room.journal, room.recorded()).unresolved) >= {"m0"}
+            assert set(journal.read(checkout.journal, checkout.recorded()).unresolved) >= {"m0"}
 
     def test_one_that_lands_after_all_is_known_and_settled(self, tmp_path: Path) -> None:
         """It was sent again and answered; the first lands when the run is over."""
         only = desired({"m1": meter(name="Meter 1")})
-        with rooms(tmp_path, lookup_timeout=0.0, resend_after=0.0) as (faulty, room):
+        with faulty_checkout(tmp_path, lookup_timeout=0.0, resend_after=0.0) as (faulty, checkout):
             faulty.choose = by_rule("504-before", "POST", 1)
-            assert [type(event) for event in room.apply(only)] == [Applied]
+            assert [type(event) for event in checkout.apply(only)] == [Applied]
             faulty.choose = no_fault
-            (kept,) = room.recorded().meters.values()
+            (kept,) = checkout.recorded().meters.values()
             self.land(faulty, "m1")
-            (change,) = room.plan(only).changes
+            (change,) = checkout.plan(only).changes
             assert (change.action, change.duplicate_of) == ("settle", kept.id)
-            assert [event.action for event in room.apply(only) if isinstance(event, Applied)] == ["settle"]
-            assert active(room.client) == {kept.id}
-            assert not room.plan(only).changes
+            assert [event.action for event in checkout.apply(only) if isinstance(event, Applied)] == [
+                "settle"
+            ]
+            assert active(checkout.client) == {kept.id}
+            assert not checkout.plan(only).changes
 
     def test_one_that_lands_during_the_run_is_settled_at_once(self, tmp_path: Path) -> None:
         only = desired({"m1": meter(name="Meter 1")})
-        with rooms(tmp_path, lookup_timeout=0.0, resend_after=0.0) as (faulty, room):
+        with faulty_checkout(tmp_path, lookup_timeout=0.0, resend_after=0.0) as (faulty, checkout):
             lost = by_rule("504-before", "POST", 1)
 
             def choose(request: Request) -> str | None:
@@ -263,17 +265,17 @@ class TestALostCreateIsSentAgainOnlyWhenItCanNoLongerLand:
                 return lost(request)
 
             faulty.choose = choose
-            events = room.apply(only)
+            events = checkout.apply(only)
             assert [(type(event), getattr(event, "action", "")) for event in events] == [
                 (Applied, "create"),
                 (Applied, "settle"),
             ]
-            assert len(active(room.client)) == 1
+            assert len(active(checkout.client)) == 1
 
     def test_where_the_lookup_fails_too_that_is_what_is_said(self, tmp_path: Path) -> None:
         """An answer of 500 is an answer, and a lookup that fails has told nothing."""
         only = desired({"m1": meter(name="Meter 1")})
-        with rooms(tmp_path, lookup_timeout=0.0, resend_after=0.0) as (faulty, room):
+        with faulty_checkout(tmp_path, lookup_timeout=0.0, resend_after=0.0) as (faulty, checkout):
             refuse = by_rule("500-before", "POST", 1)
 
             def choose(request: Request) -> str | None:
@@ -282,26 +284,33 @@ class TestALostCreateIsSentAgainOnlyWhenItCanNoLongerLand:
                 return refuse(request)
 
             faulty.choose = choose
-            events: list[Event] = room.apply(only)
+            events: list[Event] = checkout.apply(only)
             (event,) = [event for event in events if isinstance(event, Unconfirmed)]
             assert "status 500" in event.message
             assert "looking for the meter failed" in event.message
             assert faulty.requests["POST"] == 1
 
     def test_no_connection_is_not_lost(self, tmp_path: Path) -> None:
-        room = Room("http://127.0.0.1:9", tmp_path)
-        with room.client, journal.Journal(room.journal, room.recorded()) as story:
+        checkout = Checkout("http://127.0.0.1:9", tmp_path)
+        with checkout.client, journal.Journal(checkout.journal, checkout.recorded()) as open_journal:
             from polar_iac.apply.executor import execute
             from tests.support.build import plan
 
             only = desired({"m1": meter()})
             events = list(
                 execute(
-                    plan(only), only, [], room.client, story, at_start={}, stop=Stop(), limits=Limits(1, 0, 0)
+                    plan(only),
+                    only,
+                    [],
+                    checkout.client,
+                    open_journal,
+                    at_start={},
+                    stop=Stop(),
+                    limits=Limits(1, 0, 0),
                 )
             )
             assert isinstance(events[0], Failed)
-            assert not story.intents("m1")
+            assert not open_journal.intents("m1")
 
 
 class TestEveryWriteIsReviewed:
@@ -400,18 +409,18 @@ class TestAMeterThatCannotBeReadStopsNobodyElse:
     def insert(self, polar: Served, key: str | None, *, archived: bool = False) -> str:
         """A meter with an operator that this version does not know."""
         with PolarClient(polar.url, "polar_oat_test") as client:
-            found = made(client, key) if key else client.create_meter(meter())
+            created = made(client, key) if key else client.create_meter(meter())
             if archived:
-                client.update_meter(found.id, {"is_archived": True})
+                client.update_meter(created.id, {"is_archived": True})
         store = polar.polar._store
         with store._lock:
             text = json.dumps(self.TOMORROW)
             store._db.execute(
                 "UPDATE meter SET document = json_set(document, '$.filter', json(?)) WHERE id = ?",
-                (text, found.id),
+                (text, created.id),
             )
             store._db.commit()
-        return found.id
+        return created.id
 
     def test_a_foreign_archived_one(self, workspace: Workspace, polar: Served) -> None:
         self.insert(polar, None, archived=True)
@@ -527,9 +536,9 @@ class TestATokenOfAnotherOrganization:
 
     @pytest.mark.parametrize("command", [["plan"], ["apply", "-y"]])
     def test_is_refused_where_polar_tells(self, workspace: Workspace, command: list[str]) -> None:
-        code, told, asked = self.run(workspace, *command, answer=self.answer(200, self.OTHER))
+        code, message, asked = self.run(workspace, *command, answer=self.answer(200, self.OTHER))
         assert (code, asked) == (5, 1)
-        assert self.OTHER in told
+        assert self.OTHER in message
 
     def test_of_the_pinned_one_the_plan_goes_on(self, workspace: Workspace) -> None:
         assert self.run(workspace, "plan", answer=self.answer(200, ORGANIZATION))[0] == 0
@@ -579,11 +588,11 @@ def test_results_are_listed_by_key(tmp_path: Path) -> None:
                 last.set()
             return None
 
-        room = Room(faulty.url, tmp_path)
-        with room.client:
-            assert room.apply(desired({"zz": meter(name="There already")})) != []
+        checkout = Checkout(faulty.url, tmp_path)
+        with checkout.client:
+            assert checkout.apply(desired({"zz": meter(name="There already")})) != []
             faulty.choose = choose
-            events = room.apply(
+            events = checkout.apply(
                 desired(
                     {
                         **{k: meter(name=v.spec.name) for k, v in manifest.meters.items()},

@@ -78,23 +78,25 @@ def test_duplicates_are_seen(tmp_path: Path) -> None:
     two = live(tmp_path, "acme/calls", "acme/calls")
     one = dict([next(iter(two.items()))])
     assert "duplicates" in kinds(one, two, empty_plan())
-    assert kinds(two, two, empty_plan()) == {"duplicates-untold"}
+    assert kinds(two, two, empty_plan()) == {"duplicates-unreported"}
     assert kinds(two, two, {**empty_plan(), "notes": [{"text": " and ".join(two)}]}) == set()
 
 
 def test_decisions_are_foretold(tmp_path: Path) -> None:
     before = live(tmp_path, None, "acme/calls")
     stranger, ours = before
-    told = Table({"calls": meter(), "tokens": meter()}, {}, {}, before, allow_archive=False)
+    declared = Table({"calls": meter(), "tokens": meter()}, {}, {}, before, allow_archive=False)
     create: Json = {"key": "tokens", "action": "create", "id": None, "fields": [], "marker": None}
     note = {"kind": "same-name", "source": "polar", "data": {"meters": [{"id": stranger}]}}
-    assert not list(table.flags(told, empty_plan({**create, "evidence": [note]}), ()))
+    assert not list(table.flags(declared, empty_plan({**create, "evidence": [note]}), ()))
     silent = empty_plan({**create, "evidence": []})
-    assert {flag.kind for flag in table.flags(told, silent, ())} == {"untold"}
-    assert {flag.kind for flag in table.flags(told, empty_plan(), ())} == {"decision"}
-    wrong = Table(told.declared, {}, {"calls": {"id": stranger, "spec": None}}, before, allow_archive=False)
+    assert {flag.kind for flag in table.flags(declared, silent, ())} == {"unreported"}
+    assert {flag.kind for flag in table.flags(declared, empty_plan(), ())} == {"decision"}
+    wrong = Table(
+        declared.declared, {}, {"calls": {"id": stranger, "spec": None}}, before, allow_archive=False
+    )
     assert wrong.answer("calls").actions == {"blocked"}
-    assert told.answer("calls").id == ours
+    assert declared.answer("calls").id == ours
 
 
 def test_a_part_of_a_later_version_blocks_its_key_alone(tmp_path: Path) -> None:
@@ -103,10 +105,12 @@ def test_a_part_of_a_later_version_blocks_its_key_alone(tmp_path: Path) -> None:
         with new_world(tmp_path, polar) as world:
             world.create(meter(metadata={"polar_iac": "acme/tokens"}))
             world.outgrow(world.create(meter(metadata={"polar_iac": "acme/calls"})))
-            told = Table({"calls": meter(), "tokens": meter()}, {}, {}, snapshot(polar), allow_archive=False)
+            declared = Table(
+                {"calls": meter(), "tokens": meter()}, {}, {}, snapshot(polar), allow_archive=False
+            )
     finally:
         polar.close()
-    assert [told.answer(key).actions for key in told.declared] == [{"blocked"}, {"nothing"}]
+    assert [declared.answer(key).actions for key in declared.declared] == [{"blocked"}, {"nothing"}]
 
 
 def test_a_meter_stays_with_the_record_that_could_not_move(tmp_path: Path) -> None:
@@ -123,10 +127,10 @@ def test_a_meter_stays_with_the_record_that_could_not_move(tmp_path: Path) -> No
 def test_a_create_that_is_recorded_since_tells_nothing_new() -> None:
     lockfile = json.dumps({"meters": {"calls": {"id": "1", "spec": None}}})
     begin, create = '{"effect":"begin","key":""}\n', '{"effect":"create","key":"%s"}\n'
-    assert Moment({}, lockfile, begin + create % "calls").is_told
-    assert Moment({}, lockfile, begin + '{"effect":"rec').is_told
-    assert not Moment({}, lockfile, begin + create % "tokens").is_told
-    assert not Moment({}, lockfile, begin + '{"effect":"made","key":"calls","id":"1"}\n').is_told
+    assert Moment({}, lockfile, begin + create % "calls").lockfile_is_complete
+    assert Moment({}, lockfile, begin + '{"effect":"rec').lockfile_is_complete
+    assert not Moment({}, lockfile, begin + create % "tokens").lockfile_is_complete
+    assert not Moment({}, lockfile, begin + '{"effect":"made","key":"calls","id":"1"}\n').lockfile_is_complete
 
 
 @pytest.mark.parametrize(

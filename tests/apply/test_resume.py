@@ -38,7 +38,7 @@ from tests.support.build import (
 )
 from tests.support.fault_trials import faulty_polar
 from tests.support.served_polar import Served
-from tests.support.workspace import Room
+from tests.support.workspace import Checkout
 
 LONG_AGO = NOW - timedelta(days=30)
 
@@ -73,138 +73,144 @@ class TestDuplicatesOfOneRun:
     def settle(
         self,
         client: PolarClient,
-        story: Journal,
+        open_journal: Journal,
         at_start: dict[str, Record] | None = None,
         live: list[LiveMeter] | None = None,
     ) -> list[Applied | Failed | Skipped]:
-        found = client.list_meters() if live is None else live
-        own = set(story.created)
-        return settle_duplicates(found, own, PROJECT, at_start or {}, {"calls": spec()}, client, story)
+        meters = client.list_meters() if live is None else live
+        own = set(open_journal.created)
+        return settle_duplicates(
+            meters, own, PROJECT, at_start or {}, {"calls": spec()}, client, open_journal
+        )
 
     def test_the_oldest_wins_and_the_loser_gives_its_marker_up(self, client: PolarClient, path: Path) -> None:
-        theirs, ours = made(client), made(client, metadata={"team": "ai"})
-        with opened(path) as story:
-            story.record("calls", Record(ours.id, spec()), answer="created")
-            assert self.settle(client, story) == [Applied("calls", "settle", ours.id)]
-            assert story.meters["calls"] == Record(theirs.id, spec())
-            assert no_duplicates(client.list_meters(), story)
-        assert active(client) == {theirs.id}
+        foreign, ours = made(client), made(client, metadata={"team": "ai"})
+        with opened(path) as open_journal:
+            open_journal.record("calls", Record(ours.id, spec()), answer="created")
+            assert self.settle(client, open_journal) == [Applied("calls", "settle", ours.id)]
+            assert open_journal.meters["calls"] == Record(foreign.id, spec())
+            assert no_duplicates(client.list_meters(), open_journal)
+        assert active(client) == {foreign.id}
         loser = client.get_meter(ours.id)
         assert (loser.marker, dict(spec_of(loser).metadata)) == (None, {"team": "ai"})
 
     def test_the_winner_is_the_lockfiles_however_young(self, client: PolarClient, path: Path) -> None:
-        ours, theirs = made(client), made(client)
-        with opened(path, calls=Record(theirs.id, spec())) as story:
-            story.record("calls", Record(ours.id, spec()), answer="created")
-            events = self.settle(client, story, {"calls": Record(theirs.id, spec())})
+        ours, foreign = made(client), made(client)
+        with opened(path, calls=Record(foreign.id, spec())) as open_journal:
+            open_journal.record("calls", Record(ours.id, spec()), answer="created")
+            events = self.settle(client, open_journal, {"calls": Record(foreign.id, spec())})
             assert events == [Applied("calls", "settle", ours.id)]
-        assert active(client) == {theirs.id}
+        assert active(client) == {foreign.id}
 
     def test_what_a_stopped_run_put_into_the_lockfile_is_no_other_runs_word(
         self, client: PolarClient, path: Path
     ) -> None:
         """It was created, folded into the lockfile, and never swept: the other run knows nothing of it."""
-        theirs, ours = made(client), made(client)
-        with opened(path) as story:
-            story.record("calls", Record(ours.id, spec()), answer="created")
-            story.finish(path, NOW)
+        foreign, ours = made(client), made(client)
+        with opened(path) as open_journal:
+            open_journal.record("calls", Record(ours.id, spec()), answer="created")
+            open_journal.finish(path, NOW)
         recorded = lockfile.read(path, "sandbox", PROJECT)
-        with Journal(journal.path_for(path), recorded) as story:
-            assert self.settle(client, story, dict(recorded.meters)) == [Applied("calls", "settle", ours.id)]
-        assert active(client) == {theirs.id}
+        with Journal(journal.path_for(path), recorded) as open_journal:
+            assert self.settle(client, open_journal, dict(recorded.meters)) == [
+                Applied("calls", "settle", ours.id)
+            ]
+        assert active(client) == {foreign.id}
 
     def test_what_others_made_is_left_to_them(self, client: PolarClient, path: Path) -> None:
-        ours, theirs = made(client), made(client)
-        with opened(path) as story:
-            story.record("calls", Record(ours.id, spec()), answer="created")
-            (event,) = self.settle(client, story)
+        ours, foreign = made(client), made(client)
+        with opened(path) as open_journal:
+            open_journal.record("calls", Record(ours.id, spec()), answer="created")
+            (event,) = self.settle(client, open_journal)
         assert isinstance(event, Skipped)
-        assert theirs.id in event.reason
-        assert active(client) == {ours.id, theirs.id}
+        assert foreign.id in event.reason
+        assert active(client) == {ours.id, foreign.id}
 
     def test_nobody_gives_way_to_one_that_is_gone(self, client: PolarClient, path: Path) -> None:
         """The list is older than the other run's own way out."""
-        theirs, ours = made(client), made(client)
+        foreign, ours = made(client), made(client)
         live = client.list_meters()
-        client.update_meter(theirs.id, {"is_archived": True, "metadata": {}})
-        with opened(path) as story:
-            story.record("calls", Record(ours.id, spec()), answer="created")
-            (event,) = self.settle(client, story, live=live)
+        client.update_meter(foreign.id, {"is_archived": True, "metadata": {}})
+        with opened(path) as open_journal:
+            open_journal.record("calls", Record(ours.id, spec()), answer="created")
+            (event,) = self.settle(client, open_journal, live=live)
             assert isinstance(event, Skipped)
-            assert set(story.created) == {ours.id}
+            assert set(open_journal.created) == {ours.id}
         assert active(client) == {ours.id}
 
     def test_one_that_could_not_be_archived_is_tried_again_by_the_next_run(
         self, client: PolarClient, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        theirs, ours = made(client), made(client)
+        foreign, ours = made(client), made(client)
 
         def refuse(*_: Any) -> LiveMeter:
             raise TransientError("Polar failed with status 503", status=503)
 
-        with opened(path) as story, monkeypatch.context() as patched:
+        with opened(path) as open_journal, monkeypatch.context() as patched:
             patched.setattr(client, "update_meter", refuse)
-            story.record("calls", Record(ours.id, spec()), answer="created")
-            assert [type(event) for event in self.settle(client, story)] == [Failed]
-            story.finish(path, NOW)
+            open_journal.record("calls", Record(ours.id, spec()), answer="created")
+            assert [type(event) for event in self.settle(client, open_journal)] == [Failed]
+            open_journal.finish(path, NOW)
         recorded = lockfile.read(path, "sandbox", PROJECT)
-        with Journal(journal.path_for(path), recorded) as story:
-            assert set(story.created) == {ours.id}
-            assert not no_duplicates(client.list_meters(), story)
-            assert self.settle(client, story, dict(recorded.meters)) == [Applied("calls", "settle", ours.id)]
-            assert no_duplicates(client.list_meters(), story)
-        assert active(client) == {theirs.id}
+        with Journal(journal.path_for(path), recorded) as open_journal:
+            assert set(open_journal.created) == {ours.id}
+            assert not no_duplicates(client.list_meters(), open_journal)
+            assert self.settle(client, open_journal, dict(recorded.meters)) == [
+                Applied("calls", "settle", ours.id)
+            ]
+            assert no_duplicates(client.list_meters(), open_journal)
+        assert active(client) == {foreign.id}
 
     def test_a_meter_recorded_under_another_key_is_no_twin(self, client: PolarClient, path: Path) -> None:
         """Its marker is old: its own key's next apply writes it again."""
         moved, ours = made(client), made(client)
-        with opened(path, other=Record(moved.id, spec())) as story:
-            story.record("calls", Record(ours.id, spec()), answer="created")
-            assert self.settle(client, story) == []
-            assert story.meters["calls"].id == ours.id
+        with opened(path, other=Record(moved.id, spec())) as open_journal:
+            open_journal.record("calls", Record(ours.id, spec()), answer="created")
+            assert self.settle(client, open_journal) == []
+            assert open_journal.meters["calls"].id == ours.id
         assert active(client) == {moved.id, ours.id}
 
 
 class TestResuming:
-    def resume(self, client: PolarClient, story: Journal) -> None:
-        for key, (found, answer) in found_creates(client.list_meters(), story).items():
-            story.record(key, found, answer=answer)
+    def resume(self, client: PolarClient, open_journal: Journal) -> None:
+        for key, (created, answer) in found_creates(client.list_meters(), open_journal).items():
+            open_journal.record(key, created, answer=answer)
 
     def test_what_is_found_is_recorded_as_far_as_it_is_known(self, client: PolarClient, path: Path) -> None:
-        with opened(path) as story:
+        with opened(path) as open_journal:
             for key in ("same", "other", "none"):
-                story.intend(key, f"{PROJECT}/{key}", spec(), LONG_AGO)
+                open_journal.intend(key, f"{PROJECT}/{key}", spec(), LONG_AGO)
             same, other = made(client, "same"), made(client, "other", name="Declared otherwise")
-            self.resume(client, story)
-            assert story.meters == {"same": Record(same.id, spec()), "other": Record(other.id, None)}
+            self.resume(client, open_journal)
+            assert open_journal.meters == {"same": Record(same.id, spec()), "other": Record(other.id, None)}
             # What is not found may still land, and so may one whose marker another run's meter bears.
-            assert set(story.unresolved) == {"none"}
-            assert {key: len(story.intents(key)) for key in ("same", "other", "none")} == {
+            assert set(open_journal.unresolved) == {"none"}
+            assert {key: len(open_journal.intents(key)) for key in ("same", "other", "none")} == {
                 "same": 0,
                 "other": 1,
                 "none": 1,
             }
 
     def test_what_was_sent_long_ago_shows_at_once_or_never(self, path: Path) -> None:
-        with opened(path, recorded=record(1)) as story:
+        with opened(path, recorded=record(1)) as open_journal:
             for key, age in (("now", 0), ("lately", 69), ("long-ago", 71), ("recorded", 0)):
-                story.intend(key, f"{PROJECT}/{key}", spec(), NOW - timedelta(seconds=age))
-            assert may_still_show(story, NOW, 70.0) == {"now", "lately"}
+                open_journal.intend(key, f"{PROJECT}/{key}", spec(), NOW - timedelta(seconds=age))
+            assert may_still_show(open_journal, NOW, 70.0) == {"now", "lately"}
 
     def test_a_meter_recorded_under_another_key_is_not_found(self, client: PolarClient, path: Path) -> None:
         moved = made(client)
-        with opened(path, other=Record(moved.id, spec())) as story:
-            story.intend("calls", f"{PROJECT}/calls", spec(), LONG_AGO)
-            self.resume(client, story)
-            assert set(story.meters) == {"other"}
+        with opened(path, other=Record(moved.id, spec())) as open_journal:
+            open_journal.intend("calls", f"{PROJECT}/calls", spec(), LONG_AGO)
+            self.resume(client, open_journal)
+            assert set(open_journal.meters) == {"other"}
 
 
 class TestUnansweredCreates:
     """What is known of a create that got no answer: what it may have made, and for how long."""
 
     def test_a_meter_is_known_by_marker_spec_and_time(self, path: Path) -> None:
-        with opened(path) as story:
-            story.intend("calls", f"{PROJECT}/calls", spec(), NOW)
+        with opened(path) as open_journal:
+            open_journal.intend("calls", f"{PROJECT}/calls", spec(), NOW)
             later, earlier = "2026-01-02T00:00:01.000000Z", "2026-01-01T23:59:59.000000Z"
             ours = live(1, created_at=later)
             others = [
@@ -212,61 +218,64 @@ class TestUnansweredCreates:
                 live(3, created_at=later, name="Another"),
                 live(4, "other", created_at=later),
             ]
-            assert story.made([ours, *others]) == Made(landed=frozenset({ours.id}))
+            assert open_journal.made([ours, *others]) == Made(landed=frozenset({ours.id}))
 
     def test_one_answer_answers_one_create(self, path: Path) -> None:
         """The first was lost, the second answered: what the first made may still appear."""
-        with opened(path) as story:
+        with opened(path) as open_journal:
             for second in range(2):
-                story.intend("calls", f"{PROJECT}/calls", spec(), NOW + timedelta(seconds=second))
-            story.record("calls", record(1), answer="created")
-            assert [i.at for i in story.intents("calls")] == ["2026-01-02T00:00:00.000000Z"]
-            story.finish(path, NOW)
+                open_journal.intend("calls", f"{PROJECT}/calls", spec(), NOW + timedelta(seconds=second))
+            open_journal.record("calls", record(1), answer="created")
+            assert [i.at for i in open_journal.intents("calls")] == ["2026-01-02T00:00:00.000000Z"]
+            open_journal.finish(path, NOW)
         state = lockfile.read(path, "sandbox", PROJECT)
         assert set(state.meters) == {"calls"}
         assert len(journal.read(journal.path_for(path), state).intents["calls"]) == 1
 
     def test_after_a_day_it_can_make_nothing_any_more(self, path: Path) -> None:
-        with opened(path) as story:
-            story.intend("calls", f"{PROJECT}/calls", spec(), NOW)
-            story.finish(path, NOW + timedelta(hours=23))
+        with opened(path) as open_journal:
+            open_journal.intend("calls", f"{PROJECT}/calls", spec(), NOW)
+            open_journal.finish(path, NOW + timedelta(hours=23))
         state = lockfile.read(path, "sandbox", PROJECT)
-        with Journal(journal.path_for(path), state) as story:
-            assert set(story.unresolved) == {"calls"}
-            story.finish(path, NOW + timedelta(hours=25))
+        with Journal(journal.path_for(path), state) as open_journal:
+            assert set(open_journal.unresolved) == {"calls"}
+            open_journal.finish(path, NOW + timedelta(hours=25))
         assert not journal.path_for(path).exists()
 
     def test_a_journal_of_an_earlier_version_is_looked_for_and_never_settles(self, path: Path) -> None:
         file, state = journal.path_for(path), Lockfile("sandbox", None, PROJECT)
-        with Journal(file, state) as story:
-            story.intend("calls", f"{PROJECT}/calls", spec(), NOW)
+        with Journal(file, state) as open_journal:
+            open_journal.intend("calls", f"{PROJECT}/calls", spec(), NOW)
         file.write_text(re.sub(r',"at":"[^"]*"', "", file.read_text()))
         story_ = journal.read(file, state)
         assert set(story_.unresolved) == {"calls"}
         assert story_.made([live(1, created_at="2026-02-01T00:00:00.000000Z")]) == NOTHING_MADE
 
     def test_a_renamed_key_drops_no_record_of_another_meter(self, path: Path) -> None:
-        """Item: with `moved` the journal dropped a record by key, although it held another id."""
-        with opened(path, a=record(1), b=record(2)) as story:
-            story.record("b", record(2, name="New"), was="a")
-            story.forget("a", identifier(9))
-            assert {key: r.id for key, r in story.meters.items()} == {"a": identifier(1), "b": identifier(2)}
+        """A move drops no record by its key alone: the record may hold another id."""
+        with opened(path, a=record(1), b=record(2)) as open_journal:
+            open_journal.record("b", record(2, name="New"), was="a")
+            open_journal.forget("a", identifier(9))
+            assert {key: r.id for key, r in open_journal.meters.items()} == {
+                "a": identifier(1),
+                "b": identifier(2),
+            }
 
 
 class TestALockfileReplacedDuringARun:
-    """Item: a lockfile replaced while an apply runs is merged when it is written."""
+    """A lockfile replaced while an apply runs is merged when it is written."""
 
-    def finish(self, path: Path, theirs: dict[str, Record]) -> dict[str, Record]:
+    def finish(self, path: Path, concurrent: dict[str, Record]) -> dict[str, Record]:
         begun = {"kept": record(1), "ours": record(2), "both": record(3), "gone": record(4)}
         lockfile.save(path, Lockfile("sandbox", ORGANIZATION, PROJECT, begun))
-        with Journal(journal.path_for(path), lockfile.read(path, "sandbox", PROJECT)) as story:
-            story.record("ours", record(2, name="New"))
-            story.record("both", record(3, name="Ours"))
-            story.record("new", record(5), answer="created")
-            story.forget("gone", identifier(4))
-            story.duplicates_settled()
-            lockfile.save(path, Lockfile("sandbox", ORGANIZATION, PROJECT, begun | theirs))
-            story.finish(path, NOW)
+        with Journal(journal.path_for(path), lockfile.read(path, "sandbox", PROJECT)) as open_journal:
+            open_journal.record("ours", record(2, name="New"))
+            open_journal.record("both", record(3, name="Ours"))
+            open_journal.record("new", record(5), answer="created")
+            open_journal.forget("gone", identifier(4))
+            open_journal.duplicates_settled()
+            lockfile.save(path, Lockfile("sandbox", ORGANIZATION, PROJECT, begun | concurrent))
+            open_journal.finish(path, NOW)
         assert not journal.path_for(path).exists()
         return dict(lockfile.read(path, "sandbox", PROJECT).meters)
 
@@ -294,118 +303,118 @@ class TestALockfileReplacedDuringARun:
     def test_one_that_cannot_be_read_leaves_all_in_the_journal(self, path: Path) -> None:
         state = Lockfile("sandbox", ORGANIZATION, PROJECT, {"a": record(1)})
         lockfile.save(path, state)
-        with Journal(journal.path_for(path), state) as story:
-            story.record("new", record(5))
+        with Journal(journal.path_for(path), state) as open_journal:
+            open_journal.record("new", record(5))
             path.write_text("<<<<<<< ours\n")
             with pytest.raises(PolarIacError, match="conflict"):
-                story.finish(path, NOW)
+                open_journal.finish(path, NOW)
         assert set(journal.read(journal.path_for(path), state).meters) == {"a", "new"}
 
 
 class TestALockfileThatMovedOn:
     """A run died, others went on, and their lockfile was pulled: what it says is the newer word."""
 
-    def left(self, path: Path, **meters: Record) -> Path:
-        story = opened(path, **meters)
-        story.record("calls", record(1), answer="created")
-        story.intend("lost", f"{PROJECT}/lost", spec(), NOW)
-        story.record("frozen", record(3, frozen=True))
-        story.learn_organization(ORGANIZATION)
+    def interrupted(self, path: Path, **meters: Record) -> Path:
+        open_journal = opened(path, **meters)
+        open_journal.record("calls", record(1), answer="created")
+        open_journal.intend("lost", f"{PROJECT}/lost", spec(), NOW)
+        open_journal.record("frozen", record(3, frozen=True))
+        open_journal.learn_organization(ORGANIZATION)
         return journal.path_for(path)
 
     def read(self, path: Path, **meters: Record) -> JournalState:
         return journal.read(path, Lockfile("sandbox", None, PROJECT, meters))
 
     def test_what_only_the_journal_knows_is_kept(self, path: Path) -> None:
-        story = self.read(self.left(path), other=record(9))
-        assert set(story.meters) == {"calls", "frozen", "other"}
-        assert set(story.unresolved) == {"lost"}
-        assert set(story.created) == {identifier(1)}
-        assert story.organization_id == ORGANIZATION
+        state = self.read(self.interrupted(path), other=record(9))
+        assert set(state.meters) == {"calls", "frozen", "other"}
+        assert set(state.unresolved) == {"lost"}
+        assert set(state.created) == {identifier(1)}
+        assert state.organization_id == ORGANIZATION
 
     def test_a_key_or_a_meter_that_the_lockfile_has_is_the_lockfiles(self, path: Path) -> None:
         newer = {"renamed": record(1), "lost": record(7), "frozen": record(3, name="Newer")}
-        story = self.read(self.left(path), **newer)
-        assert story.meters == {**newer, "frozen": record(3, name="Newer", frozen=True)}
-        assert not story.unresolved
+        state = self.read(self.interrupted(path), **newer)
+        assert state.meters == {**newer, "frozen": record(3, name="Newer", frozen=True)}
+        assert not state.unresolved
 
     def test_the_same_lockfile_is_gone_on_from(self, path: Path) -> None:
         before = {"calls": record(1, name="Before"), "old": record(2)}
-        story = self.read(self.left(path, **before), **before)
-        assert set(story.meters) == {"calls", "old", "frozen"}
-        assert story.meters["calls"] == record(1)
+        state = self.read(self.interrupted(path, **before), **before)
+        assert set(state.meters) == {"calls", "old", "frozen"}
+        assert state.meters["calls"] == record(1)
 
     def test_a_run_that_goes_on_makes_the_journal_its_own(self, path: Path) -> None:
-        file = self.left(path)
+        file = self.interrupted(path)
         newer = Lockfile("sandbox", None, PROJECT, {"other": record(9)})
-        with Journal(file, newer) as story:
-            story.forget("other", identifier(9))
-            assert journal.read(file, newer).meters == story.meters
-            assert set(story.meters) == {"calls", "frozen"}
-            assert set(story.unresolved) == {"lost"}
+        with Journal(file, newer) as open_journal:
+            open_journal.forget("other", identifier(9))
+            assert journal.read(file, newer).meters == open_journal.meters
+            assert set(open_journal.meters) == {"calls", "frozen"}
+            assert set(open_journal.unresolved) == {"lost"}
 
     @pytest.mark.parametrize(("environment", "project"), [("production", PROJECT), ("sandbox", "other")])
     def test_another_environment_or_project_is_told(self, path: Path, environment: str, project: str) -> None:
-        file = self.left(path)
+        file = self.interrupted(path)
         with pytest.raises(PolarIacError, match="this journal is of the"):
             journal.read(file, Lockfile(environment, None, project))
 
 
 def test_a_renamed_key_keeps_the_fields_of_later_versions(tmp_path: Path, polar: Served) -> None:
-    room = Room(polar.url, tmp_path)
-    with room.client:
-        room.apply(desired({"old": meter()}))
-        state = room.recorded()
+    checkout = Checkout(polar.url, tmp_path)
+    with checkout.client:
+        checkout.apply(desired({"old": meter()}))
+        state = checkout.recorded()
         old = state.meters["old"]
         later = Record(old.id, old.spec, extra={"later": {"n": 1}})
-        lockfile.save(room.lockfile, Lockfile("sandbox", state.organization_id, PROJECT, {"old": later}))
-        room.apply(desired({"new": meter()}, moved=[{"from": "old", "to": "new"}]))
-        assert room.recorded().meters["new"].extra == {"later": {"n": 1}}
+        lockfile.save(checkout.lockfile, Lockfile("sandbox", state.organization_id, PROJECT, {"old": later}))
+        checkout.apply(desired({"new": meter()}, moved=[{"from": "old", "to": "new"}]))
+        assert checkout.recorded().meters["new"].extra == {"later": {"n": 1}}
 
 
 def test_a_moved_key_that_goes_altogether_is_forgotten_once(tmp_path: Path, polar: Served) -> None:
-    room = Room(polar.url, tmp_path)
-    with room.client:
-        room.apply(desired({"a": meter(), "z": meter()}))
+    checkout = Checkout(polar.url, tmp_path)
+    with checkout.client:
+        checkout.apply(desired({"a": meter(), "z": meter()}))
         gone = desired({"z": meter()}, moved=[{"from": "a", "to": "b"}])
-        assert [type(event) for event in room.apply(gone)] == [Applied]
-        again = room.plan(gone)
+        assert [type(event) for event in checkout.apply(gone)] == [Applied]
+        again = checkout.plan(gone)
         assert not again.changes
         assert not again.bookkeeping
-        assert set(room.recorded().meters) == {"z"}
+        assert set(checkout.recorded().meters) == {"z"}
 
 
 def test_a_second_meter_that_was_just_archived_blocks_nobody(tmp_path: Path) -> None:
     """Another run has settled it, and the replica does not show that yet."""
     with faulty_polar() as faulty:
-        room = Room(faulty.url, tmp_path, patience=900.0)
-        with room.client, PolarClient(faulty.url, "polar_oat_other") as other:
+        checkout = Checkout(faulty.url, tmp_path, lookup_timeout=900.0)
+        with checkout.client, PolarClient(faulty.url, "polar_oat_other") as other:
             first, second = made(other), made(other)
             faulty.hold(reads=2)
             other.update_meter(second.id, {"is_archived": True, "metadata": {}})
-            events = room.apply(desired({"calls": meter()}))
+            events = checkout.apply(desired({"calls": meter()}))
             assert events == [Applied("calls", "adopt", first.id)]
             assert faulty.served["GET lag"] == 2
 
 
 def test_duplicates_that_stay_are_named(tmp_path: Path, polar: Served, client: PolarClient) -> None:
-    room = Room(polar.url, tmp_path)
-    with room.client:
+    checkout = Checkout(polar.url, tmp_path)
+    with checkout.client:
         duplicates = made(client), made(client)
-        (event,) = room.apply(desired({"calls": meter()}))
+        (event,) = checkout.apply(desired({"calls": meter()}))
         assert isinstance(event, Skipped)
         assert all(duplicate.id in event.reason for duplicate in duplicates)
 
 
 def test_plan_and_apply_see_a_lost_create_alike(tmp_path: Path, polar: Served, client: PolarClient) -> None:
     """What the journal knows of it is the base of a merge for both: the digest of a plan is not stale."""
-    room = Room(polar.url, tmp_path)
-    with room.client:
-        with opened(room.lockfile) as story:
-            story.intend("calls", f"{PROJECT}/calls", spec(metadata={"plan": 1}), LONG_AGO)
+    checkout = Checkout(polar.url, tmp_path)
+    with checkout.client:
+        with opened(checkout.lockfile) as open_journal:
+            open_journal.intend("calls", f"{PROJECT}/calls", spec(metadata={"plan": 1}), LONG_AGO)
         made(client, metadata={"plan": 1})
         renamed = desired({"calls": meter(name="Renamed")})
-        (change,) = room.plan(renamed).changes
+        (change,) = checkout.plan(renamed).changes
         assert [field.path for field in change.fields] == ["name", "metadata.plan"]
-        assert room.apply(renamed) == [Applied("calls", "update", change.id or "")]
-        assert not room.plan(renamed).changes
+        assert checkout.apply(renamed) == [Applied("calls", "update", change.id or "")]
+        assert not checkout.plan(renamed).changes

@@ -42,7 +42,7 @@ BLOCK = """\
 
 
 def manifest_of(count: int) -> str:
-    """A manifest of so many meters, twenty lines each."""
+    """A manifest of `count` meters, twenty lines each."""
     return "version: 1\nproject: bench\nmeters:\n" + "".join(BLOCK.format(n=n) for n in range(count))
 
 
@@ -58,9 +58,9 @@ def compare(
     """Run the two in turn, so that a drift of the machine's speed meets both."""
     seconds(ours, directory), seconds(least, directory)
     pairs = [(seconds(ours, directory), seconds(least, directory)) for _ in range(runs)]
-    mine, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
+    mine, other = (statistics.median(side) for side in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
-    print(f"{title:34} {mine:8.3f} s {theirs:8.3f} s {ratio:8.2f} {aim:8.1f}", flush=True)
+    print(f"{title:34} {mine:8.3f} s {other:8.3f} s {ratio:8.2f} {aim:8.1f}", flush=True)
 
 
 def recorded(directory: Path, count: int) -> None:

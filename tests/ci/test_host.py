@@ -38,10 +38,10 @@ def test_outside_ci_nothing_is_published() -> None:
 def test_github_gets_summary_and_outputs(tmp_path: Path) -> None:
     summary, output = tmp_path / "summary.md", tmp_path / "output"
     host: Host = GitHub({"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_OUTPUT": str(output)})
-    found = plan(desired({"calls": meter()}), {}, [])
-    assert host.publish_plans([found], "meters.yaml") == ""
+    planned = plan(desired({"calls": meter()}), {}, [])
+    assert host.publish_plans([planned], "meters.yaml") == ""
     assert "1 to create" in summary.read_text(encoding="utf-8")
-    assert read_outputs(output.read_text(encoding="utf-8"))["digest"] == found.digest
+    assert read_outputs(output.read_text(encoding="utf-8"))["digest"] == planned.digest
     assert host.summary_room() == 1_000_000 - summary.stat().st_size
 
 

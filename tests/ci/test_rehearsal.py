@@ -310,7 +310,7 @@ def test_a_protected_branch_is_explained_and_the_next_run_heals(
     hub.protect("main")
     applied = hub.merged().uses("apply", token, environments="sandbox").expect(ok=False)
     assert polar.tape.count("POST") == 1
-    told = applied.summary
+    summary = applied.summary
     for words in (
         "GH006: Protected branch",
         "persist: branch",
@@ -318,7 +318,7 @@ def test_a_protected_branch_is_explained_and_the_next_run_heals(
         "GitHub App",
         "twice",
     ):
-        assert words in told
+        assert words in summary
     assert "%0A- persist: branch" in applied.log  # one annotation, with its lines
     assert LOCKFILE not in hub.files()
 
@@ -351,9 +351,9 @@ def test_what_was_done_is_kept_also_when_apply_failed(hub: Hub, token: dict[str,
     hub.merged().uses("apply", token, environments="sandbox").expect()
     hub.push(meters(images="Images"))  # calls is gone, and still active
     refused = hub.merged().uses("apply", token, environments="sandbox production").expect(ok=False)
-    for told in (refused.log, refused.summary):
-        assert "archived: true" in told
-        assert "Not applied, since sandbox comes first: production." in told
+    for text in (refused.log, refused.summary):
+        assert "archived: true" in text
+        assert "Not applied, since sandbox comes first: production." in text
     assert headline(refused.summary) == "### 🛑 Polar meters: refused, and nothing was done"
     assert recorded(hub) == {"calls"}
 
@@ -445,8 +445,8 @@ def test_two_runners_race_for_the_state_branch(hub: Hub, token: dict[str, str]) 
 def test_a_race_over_the_same_lines_is_lost_in_plain_words(hub: Hub, token: dict[str, str]) -> None:
     hub.merged().uses("apply", token, environments="sandbox").expect()
     hub.push(meters(calls="Calls"))
-    theirs = hub.read(LOCKFILE).replace('"API calls"', '"Something else"')
-    hub.push_meanwhile({LOCKFILE: theirs + "\n"})
+    competing = hub.read(LOCKFILE).replace('"API calls"', '"Something else"')
+    hub.push_meanwhile({LOCKFILE: competing + "\n"})
     lost = hub.merged().uses("apply", token, environments="sandbox").expect(ok=False)
     assert "another run changed the same meters" in lost.log
     assert "Something else" in hub.read(LOCKFILE)
@@ -583,9 +583,9 @@ def test_only_what_was_reviewed_is_applied(hub: Hub, polar: Served, token: dict[
         assert digest.split()[0].startswith("sandbox=")
         hub.push(meters(calls="Calls", images="Images"))
         stale = hub.merged().uses("apply", env, environments=environments, digest=digest).expect(ok=False)
-        for told in (stale.log, stale.summary):
-            assert "not what was reviewed" in told
-            assert "Not applied, since sandbox comes first: production." in told
+        for text in (stale.log, stale.summary):
+            assert "not what was reviewed" in text
+            assert "Not applied, since sandbox comes first: production." in text
         assert headline(stale.summary) == "### 🛑 Polar meters: the plan is stale, and nothing was done"
         for empty in ("production=", "production=  ", digest.split()[0]):
             none = hub.merged().uses("apply", env, environments=environments, digest=empty).expect(ok=False)
@@ -614,7 +614,7 @@ def test_only_what_was_reviewed_is_applied(hub: Hub, polar: Served, token: dict[
 
 
 @pytest.mark.parametrize(
-    ("inputs", "told"),
+    ("inputs", "message"),
     [
         ({"environments": "staging"}, "staging is none of production, sandbox and local"),
         ({"environments": " "}, "say which environments are meant"),
@@ -628,10 +628,10 @@ def test_only_what_was_reviewed_is_applied(hub: Hub, polar: Served, token: dict[
         ({"environments": "sandbox", "digest": "zzz"}, "digest: zzz is not a digest"),
     ],
 )
-def test_inputs_that_are_none(hub: Hub, token: dict[str, str], inputs: dict[str, str], told: str) -> None:
+def test_inputs_that_are_none(hub: Hub, token: dict[str, str], inputs: dict[str, str], message: str) -> None:
     runner = hub.merged()
     log = runner.uses("apply", token, **inputs).expect(ok=False).log
-    assert told in log
+    assert message in log
     assert "What was done is recorded" not in log
     assert sorted(path.name for path in runner.workspace.iterdir()) == [".git", "README.md", "meters.yaml"]
 
@@ -640,33 +640,33 @@ def test_inputs_that_are_none(hub: Hub, token: dict[str, str], inputs: dict[str,
 
 
 def test_drift_opens_updates_and_closes_one_issue(hub: Hub, polar: Served, token: dict[str, str]) -> None:
-    def look() -> list[str]:
+    def drift_issues() -> list[str]:
         ran = hub.merged(event_name="schedule").uses("drift", token, environments="sandbox").expect()
         assert ran.outputs["drift"] in ("true", "false")
         return [issue["state"] for issue in hub.state["issues"]]
 
     hub.merged().uses("apply", token, environments="sandbox").expect()
-    assert look() == []
+    assert drift_issues() == []
     hub.push(meters(calls="Calls"))
-    assert look() == []  # it waits to be applied, and nobody touched Polar
+    assert drift_issues() == []  # it waits to be applied, and nobody touched Polar
     hub.merged().uses("apply", token, environments="sandbox").expect()
 
     (meter_id,) = [record["id"] for record in json.loads(hub.read(LOCKFILE))["meters"].values()]
     change(polar, meter_id, name="Changed in the dashboard")
-    assert look() == ["open"]
+    assert drift_issues() == ["open"]
     (issue,) = hub.state["issues"]
     assert "Changed in the dashboard" in issue["body"]
     assert "or an apply could not record what it did" in issue["body"]
     change(polar, meter_id, name="Changed again", is_archived=True)
-    assert look() == ["open"]
+    assert drift_issues() == ["open"]
     assert "Changed again" in hub.state["issues"][0]["body"]
 
     change(polar, meter_id, name="Calls", is_archived=False)
-    assert look() == ["closed"]
+    assert drift_issues() == ["closed"]
     assert comments(hub) == ["Polar's meters are as they were applied again."]
-    assert look() == ["closed"]
+    assert drift_issues() == ["closed"]
     change(polar, meter_id, is_archived=True)  # no field differs, and still it bills nothing
-    assert look() == ["closed", "open"]
+    assert drift_issues() == ["closed", "open"]
 
 
 def change(polar: Served, meter_id: str, **fields: Any) -> None:
@@ -737,6 +737,6 @@ def test_the_pre_commit_hook_validates_each_manifest(tmp_path: Path) -> None:
         return done.returncode, done.stderr
 
     assert run("meters.yaml", "meters.yaml") == (0, "")
-    code, told = run("bad.yaml", "meters.yaml")
+    code, errors = run("bad.yaml", "meters.yaml")
     assert code == 1
-    assert "bad.yaml:1:" in told
+    assert "bad.yaml:1:" in errors

@@ -46,12 +46,12 @@ def test_shellcheck_finds_nothing() -> None:
 
 
 def steps() -> list[tuple[str, dict[str, Any]]]:
-    found = []
+    all_steps = []
     for file in (*ACTIONS, *WORKFLOWS):
         document = load(file)
         jobs = document["jobs"].values() if "jobs" in document else [document["runs"]]
-        found += [(f"{file.parent.name}/{file.name}", step) for job in jobs for step in job["steps"]]
-    return found
+        all_steps += [(f"{file.parent.name}/{file.name}", step) for job in jobs for step in job["steps"]]
+    return all_steps
 
 
 @pytest.mark.parametrize(("file", "step"), steps())
@@ -89,7 +89,7 @@ PERMISSIONS = {
 }
 
 
-def shown(name: str) -> Any:
+def readme_workflow(name: str) -> Any:
     """A workflow as the README shows it."""
     (text,) = re.findall(rf"```yaml\n(name: {name}\n.*?)```", README, re.DOTALL)
     return YAML(typ="safe", pure=True).load(text)
@@ -97,7 +97,7 @@ def shown(name: str) -> Any:
 
 @pytest.mark.parametrize("name", PERMISSIONS)
 def test_each_job_has_the_permissions_it_needs_and_no_more(name: str) -> None:
-    for workflow in (load(ROOT / ".github" / "workflows" / f"{name}.yml"), shown(name)):
+    for workflow in (load(ROOT / ".github" / "workflows" / f"{name}.yml"), readme_workflow(name)):
         assert workflow["permissions"] == {}
         jobs = {job: about for job, about in workflow["jobs"].items() if job != "off"}
         assert {job: about["permissions"] for job, about in jobs.items()} == PERMISSIONS[name]
@@ -121,13 +121,13 @@ def polar_step(job: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", PERMISSIONS)
 def test_the_readme_shows_the_workflows_of_this_repository(name: str) -> None:
-    own, told = load(ROOT / ".github" / "workflows" / f"{name}.yml"), shown(name)
-    assert own["on"].keys() == told["on"].keys()
+    own, documented = load(ROOT / ".github" / "workflows" / f"{name}.yml"), readme_workflow(name)
+    assert own["on"].keys() == documented["on"].keys()
     if name == "meters":
-        assert own["concurrency"] == told["concurrency"]
+        assert own["concurrency"] == documented["concurrency"]
     own["jobs"].pop("off")
-    assert list(own["jobs"]) == list(told["jobs"])
-    for job, about in told["jobs"].items():
+    assert list(own["jobs"]) == list(documented["jobs"])
+    for job, about in documented["jobs"].items():
         ours = own["jobs"][job]
         for part in ("runs-on", "environment", "needs", "outputs"):
             assert about.get(part) == ours.get(part), (job, part)
@@ -135,8 +135,8 @@ def test_the_readme_shows_the_workflows_of_this_repository(name: str) -> None:
         assert polar_step(about) == polar_step(ours), job
         checkout = ours["steps"][0]
         assert about["steps"][0]["with"] == checkout["with"] == {"persist-credentials": False}
-        known = load(ROOT / ".github" / "actions" / polar_step(about)["uses"] / "action.yml")["inputs"]
-        assert polar_step(about)["with"].keys() <= known.keys()
+        inputs = load(ROOT / ".github" / "actions" / polar_step(about)["uses"] / "action.yml")["inputs"]
+        assert polar_step(about)["with"].keys() <= inputs.keys()
 
 
 def test_the_readme_shows_workflows(tmp_path: Path) -> None:

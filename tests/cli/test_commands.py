@@ -85,14 +85,14 @@ class TestTheMainJob:
         def answer(method: str, _path: str, _body: bytes) -> Answer:
             if method == "GET":
                 return answer_json(200, {"items": [], "pagination": {"total_count": 0, "max_page": 0}})
-            shown = {
+            response = {
                 "metadata": {},
                 "created_at": "2023-11-07T05:31:56Z",
                 "modified_at": "2023-11-07T05:31:56Z",
                 "id": identifier(1),
                 "organization_id": ORGANIZATION,
             }
-            return answer_json(201, {**documented, **shown})
+            return answer_json(201, {**documented, **response})
 
         with scripted(answer) as (url, tape):
             workspace = Workspace(tmp_path, {"POLAR_BASE_URL": url, "POLAR_ACCESS_TOKEN": "polar_oat_x"})

@@ -55,13 +55,13 @@ def test_a_narrow_terminal_breaks_no_words(workspace: Workspace) -> None:
 def test_every_line_fits(width: int) -> None:
     clauses = [{"property": "tokens", "operator": "gte", "value": n} for n in (1, 2)]
     recorded = {"calls": record(1, name="Before"), "gone": record(2)}
-    found = plan(
+    planned = plan(
         desired({"calls": meter(name="After", filter={"conjunction": "or", "clauses": clauses})}),
         recorded,
         [live(1, name="Before"), live(2, "gone")],
     )
-    longest = max(found.changes, key=lambda change: len(change.reason or ""))
-    lines = click.unstyle(plan_text(found, "meters.yaml", width)).splitlines()
+    longest = max(planned.changes, key=lambda change: len(change.reason or ""))
+    lines = click.unstyle(plan_text(planned, "meters.yaml", width)).splitlines()
     prose = [line for line in lines if line.startswith("      ") and "→" not in line]
     assert max(map(display_width, prose)) <= max(width, len(max((longest.reason or "").split(), key=len)) + 6)
     assert {line.split()[0] for line in lines if re.match("  [~!+-] ", line)} == {"~", "!"}
@@ -70,17 +70,17 @@ def test_every_line_fits(width: int) -> None:
 def test_the_caret_is_under_the_marked_text_at_any_width() -> None:
     line = "    - {property: tokens, operator: gte, value: 2026-01-01, and: something long after it}"
     start = line.index("2026") + 1
-    told = click.unstyle(
+    output = click.unstyle(
         diagnostics_text([Diagnostic(SourceSpan("m.yaml", 7, start, start + 10), "x", line)], 50)
     )
-    _, excerpt, caret = told.splitlines()
+    _, excerpt, caret = output.splitlines()
     assert max(map(len, (excerpt, caret))) <= 50
     assert excerpt[caret.index("^") : caret.rindex("^") + 1] == "2026-01-01"
 
 
 def test_many_meters_left_for_one_reason_share_a_line() -> None:
-    told = click.unstyle(skipped_text([Skipped(f"m{n:04}", "create", "SIGINT") for n in range(1678)]))
-    assert told == "  ! m0000, m0001, m0002, m0003, m0004 and 1,673 more left as they are: SIGINT\n"
+    output = click.unstyle(skipped_text([Skipped(f"m{n:04}", "create", "SIGINT") for n in range(1678)]))
+    assert output == "  ! m0000, m0001, m0002, m0003, m0004 and 1,673 more left as they are: SIGINT\n"
 
 
 class TestStreams:
@@ -110,9 +110,9 @@ class TestStreams:
 
     def test_the_digest_that_the_text_shows_is_taken(self, workspace: Workspace, polar: Served) -> None:
         workspace.write({"a": meter()})
-        shown = re.search(r"(?m)^Digest: ([0-9a-f]{32})$", workspace.ok("plan", "-e", "sandbox"))
-        assert shown is not None
-        workspace.ok("apply", "-e", "sandbox", "-y", "--digest", shown[1])
+        digest = re.search(r"(?m)^Digest: ([0-9a-f]{32})$", workspace.ok("plan", "-e", "sandbox"))
+        assert digest is not None
+        workspace.ok("apply", "-e", "sandbox", "-y", "--digest", digest[1])
         assert polar.tape.count("POST") == 1
 
 
@@ -126,14 +126,14 @@ class TestUsage:
         workspace.ok("apply", "-e", "sandbox", "-e", "sandbox", "-y")
 
     @pytest.mark.parametrize(
-        ("target", "told"),
+        ("target", "message"),
         [("old", "this key was moved to calls: use --target calls"), ("cals", "did you mean calls?")],
     )
-    def test_an_unknown_target_is_refused(self, workspace: Workspace, target: str, told: str) -> None:
+    def test_an_unknown_target_is_refused(self, workspace: Workspace, target: str, message: str) -> None:
         workspace.write({"calls": meter()}, moved=[{"from": "old", "to": "calls"}])
         done = workspace.run("plan", "-e", "sandbox", "--target", target)
         assert done.returncode == 1
-        assert told in done.stderr
+        assert message in done.stderr
 
     def test_a_lockfile_where_there_is_no_directory(self, workspace: Workspace) -> None:
         workspace.write({"a": meter()})

@@ -17,7 +17,7 @@ def flags(of: Round) -> Iterator[Flag]:
     """Everything about what is there afterwards that must not be."""
     for check in (_exit_code, _done, _recorded, _forgotten):
         yield from check(of)
-    if of.before.is_told:  # Else what was applied before is not known from the lockfile alone.
+    if of.before.lockfile_is_complete:  # Else what was applied before is not known from the lockfile alone.
         yield from _foretold(of)
         yield from _unchanged(of)
 
@@ -35,10 +35,10 @@ def _done(of: Round) -> Iterator[Flag]:
             if of.after.meters[change["id"]].text != of.before.meters[change["id"]].text:
                 yield Flag("half-done", f"{brief(change)} was refused, and something of it done")
             continue
-        found = [
+        created = [
             m for m in of.after.meters.values() if m.id in of.new and m.marker == marker_of(change["key"])
         ]
-        meters = found if change["action"] == "create" else [of.after.meters[change["id"]]]
+        meters = created if change["action"] == "create" else [of.after.meters[change["id"]]]
         if len(meters) != 1:
             yield Flag("not-done", f"{brief(change)} made {[meter.id for meter in meters]}")
         for meter in meters:
@@ -46,9 +46,9 @@ def _done(of: Round) -> Iterator[Flag]:
 
 
 def _is_as_shown(change: Json, meter: Meter, was: Meter | None) -> Iterator[Flag]:
-    shown = change["after"] or change["before"]  # neither, of a meter with unknown parts
-    if shown and normal(meter.document) != normal(shown):
-        yield Flag("not-as-shown", f"{meter.text} is not {shown}")
+    spec = change["after"] or change["before"]  # neither, of a meter with unknown parts
+    if spec and normal(meter.document) != normal(spec):
+        yield Flag("not-as-shown", f"{meter.text} is not {spec}")
     if change["action"] in ("mark", "release"):
         active = was is None or was.active
     else:
@@ -65,15 +65,15 @@ def merged(block: Json, record: Json | None, live: Meter) -> dict[str, str]:
     ignored = set(block.get("lifecycle", {}).get("ignore_changes", ()))
     wanted, now = normal(block), normal(live.document)
     own = {path for path in wanted if not path.startswith("metadata.")}
-    left = {"name"} & ignored
-    left |= {"unit", "custom_label", "custom_multiplier"} if "unit" in ignored else set()
-    found = {path: now[path] if path in left else wanted[path] for path in own}
+    ignored_paths = {"name"} & ignored
+    ignored_paths |= {"unit", "custom_label", "custom_multiplier"} if "unit" in ignored else set()
+    merged_fields = {path: now[path] if path in ignored_paths else wanted[path] for path in own}
     base = _base(record)
     for path in {path for path in wanted | now if path.startswith("metadata.")}:
         free = "metadata" in ignored or path in ignored or (path not in wanted and path not in base)
         if path in (now if free else wanted):
-            found[path] = (now if free else wanted)[path]
-    return found
+            merged_fields[path] = (now if free else wanted)[path]
+    return merged_fields
 
 
 def _base(record: Json | None) -> set[str]:

@@ -47,8 +47,8 @@ def fill(world: World, meter: Meter) -> str:
     """Bring the metadata near the 50 keys that Polar takes, or back."""
     metadata = {k: v for k, v in meter.document["metadata"].items() if not k.startswith("fill-")}
     if len(meter.metadata) < 40:
-        room = 50 - len(metadata) - world.rng.randint(0, 2)
-        metadata |= {f"fill-{n}": n for n in range(room)}
+        space = 50 - len(metadata) - world.rng.randint(0, 2)
+        metadata |= {f"fill-{n}": n for n in range(space)}
     world.patch(meter.id, metadata=metadata)
     return "fill metadata"
 
@@ -138,8 +138,8 @@ def add(world: World) -> str:
         world.outgrow(meter_id)
     if archived := rng.random() < 0.15:
         world.patch(meter_id, is_archived=True)
-    told = ", of a later version" * outgrown + ", archived" * archived
-    return f"add {meter_id}, marked {marker}{told}"
+    details = ", of a later version" * outgrown + ", archived" * archived
+    return f"add {meter_id}, marked {marker}{details}"
 
 
 def edit(world: World) -> str:
@@ -148,5 +148,5 @@ def edit(world: World) -> str:
     if meter is None or world.rng.random() < 0.15:
         return f"dashboard: {add(world)}"
     weights, changes = zip(*CHANGES, strict=True)
-    told = world.rng.choices(changes, weights)[0](world, meter)
-    return f"dashboard: {meter.id} ({meter.marker}): {told}"
+    description = world.rng.choices(changes, weights)[0](world, meter)
+    return f"dashboard: {meter.id} ({meter.marker}): {description}"

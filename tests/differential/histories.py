@@ -60,8 +60,8 @@ class FlaggedError(AssertionError):
         self.result = result
 
     def __str__(self) -> str:
-        found = [f"{flag.kind}: {flag.detail}" for flag in self.result.flags]
-        return _legible("\n".join([*self.result.log, "", *found]))
+        flags = [f"{flag.kind}: {flag.detail}" for flag in self.result.flags]
+        return _legible("\n".join([*self.result.log, "", *flags]))
 
     def __reduce__(self) -> tuple[type[FlaggedError], tuple[Outcome]]:
         return FlaggedError, (self.result,)
@@ -70,7 +70,7 @@ class FlaggedError(AssertionError):
 def _legible(text: str) -> str:
     """A text with short names for ids, the same in two runs."""
     names: dict[str, str] = {}
-    return UUID.sub(lambda found: names.setdefault(found[0], f"meter-{len(names) + 1}"), text)
+    return UUID.sub(lambda match: names.setdefault(match[0], f"meter-{len(names) + 1}"), text)
 
 
 @dataclass
@@ -98,7 +98,7 @@ class History(Session):
     def repair(self) -> str:
         return lockfile_edits.repair(self.world)
 
-    def look(self) -> str:
+    def take_plan(self) -> str:
         """Plan, in one of the ways to do that."""
         options, more = self.some_options(), list[str]()
         offline = self.rng.random() < 0.15
@@ -186,7 +186,7 @@ STEPS_BY_WEIGHT: tuple[tuple[int, Callable[[History], str]], ...] = (
     (20, History.dashboard),
     (6, History.lockfile),
     (6, History.repair),
-    (8, History.look),
+    (8, History.take_plan),
     (18, History.apply),
     (3, History.apply_saved),
     (3, History.apply_fresh),

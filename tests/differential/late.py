@@ -14,17 +14,19 @@ def land(session: Session, body: Json) -> str:
 
     The journal still knows of it, so that it is settled where it is a duplicate.
     """
-    known = is_to_be_settled(session.moment(), body["metadata"][MARKER], session.world.moved)
+    must_be_settled = is_to_be_settled(session.moment(), body["metadata"][MARKER], session.world.moved)
     # Where somebody dropped the key's record (or the file), the meter found again answers the create instead.
     key = body["metadata"][MARKER].partition("/")[2]
     edits = [line for line in session.log if ". lockfile: " in line]
     whole = ("delete", "lose", "restore")
-    known = known and not any(key in edit or any(word in edit for word in whole) for edit in edits)
+    must_be_settled = must_be_settled and not any(
+        key in edit or any(word in edit for word in whole) for edit in edits
+    )
     meter_id = session.world.create(body)
     session.world.made.add(meter_id)
     session.counts["late"] += 1
-    session.counts["settled late"] += known
-    plan = session.plan(Options())[0] if known else None
+    session.counts["settled late"] += must_be_settled
+    plan = session.plan(Options())[0] if must_be_settled else None
     if plan and not any(c["action"] == "settle" and c["id"] == meter_id for c in plan["changes"]):
         session.flag(
             "unsettled", f"{meter_id} landed late, and the plan does not settle it: {plan['changes']}"
@@ -38,7 +40,7 @@ def is_to_be_settled(now: Moment, marker: str, moved: Mapping[str, str]) -> bool
     bearers = [meter for meter in now.meters.values() if meter.active and meter.marker == marker]
     owners = [name for name, record in now.records.items() if record["id"] in {m.id for m in bearers}]
     return (
-        now.is_told
+        now.lockfile_is_complete
         and len(bearers) == 1
         and bearers[0].is_known
         and owners == [key]

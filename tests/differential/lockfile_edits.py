@@ -111,7 +111,7 @@ def resolve_duplicates(world: World) -> str:
 
 
 def trust_markers(world: World) -> str:
-    """Drop the records that no marker stands for."""
+    """Drop the records whose meter no marker names."""
     live, entries = world.live, world.recorded
     kept = {k: e for k, e in entries.items() if e["id"] in live and live[e["id"]].key == k}
     world.write_lockfile(kept)

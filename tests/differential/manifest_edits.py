@@ -190,6 +190,6 @@ EDITS: tuple[tuple[int, Callable[[World], str]], ...] = (
 def edit(world: World) -> str:
     """Make one edit of the manifest, and write it."""
     weights, edits = zip(*EDITS, strict=True)
-    told = world.rng.choices(edits, weights)[0](world)
+    description = world.rng.choices(edits, weights)[0](world)
     world.write_manifest()
-    return f"manifest: {told}"
+    return f"manifest: {description}"

@@ -14,7 +14,7 @@ from tests.differential.world import marker_of
 
 def flags(of: Round) -> Iterator[Flag]:
     """Everything about an apply that must not be."""
-    for check in (_shown, _untouched, _strangers, _reasons, _duplicates_told, _kept):
+    for check in (_shown, _untouched, _strangers, _reasons, _duplicates_reported, _kept):
         yield from check(of)
     if not of.permitted:
         yield from _without_effect(of)
@@ -31,12 +31,12 @@ def flags(of: Round) -> Iterator[Flag]:
 
 def permits(change: Json) -> set[str]:
     """The fields that a PATCH of a change may name."""
-    named = {field["path"].partition(".")[0] for field in change["fields"]}
+    fields = {field["path"].partition(".")[0] for field in change["fields"]}
     if change["action"] in ("archive", "unarchive", "settle"):
-        named.add("is_archived")
+        fields.add("is_archived")
     if change["marker"] is not None or change["action"] == "settle":
-        named.add("metadata")
-    return named
+        fields.add("metadata")
+    return fields
 
 
 def _shown(of: Round) -> Iterator[Flag]:
@@ -124,7 +124,7 @@ def _metadata_survives(of: Round, meter: Meter) -> Iterator[Flag]:
             ours |= record["spec"]["metadata"].keys()
     now = of.after.meters[meter.id].metadata
     for name, value in meter.metadata.items():
-        if name not in ours and of.before.is_told and not same(now.get(name), value):
+        if name not in ours and of.before.lockfile_is_complete and not same(now.get(name), value):
             yield Flag("metadata-lost", f"{name} of {meter.text}: {brief(change)}")
 
 
@@ -175,7 +175,7 @@ def _no_new_duplicates(of: Round) -> Iterator[Flag]:
             yield Flag("duplicates", f"{marker} is borne by {ids}, before by {before.get(marker)}")
 
 
-def _duplicates_told(of: Round) -> Iterator[Flag]:
+def _duplicates_reported(of: Round) -> Iterator[Flag]:
     """The plan blocks what bears one marker and names all of it, or settles all but one.
 
     Of a key that is neither declared nor recorded it may say so in a note.
@@ -183,11 +183,11 @@ def _duplicates_told(of: Round) -> Iterator[Flag]:
     if of.targets:
         return
     settled = {change["id"] for change in of.changes if change["action"] == "settle"}
-    told = [json.dumps(change) for change in of.blocked.values()]
+    blocked = [json.dumps(change) for change in of.blocked.values()]
     for marker, ids in duplicates(of.before.meters).items():
         key = marker.partition("/")[2]
         unknown = key not in of.declared and key not in of.before.records
-        texts = [*told, *map(json.dumps, of.plan["notes"])] if unknown else told
-        named = any(all(meter_id in text for meter_id in ids) for text in texts)
-        if len(ids - settled) > 1 and not named:
-            yield Flag("duplicates-untold", f"{marker} is borne by {ids}, and no blocked change names them")
+        texts = [*blocked, *map(json.dumps, of.plan["notes"])] if unknown else blocked
+        is_reported = any(all(meter_id in text for meter_id in ids) for text in texts)
+        if len(ids - settled) > 1 and not is_reported:
+            yield Flag("duplicates-unreported", f"{marker} is on {ids}, and no blocked change names them")

@@ -53,7 +53,7 @@ class Moment:
         return [json.loads(line) for line in self.journal.split("\n")[:-1]]
 
     @cached_property
-    def is_told(self) -> bool:
+    def lockfile_is_complete(self) -> bool:
         """Whether the lockfile tells all that the journal knows.
 
         A create without an answer is remembered for a day, also once its key is recorded: no news.

@@ -39,8 +39,8 @@ class Options:
 
     @property
     def arguments(self) -> list[str]:
-        named = [part for key in self.targets for part in ("--target", key)]
-        return [*named, *(["--allow-archive"] if self.allow_archive else [])]
+        targets = [part for key in self.targets for part in ("--target", key)]
+        return [*targets, *(["--allow-archive"] if self.allow_archive else [])]
 
 
 def changes_of(plan: Json) -> int:
@@ -131,12 +131,12 @@ class Session:
             self.flag("exit-code", f"plan: {ended.code}: {ended.output}")
             return None, ended
         document = json.loads(ended.stdout)
-        if not (self.pending or not before.is_told or "--offline" in more):
+        if not (self.pending or not before.lockfile_is_complete or "--offline" in more):
             self.counts["decided"] += 1
             self.flags += table.flags(self.table(before, options), document, options.targets)
-        told = "; ".join(f"{brief(c)} {c.get('cause') or ''}" for c in document["changes"])
+        summary = "; ".join(f"{brief(c)} {c.get('cause') or ''}" for c in document["changes"])
         kept = [f"{entry['action']} {entry['key']}" for entry in document["bookkeeping"]]
-        self.log.append(f"      {told or 'no changes'}; {kept} {document.get('refusal') or ''}")
+        self.log.append(f"      {summary or 'no changes'}; {kept} {document.get('refusal') or ''}")
         return document, ended
 
     def table(self, now: Moment, options: Options) -> Table:
@@ -195,7 +195,7 @@ class Session:
             self.flag("exit-code", f"{ended.code} instead of {refusals}: {ended.output}")
         if not refusals and ended.code in (4, 5):
             self.flag("exit-code", f"{ended.code}, and the plan is permitted: {ended.output}")
-        if (shown := DIGEST.search(ended.output)) and not plan["digest"].startswith(shown[1]):
+        if (shown_digest := DIGEST.search(ended.output)) and not plan["digest"].startswith(shown_digest[1]):
             self.flag("other-plan", f"the plan just before was {[brief(c) for c in plan['changes']]}")
         complete = calm or ended.code == 0
         of = Round(
@@ -244,10 +244,10 @@ class Session:
         if plan is None:
             return
         able = [change for change in plan["changes"] if change["action"] != "blocked"]
-        left = [change for change in able if not of.in_vain(change)]
+        remaining = [change for change in able if not of.in_vain(change)]
         blocked = {change["key"] for change in plan["changes"]}
-        if left or plan["bookkeeping"]:
-            self.flag("left-over", f"{[brief(c) for c in left]}, {plan['bookkeeping']}")
+        if remaining or plan["bookkeeping"]:
+            self.flag("left-over", f"{[brief(c) for c in remaining]}, {plan['bookkeeping']}")
         if surplus := blocked - of.blocked.keys() - of.refused:
             self.flag("newly-blocked", surplus)
         if ended.code != (2 if changes_of(plan) else 0):

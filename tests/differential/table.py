@@ -61,11 +61,11 @@ class Table:
     @cached_property
     def records(self) -> dict[str, Json]:
         """The lockfile after the moves; of two names for one key the later counts, the other stays."""
-        found = dict(self.lockfile)
+        records_by_key = dict(self.lockfile)
         for old in sorted(self.lockfile, key=lambda key: (self._steps(key), key)):
-            if (new := self.key_now(old)) != old and new not in found:
-                found[new] = found.pop(old)
-        return found
+            if (new := self.key_now(old)) != old and new not in records_by_key:
+                records_by_key[new] = records_by_key.pop(old)
+        return records_by_key
 
     @cached_property
     def owner(self) -> dict[str, str]:
@@ -101,11 +101,11 @@ class Table:
     def facts(self, key: str) -> str:
         """What an answer is drawn from, for whoever reads a flag."""
         record = self.records.get(key)
-        named = [
+        mentioned = [
             m for m in self.meters.values() if self.key_of(m) == key or (record and m.id == record["id"])
         ]
-        told = [f"{m.id} {'active' if m.active else 'archived'} marked {m.marker}" for m in named]
-        return f"moved {dict(self.moved)}, lockfile {dict(self.lockfile)}, meters {told}"
+        lines = [f"{m.id} {'active' if m.active else 'archived'} marked {m.marker}" for m in mentioned]
+        return f"moved {dict(self.moved)}, lockfile {dict(self.lockfile)}, meters {lines}"
 
     # --- Which meter ---
 
@@ -116,8 +116,8 @@ class Table:
     def _recorded(self, key: str, record: Json) -> Answer:
         meter = self.meters.get(record["id"])
         if meter is None:
-            known = not self.all_unknown
-            return answer(NOTHING) if known and key not in self.declared else BLOCKED
+            some_id_is_live = not self.all_unknown
+            return answer(NOTHING) if some_id_is_live and key not in self.declared else BLOCKED
         others = [bearer for bearer in self.bearers(key) if bearer.id != meter.id]
         if self.key_of(meter) == key:
             return _doubled(meter, *others) if others else self._by_manifest(key, meter)
@@ -144,9 +144,9 @@ class Table:
         if owned and len(owned) == len(archived):
             return BLOCKED
         last = max(archived, key=lambda m: (m.document["archived_at"], m.id), default=None)
-        found = self._by_manifest(key, last)
+        decision = self._by_manifest(key, last)
         # Of one that is recorded elsewhere beside one that is not, the text says nothing.
-        return answer(*found.actions, "blocked") if owned else found
+        return answer(*decision.actions, "blocked") if owned else decision
 
     # --- What happens to it ---
 
@@ -195,44 +195,46 @@ class Table:
         for meter in self.meters.values():
             if meter.active and meter.marker is None and meter.id not in self.owner:
                 now = normal(meter.document)
-                named = now["name"] == wanted["name"]
+                same_name = now["name"] == wanted["name"]
                 counts = all(now[path] == wanted[path] for path in FREEZABLE)
-                if named or counts:
-                    yield meter, named and counts
+                if same_name or counts:
+                    yield meter, same_name and counts
 
 
 def flags(table: Table, plan: Json, targets: tuple[str, ...]) -> Iterator[Flag]:
     """Where a plan is not what the table says."""
-    found: dict[str, list[Json]] = {}
+    changes_by_key: dict[str, list[Json]] = {}
     for change in plan["changes"]:
-        found.setdefault(change["key"], []).append(change)
+        changes_by_key.setdefault(change["key"], []).append(change)
     keys = set(targets) or table.keys
-    for key in sorted(keys | found.keys()):
-        changes = found.get(key, [])
+    for key in sorted(keys | changes_by_key.keys()):
+        changes = changes_by_key.get(key, [])
         expected = table.answer(key) if key in keys else answer(NOTHING)
         settles = "settle" in {change["action"] for change in changes} and "settle" in expected.actions
         actions = {change["action"] for change in changes} or {NOTHING}
         if not settles and not actions <= expected.actions:
-            told = [f"{brief(change)} {change.get('cause')}" for change in changes]
-            yield Flag("decision", f"{key}: {told}, expected {sorted(expected.actions)}; {table.facts(key)}")
+            decisions = [f"{brief(change)} {change.get('cause')}" for change in changes]
+            yield Flag(
+                "decision", f"{key}: {decisions}, expected {sorted(expected.actions)}; {table.facts(key)}"
+            )
         elif expected.id and any(c["id"] not in (None, expected.id) for c in changes):
             yield Flag("decision", f"{key}: {[brief(c) for c in changes]} is about {expected.id}")
-        yield from (flag for change in changes for flag in _untold(table, change))
+        yield from (flag for change in changes for flag in _unreported(table, change))
     yield from _refusal(table, plan, keys)
 
 
-def _untold(table: Table, change: Json) -> Iterator[Flag]:
+def _unreported(table: Table, change: Json) -> Iterator[Flag]:
     """What a change does not say, and a reviewer is to know."""
-    told = change["evidence"]
+    evidence = change["evidence"]
     if _is_in_vain(table, change) and not any(
-        (note["kind"], note["source"]) == ("freeze", "lockfile") for note in told
+        (note["kind"], note["source"]) == ("freeze", "lockfile") for note in evidence
     ):
-        yield Flag("untold", f"{brief(change)}: Polar has refused that")
+        yield Flag("unreported", f"{brief(change)}: Polar has refused that")
     block = table.declared.get(change["key"])
     if change["action"] == "create" and block:
         for meter, _ in table.doubles(block):
-            if meter.id not in json.dumps(told):
-                yield Flag("untold", f"{brief(change)}: {meter.text} has the same name or counts the same")
+            if meter.id not in json.dumps(evidence):
+                yield Flag("unreported", f"{brief(change)}: {meter.text} has its name or counts the same")
 
 
 def _is_in_vain(table: Table, change: Json) -> bool:

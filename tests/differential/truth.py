@@ -53,8 +53,8 @@ class Meter:
     @property
     def marker(self) -> str | None:
         """The ownership marker, whoever's."""
-        found = self.document["metadata"].get(MARKER)
-        return None if found is None else str(found)
+        value = self.document["metadata"].get(MARKER)
+        return None if value is None else str(value)
 
     @property
     def key(self) -> str | None:
@@ -82,11 +82,11 @@ def snapshot(polar: LocalPolar) -> Meters:
 
 def duplicates(meters: Meters) -> dict[str, set[str]]:
     """The ids of active meters that share a marker of this project, by that marker."""
-    found: dict[str, set[str]] = defaultdict(set)
+    ids_by_marker: dict[str, set[str]] = defaultdict(set)
     for meter in meters.values():
         if meter.active and meter.key is not None:
-            found[f"{PROJECT}/{meter.key}"].add(meter.id)
-    return {marker: ids for marker, ids in found.items() if len(ids) > 1}
+            ids_by_marker[f"{PROJECT}/{meter.key}"].add(meter.id)
+    return {marker: ids for marker, ids in ids_by_marker.items() if len(ids) > 1}
 
 
 def typed(value: Any) -> str:

@@ -115,11 +115,11 @@ class World:
         """Give a meter's filter a part that only later versions know; this Polar would refuse it."""
         store = self.polar._store
         with store.write():
-            found = store.find(meter_id)
-            assert found is not None
+            row = store.find(meter_id)
+            assert row is not None
             clause = {"property": "model", "operator": LATER_OPERATOR, "value": "^gpt"}
-            found.document["filter"]["clauses"].append(clause)
-            store.update(found.document, readable=True)
+            row.document["filter"]["clauses"].append(clause)
+            store.update(row.document, readable=True)
 
     def mark(self, meter: Meter, marker: str | None) -> None:
         """Write another ownership marker in the dashboard, or take it off."""

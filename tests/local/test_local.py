@@ -62,8 +62,8 @@ def create(polar: httpx.Client, **fields: Any) -> dict[str, Any]:
 def get(polar: httpx.Client, meter: dict[str, Any]) -> dict[str, Any]:
     answer = polar.get(f"/meters/{meter['id']}")
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    document: dict[str, Any] = answer.json()
+    return document
 
 
 def names(polar: httpx.Client, **params: Any) -> list[str]:
@@ -77,7 +77,7 @@ def clause(value: Any, operator: str = "eq", name: str = "x") -> dict[str, Any]:
 
 
 def nested(filters: int, innermost: dict[str, Any] = ANY_FILTER) -> dict[str, Any]:
-    """Filters one inside the other, so many with the innermost."""
+    """`filters` filters, one inside the other."""
     filter_ = innermost
     for _ in range(filters - 1):
         filter_ = {"conjunction": "and", "clauses": [filter_]}
@@ -326,9 +326,9 @@ class TestNormalisation:
             assert meter["filter"] == nested_clause("metadata.metadata.a")
             assert meter["aggregation"]["property"] == "metadata.b"
             for _ in range(2):  # what is stored does not change by reading
-                found = get(polar, meter)
-                assert found["filter"] == nested_clause("metadata.a")
-                assert found["aggregation"]["property"] == "b"
+                stored = get(polar, meter)
+                assert stored["filter"] == nested_clause("metadata.a")
+                assert stored["aggregation"]["property"] == "b"
 
     def test_a_patch_answers_what_was_sent_and_what_was_read(self, polar: httpx.Client) -> None:
         meter = create(polar, filter=clause(1, name="metadata.metadata.a"), metadata={"big": 1e16})
@@ -429,7 +429,7 @@ class TestFreezingAndArchiving:
 
 class TestLists:
     @pytest.mark.parametrize(
-        ("query", "found"),
+        ("query", "expected"),
         [
             ("REQ", ["API requests", "Überrequest"]),
             ("über", ["Überrequest"]),
@@ -443,16 +443,16 @@ class TestLists:
             (".*", []),
         ],
     )
-    def test_a_query_is_a_pattern(self, polar: httpx.Client, query: str, found: list[str]) -> None:
+    def test_a_query_is_a_pattern(self, polar: httpx.Client, query: str, expected: list[str]) -> None:
         for name in ("API requests", "100%", "a_b 10", "Überrequest"):
             create(polar, name=name)
-        assert sorted(names(polar, query=query)) == sorted(found)
+        assert sorted(names(polar, query=query)) == sorted(expected)
 
     @pytest.mark.parametrize("name", ["a" * 60, "a" * 200_000])
     def test_many_wildcards_are_looked_for_once_each(
         self, polar: httpx.Client, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """To go back for another way to fit them would take for ever."""
+        """To go back for another way to fit them would take forever."""
         create(polar, name=name)
         like = store._like
         looked: list[str] = []
@@ -594,8 +594,8 @@ class TestWherePolarBreaks:
         while deepest["clauses"]:
             (deepest,) = deepest["clauses"]
         deepest["conjunction"] = "xor"
-        found = locs(polar.post("/meters/", json={**METER, "filter": filter_}))
-        assert [loc.count("clauses") for loc in found if loc[-1] == "conjunction"] == [levels - 1]
+        errors = locs(polar.post("/meters/", json={**METER, "filter": filter_}))
+        assert [loc.count("clauses") for loc in errors if loc[-1] == "conjunction"] == [levels - 1]
         deepest["conjunction"] = "and"
         deepest["clauses"] = clause(1, name="metadata.metadata.x")["clauses"]
         assert polar.post("/meters/", json={**METER, "filter": filter_}).status_code == (
@@ -824,8 +824,8 @@ class TestServing:
     def test_a_port_in_use_is_told(self, app: LocalPolar) -> None:
         with serving(app) as url:
             port = urlsplit(url).port or 0
-            told = f"port {port} is in use: choose another with --port, or --port 0 for any free one"
-            with pytest.raises(PolarIacError, match=re.escape(told)), serving(app, port):
+            message = f"port {port} is in use: choose another with --port, or --port 0 for any free one"
+            with pytest.raises(PolarIacError, match=re.escape(message)), serving(app, port):
                 pass
         with pytest.raises(PolarIacError, match="cannot serve on port 0"), serving(app, host="192.0.2.1"):
             pass
@@ -885,15 +885,15 @@ def test_what_is_read_and_written_back_stays(filter_: dict[str, Any], metadata: 
     with closing(LocalPolar()) as app, client(app) as polar:
         meter = create(polar, filter=filter_, metadata=metadata)
         assert meter["metadata"] == metadata
-        found = get(polar, meter)
+        stored = get(polar, meter)
         for key, value in metadata.items():  # a large float comes back as the int that it was written as
-            read = found["metadata"][key]
+            read = stored["metadata"][key]
             assert (float(read) if isinstance(value, float) else read) == value
-        polar.patch(f"/meters/{meter['id']}", json={"filter": found["filter"]})
-        found = get(polar, meter)
-        body = {key: found[key] for key in ("filter", "aggregation", "metadata", "name", "unit")}
+        polar.patch(f"/meters/{meter['id']}", json={"filter": stored["filter"]})
+        stored = get(polar, meter)
+        body = {key: stored[key] for key in ("filter", "aggregation", "metadata", "name", "unit")}
         answer = polar.patch(f"/meters/{meter['id']}", json=body)
-        expected = {**found, "modified_at": answer.json()["modified_at"]}
+        expected = {**stored, "modified_at": answer.json()["modified_at"]}
         assert json.dumps(answer.json(), sort_keys=True) == json.dumps(expected, sort_keys=True)
         assert json.dumps(get(polar, meter), sort_keys=True) == json.dumps(expected, sort_keys=True)
 
@@ -910,9 +910,9 @@ def test_metadata_conditions(pairs: list[tuple[str, str]]) -> None:
             wanted.setdefault(key, set()).add(text)
 
         def matches(metadata: dict[str, Any]) -> bool:
-            shown = {key: json.dumps(value).strip('"') for key, value in metadata.items()}
-            return all(shown.get(key) in texts for key, texts in wanted.items())
+            rendered = {key: json.dumps(value).strip('"') for key, value in metadata.items()}
+            return all(rendered.get(key) in texts for key, texts in wanted.items())
 
         query = "&".join(f"metadata[{key}]={text}" for key, text in pairs)
-        found = [m["metadata"] for m in polar.get(f"/meters/?{query}").json()["items"]]
-        assert found == [metadata for metadata in held if matches(metadata)]
+        matching = [m["metadata"] for m in polar.get(f"/meters/?{query}").json()["items"]]
+        assert matching == [metadata for metadata in held if matches(metadata)]

@@ -1,4 +1,4 @@
-"""The manifest: golden files for what is wrong and what is right, and laws for everything else."""
+"""The manifest: golden files for what is wrong and what is right, and properties for everything else."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HEAD = "version: 1\nproject: acme\n"
 BODY = "name: API calls, filter: {conjunction: and, clauses: []}, aggregation: {func: count}"
 
 
-def told(text: str | bytes, file: str = "meters.yaml") -> str:
+def error_text(text: str | bytes, file: str = "meters.yaml") -> str:
     """What a user is told of a wrong manifest, a problem a line."""
     with pytest.raises(DiagnosticError) as caught:
         load(text, file)
@@ -71,12 +71,12 @@ def within(steps: int) -> Iterator[None]:
     assert taken <= steps
 
 
-def brief(found: Manifest) -> dict[str, Any]:
+def brief(loaded: Manifest) -> dict[str, Any]:
     """A manifest as JSON data that a reviewer can compare with the file beside it."""
     return {
-        "project": found.project,
-        "organizations": found.organizations,
-        "moved": [[move.source, move.target, str(move.span)] for move in found.moved],
+        "project": loaded.project,
+        "organizations": loaded.organizations,
+        "moved": [[move.source, move.target, str(move.span)] for move in loaded.moved],
         "meters": {
             key: {
                 "span": str(desired.span),
@@ -84,7 +84,7 @@ def brief(found: Manifest) -> dict[str, Any]:
                 "spec": desired.spec.canonical | {"filter": desired.spec.filter.wire()},
                 "metadata": dict(desired.spec.metadata),
             }
-            for key, desired in found.meters.items()
+            for key, desired in loaded.meters.items()
         },
     }
 
@@ -92,14 +92,14 @@ def brief(found: Manifest) -> dict[str, Any]:
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong(name: str) -> None:
     path = MANIFESTS / "wrong" / f"{name}.yaml"
-    golden(path.with_suffix(".expected"), told(path.read_bytes(), path.name))
+    golden(path.with_suffix(".expected"), error_text(path.read_bytes(), path.name))
 
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_right(name: str) -> None:
     path = MANIFESTS / "right" / f"{name}.yaml"
-    found = brief(load(path.read_bytes(), path.name))
-    golden(path.with_suffix(".json"), json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    summary = brief(load(path.read_bytes(), path.name))
+    golden(path.with_suffix(".json"), json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
 
 
 def test_there_are_enough() -> None:
@@ -123,7 +123,7 @@ BRACKETS = {
 def test_absurd_nesting_is_an_error_at_once(text: str) -> None:
     with within(100_000):
         assert re.fullmatch(
-            r"meters.yaml:\d+:\d+: error: this is nested more than 300 levels deep\n", told(text)
+            r"meters.yaml:\d+:\d+: error: this is nested more than 300 levels deep\n", error_text(text)
         )
 
 
@@ -140,20 +140,20 @@ def test_absurd_nesting_is_an_error_at_once(text: str) -> None:
 )
 def test_long_lines_are_read_in_few_steps(text: str) -> None:
     with within(5_000):
-        told(text)
+        error_text(text)
 
 
 def test_nesting_through_aliases_is_nesting() -> None:
     text = HEAD + "x-0: &a0 [" + "[" * 90 + "]" * 90 + "]\n"
     text += "".join(f"x-{i}: &a{i} [{'[' * 90}*a{i - 1}{']' * 90}]\n" for i in range(1, 5))
-    assert told(text) == "meters.yaml:6:101: error: this is nested more than 300 levels deep\n"
+    assert error_text(text) == "meters.yaml:6:101: error: this is nested more than 300 levels deep\n"
 
 
 def test_an_alias_bomb_of_merge_keys_is_an_error_at_once() -> None:
     text = "x-0: &a0 {" + ", ".join(f"k{i}: 1" for i in range(3000)) + "}\n"
     text += "".join(f"x-{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 30))
     with within(500_000):
-        assert "with its aliases this file has more than 1,000,000 values: use fewer" in told(text)
+        assert "with its aliases this file has more than 1,000,000 values: use fewer" in error_text(text)
 
 
 def clauses(count: int, clause: str = "{property: a, operator: eq, value: 1}") -> str:
@@ -165,9 +165,9 @@ def clauses(count: int, clause: str = "{property: a, operator: eq, value: 1}") -
 
 @pytest.mark.unmeasured
 def test_a_filter_may_have_5000_clauses() -> None:
-    found = load(clauses(5_000))
-    assert len(found.meters["calls"].spec.filter.clauses) == 5_000
-    assert told(clauses(5_001)) == (
+    loaded = load(clauses(5_000))
+    assert len(loaded.meters["calls"].spec.filter.clauses) == 5_000
+    assert error_text(clauses(5_001)) == (
         "meters.yaml:8:5: error: "
         "a filter may have 5,000 clauses: Polar takes many seconds for more, or fails\n"
     )
@@ -184,7 +184,7 @@ def test_a_body_may_have_10_mib() -> None:
     largest = bisect(range(limit // 2_000), False, key=lambda size: bool(problems(text(size)))) - 1
     body = load(text(largest)).meters["calls"].spec.create_body("acme/calls")
     assert limit - 3_000 <= len(canonical_json(body).encode()) <= limit
-    assert told(text(largest + 1)) == (
+    assert error_text(text(largest + 1)) == (
         "meters.yaml:5:3: error: this meter is larger than the 10 MiB that Polar accepts\n"
     )
 
@@ -192,11 +192,11 @@ def test_a_body_may_have_10_mib() -> None:
 def test_texts_and_files_have_a_limit() -> None:
     long = "x" * (1024 * 1024)
     assert not problems(f'{HEAD}x-long: "{long}"\nmeters: {{}}\n')
-    assert told(f'{HEAD}x-long: "{long}x"\nmeters: {{}}\n') == (
+    assert error_text(f'{HEAD}x-long: "{long}x"\nmeters: {{}}\n') == (
         "meters.yaml:3:9: error: a text of 1,048,577 characters is too long (at most 1,048,576)\n"
     )
     with within(1_000):
-        assert told(b"#" * (32 * 1024 * 1024 + 1)) == (
+        assert error_text(b"#" * (32 * 1024 * 1024 + 1)) == (
             "meters.yaml:1:1: error: the file is larger than 32 MiB\n"
         )
 
@@ -207,23 +207,23 @@ def test_the_first_thousand_problems_are_enough(problem: str) -> None:
     """Also in one line of some megabytes."""
     text = "{" + ", ".join(problem % i for i in range(100_000)) + "}"
     with within(10_000_000):
-        assert told(text).count("\n") == 1_000
+        assert error_text(text).count("\n") == 1_000
 
 
 def test_unknown_aliases_among_many_anchors_are_told_in_few_steps() -> None:
     text = HEAD + "x-anchors:\n" + "".join(f"  - &anchor-number-{i} {i}\n" for i in range(10_000))
     text += "x-aliases:\n" + "".join(f"  - *anchor-numbr-{i}\n" for i in range(300)) + "meters: {}\n"
     with within(5_000_000):
-        found = told(text)
-    assert found.count("there is no anchor") == 300
-    assert "there is no anchor &anchor-numbr-0: did you mean *anchor-number-" in found
+        errors = error_text(text)
+    assert errors.count("there is no anchor") == 300
+    assert "there is no anchor &anchor-numbr-0: did you mean *anchor-number-" in errors
 
 
 def test_a_fault_that_aliases_repeat_hides_no_other() -> None:
     text = HEAD + "x-bad: &bad {property: a, operator: eq, value: 1.5}\nmeters:\n"
     meter = "name: Same, filter: {conjunction: and, clauses: [*bad]}, aggregation: {func: count}"
     text += "".join(f"  m{i}: {{{meter}}}\n" for i in range(1_100))
-    fault, *others = told(text + "  last: {}\n").splitlines()
+    fault, *others = error_text(text + "  last: {}\n").splitlines()
     assert fault.startswith("meters.yaml:3:48: error: value must be a whole number")
     assert others == [
         f"meters.yaml:1105:3: error: `{name}` is missing" for name in ("aggregation", "filter", "name")
@@ -244,14 +244,14 @@ def test_a_fault_that_aliases_repeat_is_made_once(monkeypatch: pytest.MonkeyPatc
     text += "x-filter: &filter {conjunction: and, clauses: [" + "*bad, " * 1_000 + "]}\nmeters:\n"
     meter = "name: Same, filter: *filter, aggregation: {func: count}"
     text += "".join(f"  m{i}: {{{meter}}}\n" for i in range(5))
-    assert told(text).count("\n") == 3
+    assert error_text(text).count("\n") == 3
     assert len(made) == 3
 
 
 def test_an_empty_label_is_a_label() -> None:
     """Polar takes it."""
-    found = load(f"{HEAD}meters: {{calls: {{{BODY}, unit: custom, custom_label: ''}}}}\n")
-    assert found.meters["calls"].spec.custom_label == ""
+    loaded = load(f"{HEAD}meters: {{calls: {{{BODY}, unit: custom, custom_label: ''}}}}\n")
+    assert loaded.meters["calls"].spec.custom_label == ""
 
 
 # --- Positions ---
@@ -305,15 +305,15 @@ meters:
     ],
 )
 def test_span(path: tuple[str | int, ...], line: int, marked: str) -> None:
-    found = load(POSITIONS)
-    span = found.span(str(path[0]), path[1:])
+    loaded = load(POSITIONS)
+    span = loaded.span(str(path[0]), path[1:])
     text = POSITIONS.splitlines()[span.line - 1]
     assert (span.file, span.line, text[span.column - 1 : span.end_column - 1]) == (
         "meters.yaml",
         line,
         marked,
     )
-    problem = found.diagnose(str(path[0]), path[1:], "no")
+    problem = loaded.diagnose(str(path[0]), path[1:], "no")
     assert (problem.span, problem.message, problem.excerpt) == (span, "no", text)
 
 
@@ -377,11 +377,11 @@ def test_the_branch_that_was_meant_is_kept() -> None:
 
 def test_an_empty_clause_lacks_everything() -> None:
     clause: list[str | int] = ["body", "filter", "clauses", 0]
-    found = refused(
+    errors = refused(
         *(("missing", [*clause, "FilterClause", name]) for name in ("property", "operator", "value")),
         *(("missing", [*clause, "Filter", name]) for name in ("conjunction", "clauses")),
     )
-    assert {path[-1] for path in found} == {"property", "operator", "value", "conjunction", "clauses"}
+    assert {path[-1] for path in errors} == {"property", "operator", "value", "conjunction", "clauses"}
 
 
 @pytest.mark.parametrize(
@@ -436,7 +436,7 @@ def test_loads_neither_the_client_nor_the_command() -> None:
     assert done.stdout == "[]\n"
 
 
-# --- Laws ---
+# --- Properties ---
 
 FUZZ = examples(500)
 LETTERS = st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"])
@@ -490,7 +490,7 @@ METERS = st.dictionaries(st.from_regex(r"[a-z0-9][a-z0-9_-]{0,62}", fullmatch=Tr
 def as_json(value: Any) -> str:
     """JSON that is YAML to the C parser: no surrogate pairs, and nothing raw that it does not print."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def as_block(value: Any, indent: int = 0) -> str:
@@ -505,10 +505,10 @@ def as_block(value: Any, indent: int = 0) -> str:
 
 @given(METERS, st.sampled_from([as_json, as_block]))
 def test_what_is_written_is_what_is_read(meters: dict[str, Any], write: Any) -> None:
-    found = load(write({"version": 1, "project": "acme", "meters": meters}))
-    assert list(found.meters) == list(meters)
+    loaded = load(write({"version": 1, "project": "acme", "meters": meters}))
+    assert list(loaded.meters) == list(meters)
     for key, data in meters.items():
-        spec = found.meters[key].spec
+        spec = loaded.meters[key].spec
         assert spec == MeterSpec.from_json(data)
         assert canonical_json(dict(spec.metadata)) == canonical_json(data["metadata"])
 
@@ -527,16 +527,16 @@ def paths(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[
 @given(METERS, st.sampled_from([as_json, as_block]))
 def test_positions_are_those_of_the_values(meters: dict[str, Any], write: Any) -> None:
     text = write({"version": 1, "project": "acme", "meters": meters})
-    found = load(text)
+    loaded = load(text)
     lines = re.split(r"\r\n|\r|\n", text)
     for key, data in meters.items():
         for path, value in paths(data):
-            span = found.span(key, path)
-            shown = lines[span.line - 1][span.column - 1 : span.end_column - 1]
+            span = loaded.span(key, path)
+            marked = lines[span.line - 1][span.column - 1 : span.end_column - 1]
             if not isinstance(value, dict | list):
-                assert shown == as_json(value)
+                assert marked == as_json(value)
             elif isinstance(path[-1], str):
-                assert shown == as_json(path[-1])
+                assert marked == as_json(path[-1])
 
 
 def problems(text: str | bytes) -> tuple[Diagnostic, ...]:
@@ -551,8 +551,8 @@ def loads_or_tells(text: str | bytes) -> None:
     readable = text if isinstance(text, str) else text.decode("latin-1")
     lines = len(re.split(r"\r\n|\r|\n", readable))
     with within(1_000_000):
-        found = problems(text)
-    for problem in found:
+        diagnostics = problems(text)
+    for problem in diagnostics:
         assert 1 <= problem.span.line <= lines
         assert 1 <= problem.span.column < problem.span.end_column
         assert problem.span.column <= len(problem.excerpt) + 1

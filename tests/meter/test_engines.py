@@ -1,4 +1,4 @@
-"""Both engines against recorded cases, against the documented rules one by one, and against laws."""
+"""Both engines against recorded cases, against the documented rules one by one, and against properties."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def event(metadata: Json | None = None, **fields: str) -> Json:
     return {**own, **fields, "metadata": metadata or {}}
 
 
-def close(left: float | None, right: float | None) -> bool:
+def close(one: float | None, other: float | None) -> bool:
     """Whether two quantities are one; the last bits of a sum depend on the order of rows."""
-    if left is None or right is None:
-        return left is right
-    return math.isclose(left, right, rel_tol=1e-9, abs_tol=1e-9)
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9)
 
 
 def matched(case: Json, source: str) -> int:
@@ -244,7 +244,7 @@ def test_the_property_of_no_name_is_a_number_to_sql_only() -> None:
     assert (outcome.billing, outcome.charged_quantity, outcome.sql_quantity) == ([False], 0, 5)
 
 
-# Laws
+# Properties
 
 
 @given(filters(refused=True), aggregations(), st.lists(events(), max_size=4))
@@ -290,11 +290,11 @@ def test_what_is_stored_means_the_same_as_what_was_sent(filter_: Json, happened:
 
 
 @given(filters(), filters(), events())
-def test_groups_are_and_and_or(left: Json, right: Json, happened: Json) -> None:
+def test_groups_are_and_and_or(first_filter: Json, second_filter: Json, happened: Json) -> None:
     one = Event.from_json(happened)
-    first, second = compile_filter(left), compile_filter(right)
+    first, second = compile_filter(first_filter), compile_filter(second_filter)
     for conjunction, join in (("and", all), ("or", any)):
-        both = compile_filter(group(conjunction, left, right))
+        both = compile_filter(group(conjunction, first_filter, second_filter))
         assert both.billing(one) == join([first.billing(one), second.billing(one)])
         try:
             expected = join([first.sql(one), second.sql(one)])

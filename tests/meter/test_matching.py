@@ -18,7 +18,7 @@ def remarks(name: str, operator: str, value: Any) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "operator", "value", "told"),
+    ("name", "operator", "value", "message"),
     [
         ("name", "eq", 5, "an event's name is text"),
         ("metadata.source", "ne", True, "an event's source is text"),
@@ -30,20 +30,20 @@ def remarks(name: str, operator: str, value: Any) -> list[tuple[str, str]]:
         ("tokens", "gt", "1.5e3", "compares texts, letter by letter"),
     ],
 )
-def test_what_never_matches_is_a_warning(name: str, operator: str, value: Any, told: str) -> None:
+def test_what_never_matches_is_a_warning(name: str, operator: str, value: Any, message: str) -> None:
     ((severity, text),) = remarks(name, operator, value)
     assert severity == "warning"
-    assert told in text
+    assert message in text
 
 
 @pytest.mark.parametrize(
-    ("operator", "told"),
+    ("operator", "message"),
     [("eq", "matches the text only, never a number"), ("ne", "matches every number too")],
 )
-def test_a_number_in_quotes_is_remarked_on(operator: str, told: str) -> None:
+def test_a_number_in_quotes_is_remarked_on(operator: str, message: str) -> None:
     ((severity, text),) = remarks("tokens", operator, "100")
     assert severity == "info"
-    assert told in text
+    assert message in text
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_means_what_it_says_is_not(name: str, operator: str, value: Any) ->
 
 
 @pytest.mark.parametrize(
-    ("func", "name", "told"),
+    ("func", "name", "message"),
     [
         ("sum", "name", "is always 0"),
         ("avg", "metadata.source", "is always 0"),
@@ -73,10 +73,10 @@ def test_what_means_what_it_says_is_not(name: str, operator: str, value: Any) ->
         ("unique", "name", "counts a metadata property of that name"),
     ],
 )
-def test_aggregations(func: str, name: str, told: str) -> None:
+def test_aggregations(func: str, name: str, message: str) -> None:
     ((severity, text),) = aggregation_notes(Aggregation(func, name))
     assert severity == "warning"
-    assert told in text
+    assert message in text
 
 
 @pytest.mark.parametrize(("func", "name"), [("count", None), ("sum", "timestamp"), ("unique", "user.id")])
@@ -92,15 +92,15 @@ class TestInThePlan:
         }
     )
 
-    def told(self, *meters: Any) -> list[str]:
+    def note_texts(self, *meters: Any) -> list[str]:
         (change,) = plan(desired({"calls": self.QUOTED}), {"calls": record(1)}, meters).changes
         return [fact.text for fact in change.notes if fact.kind == "meaning"]
 
     def test_as_many_as_a_reviewer_reads(self) -> None:
-        told = self.told(live(1))
-        assert len(told) == 5
-        assert told[-1] == "4 more clauses with similar warnings"
+        note_texts = self.note_texts(live(1))
+        assert len(note_texts) == 5
+        assert note_texts[-1] == "4 more clauses with similar warnings"
 
     def test_only_of_what_changes(self) -> None:
         renamed = {**self.QUOTED, "name": "Before"}
-        assert self.told(live(1, **renamed)) == []
+        assert self.note_texts(live(1, **renamed)) == []

@@ -1,4 +1,4 @@
-"""Filters that mean the same are equal: the laws of the normal form that `Filter.canonical` returns.
+"""Filters that mean the same are equal: the properties of the normal form that `Filter.canonical` returns.
 
 A group of one is its member. A group inside one of the same conjunction is part of it. A repeat counts once.
 An empty group, which is every event, drops out of `and` and turns `or` into every event. The root stays a
@@ -31,8 +31,8 @@ def text(part: Json) -> str:
     return json.dumps(part, sort_keys=True)
 
 
-def assert_same_form(left: Json, right: Json) -> None:
-    assert text(canonical(left)) == text(canonical(right))
+def assert_same_form(one: Json, other: Json) -> None:
+    assert text(canonical(one)) == text(canonical(other))
 
 
 def groups(part: Json) -> Iterator[Json]:
@@ -217,7 +217,7 @@ def test_a_form(filter_: Json, form: Json) -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "right"),
+    ("one", "other"),
     [
         (group("and", A, B), group("or", A, B)),
         (group("and", A), EVERY),
@@ -229,5 +229,5 @@ def test_a_form(filter_: Json, form: Json) -> None:
         (group("and", {**A, "property": ""}), group("and", {**A, "property": "."})),
     ],
 )
-def test_filters_that_differ_in_meaning_stay_apart(left: Json, right: Json) -> None:
-    assert text(canonical(left)) != text(canonical(right))
+def test_filters_that_differ_in_meaning_stay_apart(one: Json, other: Json) -> None:
+    assert text(canonical(one)) != text(canonical(other))

@@ -24,16 +24,16 @@ EARLIER = "2026-02-01T00:00:00.000000Z"
 OTHER_FILTER = {"conjunction": "and", "clauses": [{"property": "name", "operator": "eq", "value": "other"}]}
 
 
-def actions(found: Plan) -> dict[str, str]:
-    return {change.key: change.action for change in found.changes}
+def actions(planned: Plan) -> dict[str, str]:
+    return {change.key: change.action for change in planned.changes}
 
 
-def bookkeeping(found: Plan) -> set[tuple[str, str, str]]:
-    return {(entry.key, entry.action, entry.id) for entry in found.bookkeeping}
+def bookkeeping(planned: Plan) -> set[tuple[str, str, str]]:
+    return {(entry.key, entry.action, entry.id) for entry in planned.bookkeeping}
 
 
-def only(found: Plan) -> Change:
-    (change,) = found.changes
+def only(planned: Plan) -> Change:
+    (change,) = planned.changes
     return change
 
 
@@ -52,166 +52,166 @@ class TestWhichMeterIsMeant:
     """`yes`/`no`: whether the lockfile has K. Then: live by that id. Then: other bearers of K's marker."""
 
     def test_yes_found_with_its_marker_none(self) -> None:
-        found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1)])
-        assert not found.changes
-        assert not found.bookkeeping
-        assert not found.notes
-        assert found.unchanged == 1
+        planned = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1)])
+        assert not planned.changes
+        assert not planned.bookkeeping
+        assert not planned.notes
+        assert planned.unchanged == 1
 
     def test_yes_found_with_its_marker_only_archived_others(self) -> None:
         others = [live(2, archived_at=ARCHIVED), live(3, archived_at=EARLIER)]
-        found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1), *others])
-        assert not found.changes
-        assert not found.bookkeeping
+        planned = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1), *others])
+        assert not planned.changes
+        assert not planned.bookkeeping
 
     def test_yes_found_with_its_marker_another_that_we_created_is_settled(self) -> None:
-        found = plan(
+        planned = plan(
             desired({"calls": meter(name="Calls")}),
             {"calls": record(1)},
             [live(1), live(2)],
             made=Made(created=frozenset({identifier(2)})),
         )
-        settle, update = found.changes
+        settle, update = planned.changes
         assert (settle.action, settle.id, settle.duplicate_of) == ("settle", identifier(2), identifier(1))
         assert marked(settle) == ("acme/calls", None)
         assert settle.before is not None
         assert settle.after is not None
         assert (settle.before.archived, settle.after.archived) == (False, True)
         assert (update.action, update.id) == ("update", identifier(1))
-        assert found.summary["settle"] == 1
-        assert found.wanted == 2
+        assert planned.summary["settle"] == 1
+        assert planned.wanted == 2
 
     def test_yes_found_with_its_marker_another_that_landed_late_is_settled(self) -> None:
         """The recorded one stays although it looks like what the lost create would have made, too."""
-        found = plan(
+        planned = plan(
             desired({"calls": meter()}),
             {"calls": record(2)},
             [live(1), live(2)],
             made=Made(landed=frozenset({identifier(1), identifier(2)})),
         )
-        change = only(found)
+        change = only(planned)
         assert (change.action, change.id, change.duplicate_of) == ("settle", identifier(1), identifier(2))
-        assert not found.bookkeeping
+        assert not planned.bookkeeping
 
     def test_yes_found_as_created_by_a_stopped_run_gives_way_to_an_older_one(self) -> None:
         """Its id was never held against the others: no other run knows it."""
-        found = plan(
+        planned = plan(
             desired({"calls": meter()}),
             {"calls": record(2)},
             [live(1), live(2)],
             made=Made(created=frozenset({identifier(2)})),
         )
-        change = only(found)
+        change = only(planned)
         assert (change.action, change.id, change.duplicate_of) == ("settle", identifier(2), identifier(1))
-        assert bookkeeping(found) == {("calls", "adopt", identifier(1))}
+        assert bookkeeping(planned) == {("calls", "adopt", identifier(1))}
 
     @pytest.mark.parametrize("made", [(), (2,), (1, 2)], ids=str)
     def test_yes_found_with_its_marker_others_not_all_ours_are_duplicates_all_named(self, made: Any) -> None:
-        found = plan(
+        planned = plan(
             desired({"calls": meter()}),
             {"calls": record(1)},
             [live(1), live(2), live(3)],
             made=Made(landed=frozenset(map(identifier, made))),
         )
-        change = only(found)
+        change = only(planned)
         assert (change.action, change.cause) == ("blocked", "duplicates")
         assert mentioned(change) == {identifier(n) for n in (1, 2, 3)}
-        assert found.refusal is None
+        assert planned.refusal is None
 
     def test_yes_found_archived_but_another_active_one_is_never_settled(self) -> None:
-        found = plan(
+        planned = plan(
             desired({"calls": meter()}),
             {"calls": record(1)},
             [live(1, archived_at=ARCHIVED), live(2)],
             made=Made(created=frozenset({identifier(2)})),
         )
-        assert only(found).cause == "duplicates"
+        assert only(planned).cause == "duplicates"
 
     @pytest.mark.parametrize("others", [[], [live(3)]], ids=["alone", "with a bearer"])
     @pytest.mark.parametrize("owner", [{"key": "other"}, {"project": "another"}], ids=["key", "project"])
     def test_yes_found_with_another_marker_is_a_mismatch_both_named(self, owner: Any, others: Any) -> None:
-        found = plan(
+        planned = plan(
             desired({"calls": meter(name="Calls")}),
             {"calls": record(1)},
             [live(1, **owner), *others],
             allow_archive=True,
         )
-        change = only(found)
+        change = only(planned)
         marker = f"{owner.get('project', 'acme')}/{owner.get('key', 'calls')}"
         assert (change.action, change.cause) == ("blocked", "mismatch")
         assert all(name in (change.reason or "") for name in ("`calls`", marker, identifier(1)))
         assert identifier(1) in mentioned(change)
-        assert not found.bookkeeping
+        assert not planned.bookkeeping
 
     def test_yes_found_swapped_ids_block_both_keys(self) -> None:
         """No filter is exchanged, and nothing passes for a change outside."""
         meters = {"a": meter(name="Alpha"), "b": meter(name="Beta", filter=OTHER_FILTER)}
         there = [live(1, "a", name="Alpha"), live(2, "b", name="Beta", filter=OTHER_FILTER)]
         swapped = {"a": record(2, name="Alpha"), "b": record(1, name="Beta", filter=OTHER_FILTER)}
-        found = plan(desired(meters), swapped, there)
-        assert [(c.key, c.cause) for c in found.changes] == [("a", "mismatch"), ("b", "mismatch")]
-        assert all(not c.fields for c in found.changes)
+        planned = plan(desired(meters), swapped, there)
+        assert [(c.key, c.cause) for c in planned.changes] == [("a", "mismatch"), ("b", "mismatch")]
+        assert all(not c.fields for c in planned.changes)
 
     def test_yes_found_without_a_marker_and_with_a_spec_none_is_marked_again(self) -> None:
-        found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1, key=None)])
-        change = only(found)
+        planned = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1, key=None)])
+        change = only(planned)
         assert (change.action, change.reason, change.id) == ("mark", "restored", identifier(1))
         assert marked(change) == (None, "acme/calls")
         assert (change.before, change.fields) == (change.after, ())
-        assert not found.bookkeeping
+        assert not planned.bookkeeping
 
     def test_yes_found_without_a_marker_and_full_is_managed_unmarked_with_a_note(self) -> None:
         full = {f"k{n}": n for n in range(50)}
         block = meter(metadata={"k0": 0})
         recorded = {"calls": record(1, metadata={"k0": 0})}
-        found = plan(desired({"calls": block}), recorded, [live(1, None, metadata=full)])
-        assert not found.changes
-        (note,) = found.notes
+        planned = plan(desired({"calls": block}), recorded, [live(1, None, metadata=full)])
+        assert not planned.changes
+        (note,) = planned.notes
         assert (note.key, note.kind, note.data["id"]) == ("calls", "unmarked", identifier(1))
         update = plan(desired({"calls": block | {"name": "Calls"}}), recorded, [live(1, None, metadata=full)])
         assert (only(update).action, only(update).marker) == ("update", None)
         assert [note.kind for note in update.notes] == ["unmarked"]
 
     def test_yes_found_without_a_marker_one_or_more_is_a_mismatch_and_never_settled(self) -> None:
-        found = plan(
+        planned = plan(
             desired({"calls": meter()}),
             {"calls": record(1)},
             [live(1, key=None), live(2)],
             made=Made(created=frozenset({identifier(2)})),
         )
-        change = only(found)
+        change = only(planned)
         assert change.cause == "mismatch"
         assert mentioned(change) == {identifier(1), identifier(2)}
 
     def test_yes_found_without_a_marker_or_a_spec_is_a_mismatch(self) -> None:
         recorded = {"calls": Record(identifier(1), None)}
-        found = plan(desired({"calls": meter()}), recorded, [live(1, key=None)])
-        assert only(found).cause == "mismatch"
-        assert "nothing shows that it is ours" in (only(found).reason or "")
+        planned = plan(desired({"calls": meter()}), recorded, [live(1, key=None)])
+        assert only(planned).cause == "mismatch"
+        assert "nothing shows that it is ours" in (only(planned).reason or "")
 
     @pytest.mark.parametrize("marked", [[], [live(7)]])
     def test_yes_not_found_any_refuses_the_whole_apply(self, marked: list[Any]) -> None:
-        found = plan(desired({"calls": meter(), "new": meter()}), {"calls": record(1)}, marked)
-        assert found.refusal is not None
-        assert identifier(1) in refusal_text(found)
-        assert all(word in refusal_text(found) for word in ("organization", "environment", "token"))
+        planned = plan(desired({"calls": meter(), "new": meter()}), {"calls": record(1)}, marked)
+        assert planned.refusal is not None
+        assert identifier(1) in refusal_text(planned)
+        assert all(word in refusal_text(planned) for word in ("organization", "environment", "token"))
 
     def test_yes_not_found_blocks_alone_if_another_recorded_id_is_live(self) -> None:
         manifest = desired({"calls": meter(), "other": meter()})
-        found = plan(manifest, {"calls": record(1), "other": record(2)}, [live(2, "other")])
-        assert (only(found).key, only(found).cause) == ("calls", "unknown-id")
-        assert found.refusal is None
+        planned = plan(manifest, {"calls": record(1), "other": record(2)}, [live(2, "other")])
+        assert (only(planned).key, only(planned).cause) == ("calls", "unknown-id")
+        assert planned.refusal is None
 
     @pytest.mark.parametrize("bearers", [[], [live(3)]])
     def test_yes_not_found_is_forgotten_once_gone_from_the_manifest(self, bearers: Any) -> None:
-        found = plan(
+        planned = plan(
             desired({"other": meter()}),
             {"calls": record(1), "other": record(2)},
             [live(2, "other"), *bearers],
         )
-        assert not found.changes
-        assert bookkeeping(found) == {("calls", "forget", identifier(1))}
-        assert [note.kind for note in found.notes] == ["unknown-here"] * len(bearers)
+        assert not planned.changes
+        assert bookkeeping(planned) == {("calls", "forget", identifier(1))}
+        assert [note.kind for note in planned.notes] == ["unknown-here"] * len(bearers)
 
     def test_no_none(self) -> None:
         assert actions(plan(desired({"calls": meter()}))) == {"calls": "create"}
@@ -222,31 +222,31 @@ class TestWhichMeterIsMeant:
     ) -> None:
         """An id that was moved to another key in the lockfile: its meter is not archived, nor doubled."""
         manifest = desired({"calls": meter(), "other": meter()})
-        found = plan(manifest, {"other": record(1)}, [live(1, "calls", archived_at=archived_at)])
-        assert [(c.key, c.cause) for c in found.changes] == [("calls", "mismatch"), ("other", "mismatch")]
-        assert all(identifier(1) in mentioned(change) for change in found.changes)
+        planned = plan(manifest, {"other": record(1)}, [live(1, "calls", archived_at=archived_at)])
+        assert [(c.key, c.cause) for c in planned.changes] == [("calls", "mismatch"), ("other", "mismatch")]
+        assert all(identifier(1) in mentioned(change) for change in planned.changes)
         gone = plan(desired({"calls": meter()}), {"other": record(1)}, [live(1)], allow_archive=True)
         assert [(c.key, c.cause) for c in gone.changes] == [("calls", "mismatch"), ("other", "mismatch")]
 
     def test_no_one_active_is_adopted_and_archived_ones_beside_it_do_not_count(self) -> None:
-        found = plan(desired({"calls": meter()}), {}, [live(1, archived_at=ARCHIVED), live(2)])
-        assert not found.changes
-        assert bookkeeping(found) == {("calls", "adopt", identifier(2))}
+        planned = plan(desired({"calls": meter()}), {}, [live(1, archived_at=ARCHIVED), live(2)])
+        assert not planned.changes
+        assert bookkeeping(planned) == {("calls", "adopt", identifier(2))}
 
     def test_no_only_archived_the_one_archived_last_is_adopted(self) -> None:
         meters = [live(1, archived_at=ARCHIVED), live(2, archived_at=EARLIER)]
-        found = plan(desired({"calls": meter()}), {}, meters)
-        assert (only(found).action, only(found).id) == ("unarchive", identifier(1))
-        assert bookkeeping(found) == {("calls", "adopt", identifier(1))}
+        planned = plan(desired({"calls": meter()}), {}, meters)
+        assert (only(planned).action, only(planned).id) == ("unarchive", identifier(1))
+        assert bookkeeping(planned) == {("calls", "adopt", identifier(1))}
 
     def test_no_two_or_more_active_are_settled_where_we_made_the_losers(self) -> None:
         made = Made(created=frozenset({identifier(2)}), landed=frozenset({identifier(3)}))
-        found = plan(desired({"calls": meter()}), {}, [live(3), live(2), live(1)], made=made)
-        assert [(c.action, c.id, c.duplicate_of) for c in found.changes] == [
+        planned = plan(desired({"calls": meter()}), {}, [live(3), live(2), live(1)], made=made)
+        assert [(c.action, c.id, c.duplicate_of) for c in planned.changes] == [
             ("settle", identifier(2), identifier(1)),
             ("settle", identifier(3), identifier(1)),
         ]
-        assert bookkeeping(found) == {("calls", "adopt", identifier(1))}
+        assert bookkeeping(planned) == {("calls", "adopt", identifier(1))}
 
     def test_no_two_or_more_active_are_duplicates_all_named(self) -> None:
         change = only(plan(desired({"calls": meter()}), {}, [live(1), live(2)]))
@@ -256,16 +256,16 @@ class TestWhichMeterIsMeant:
     def test_duplicates_of_which_one_is_recorded_elsewhere_are_never_settled(self) -> None:
         manifest = desired({"calls": meter(), "other": meter()})
         made = Made(created=frozenset({identifier(2)}))
-        found = plan(manifest, {"other": record(2)}, [live(1), live(2)], made=made)
-        assert [(c.key, c.cause) for c in found.changes] == [("calls", "duplicates"), ("other", "mismatch")]
+        planned = plan(manifest, {"other": record(2)}, [live(1), live(2)], made=made)
+        assert [(c.key, c.cause) for c in planned.changes] == [("calls", "duplicates"), ("other", "mismatch")]
 
 
 class TestWhatHappens:
     """By what the manifest says of K, and the live meter X."""
 
     def test_active_none_create(self) -> None:
-        found = plan(desired({"calls": meter()}))
-        change = only(found)
+        planned = plan(desired({"calls": meter()}))
+        change = only(planned)
         assert (change.action, change.id, change.before) == ("create", None, None)
         assert marked(change) == (None, "acme/calls")
         assert change.after is not None
@@ -281,7 +281,7 @@ class TestWhatHappens:
         (fact,) = change.notes
         assert (fact.kind, fact.severity) == ("same-billing", "warning")
         assert identifier(9) in fact.text
-        assert [named["id"] for named in fact.data["meters"]] == [identifier(9)]
+        assert [entry["id"] for entry in fact.data["meters"]] == [identifier(9)]
 
     def test_active_none_create_says_if_only_the_name_is_the_same(self) -> None:
         other = live(9, key=None, filter=OTHER_FILTER)
@@ -293,26 +293,26 @@ class TestWhatHappens:
         assert not only(plan(desired({"calls": meter()}), {}, [other])).notes
 
     def test_active_active_equal_unchanged_whatever_was_recorded_and_the_record_is_refreshed(self) -> None:
-        found = plan(desired({"calls": meter()}), {"calls": record(1, name="Former")}, [live(1)])
-        assert not found.changes
-        assert bookkeeping(found) == {("calls", "refresh", identifier(1))}
+        planned = plan(desired({"calls": meter()}), {"calls": record(1, name="Former")}, [live(1)])
+        assert not planned.changes
+        assert bookkeeping(planned) == {("calls", "refresh", identifier(1))}
 
     def test_active_active_different_update_only_the_fields_that_differ(self) -> None:
-        found = plan(desired({"calls": meter(name="Calls")}), {"calls": record(1)}, [live(1)])
-        change = only(found)
+        planned = plan(desired({"calls": meter(name="Calls")}), {"calls": record(1)}, [live(1)])
+        change = only(planned)
         assert change.action == "update"
         assert [field.path for field in change.fields] == ["name"]
 
     def test_active_active_different_and_unmarked_is_one_change_with_its_marker(self) -> None:
-        found = plan(desired({"calls": meter(name="Calls")}), {"calls": record(1)}, [live(1, None)])
-        change = only(found)
+        planned = plan(desired({"calls": meter(name="Calls")}), {"calls": record(1)}, [live(1, None)])
+        change = only(planned)
         assert (change.action, marked(change)) == ("update", (None, "acme/calls"))
 
     def test_active_archived_unarchive_with_the_update_in_the_same_patch(self) -> None:
-        found = plan(
+        planned = plan(
             desired({"calls": meter(name="Calls")}), {"calls": record(1)}, [live(1, archived_at=ARCHIVED)]
         )
-        change = only(found)
+        change = only(planned)
         assert change.action == "unarchive"
         assert [field.path for field in change.fields] == ["name"]
 
@@ -320,71 +320,73 @@ class TestWhatHappens:
         "field", [{"filter": OTHER_FILTER}, {"aggregation": {"func": "sum", "property": "x"}}]
     )
     def test_active_frozen_and_billing_differs_blocked_the_whole_key(self, field: Any) -> None:
-        found = plan(
+        planned = plan(
             desired({"calls": meter(name="Calls", **field)}), {"calls": record(1, frozen=True)}, [live(1)]
         )
-        change = only(found)
+        change = only(planned)
         assert (change.action, change.cause, change.freeze) == ("blocked", "frozen", "frozen")
         assert {f.path for f in change.fields} == {"name", *field}
 
     def test_active_frozen_and_only_the_name_differs_update(self) -> None:
-        found = plan(desired({"calls": meter(name="Calls")}), {"calls": record(1, frozen=True)}, [live(1)])
-        assert only(found).action == "update"
+        planned = plan(desired({"calls": meter(name="Calls")}), {"calls": record(1, frozen=True)}, [live(1)])
+        assert only(planned).action == "update"
 
     @pytest.mark.parametrize("recorded", [{"calls": record(1)}, {}], ids=["by lockfile", "by marker"])
     def test_active_with_parts_that_are_unknown_blocked_and_nobody_else_is(self, recorded: Any) -> None:
         manifest = desired({"calls": meter(), "new": meter(name="New one")})
-        found = plan(manifest, recorded, [replace(live(1), spec=None, label="Of tomorrow")])
-        assert [(c.key, c.action, c.cause) for c in found.changes] == [
+        planned = plan(manifest, recorded, [replace(live(1), spec=None, label="Of tomorrow")])
+        assert [(c.key, c.action, c.cause) for c in planned.changes] == [
             ("calls", "blocked", "unknown-parts"),
             ("new", "create", None),
         ]
-        assert mentioned(found.changes[0]) == {identifier(1)}
-        assert "Polar has parts here that this version does not know" in (found.changes[0].reason or "")
-        assert found.refusal is None
+        assert mentioned(planned.changes[0]) == {identifier(1)}
+        assert "Polar has parts here that this version does not know" in (planned.changes[0].reason or "")
+        assert planned.refusal is None
 
     def test_a_foreign_meter_with_unknown_parts_concerns_nobody(self) -> None:
         foreign = [replace(live(n, owner), spec=None) for n, owner in ((1, None), (2, "unrelated"))]
-        found = plan(desired({"calls": meter()}), {"calls": record(3)}, [live(3), *foreign])
-        assert not found.changes
+        planned = plan(desired({"calls": meter()}), {"calls": record(3)}, [live(3), *foreign])
+        assert not planned.changes
 
     def test_archived_none_nothing(self) -> None:
-        found = plan(desired({"calls": meter(archived=True)}))
-        assert not found.changes
-        assert not found.bookkeeping
+        planned = plan(desired({"calls": meter(archived=True)}))
+        assert not planned.changes
+        assert not planned.bookkeeping
 
     def test_archived_active_archive_and_fields_are_not_compared(self) -> None:
-        found = plan(desired({"calls": meter(archived=True, name="Calls")}), {"calls": record(1)}, [live(1)])
-        change = only(found)
+        planned = plan(
+            desired({"calls": meter(archived=True, name="Calls")}), {"calls": record(1)}, [live(1)]
+        )
+        change = only(planned)
         assert (change.action, change.fields) == ("archive", ())
         assert change.after is not None
         assert (change.after.archived, change.after.name) == (True, "API calls")
 
     def test_archived_archived_unchanged(self) -> None:
         recorded = {"calls": record(1, archived=True)}
-        found = plan(desired({"calls": meter(archived=True)}), recorded, [live(1, archived_at=ARCHIVED)])
-        assert not found.changes
-        assert not found.bookkeeping
+        planned = plan(desired({"calls": meter(archived=True)}), recorded, [live(1, archived_at=ARCHIVED)])
+        assert not planned.changes
+        assert not planned.bookkeeping
 
     def test_absent_active_recorded_blocked_still_live(self) -> None:
-        found = plan(desired({}), {"calls": record(1)}, [live(1)])
-        change = only(found)
+        planned = plan(desired({}), {"calls": record(1)}, [live(1)])
+        change = only(planned)
         assert (change.action, change.cause) == ("blocked", "unlisted")
         assert "archived: true" in (change.reason or "")
-        assert found.refusal is not None
-        assert "--allow-archive" in refusal_text(found)
+        assert planned.refusal is not None
+        assert "--allow-archive" in refusal_text(planned)
 
     def test_absent_active_recorded_allow_archive_turns_it_into_archive(self) -> None:
-        found = plan(desired({}), {"calls": record(1)}, [live(1)], allow_archive=True)
-        assert only(found).action == "archive"
-        assert found.refusal is None
+        planned = plan(desired({}), {"calls": record(1)}, [live(1)], allow_archive=True)
+        assert only(planned).action == "archive"
+        assert planned.refusal is None
 
     @pytest.mark.parametrize("owner", [{"key": None}, {"project": "other"}], ids=["no marker", "project"])
     def test_absent_active_recorded_and_not_ours_is_forgotten_with_a_note(self, owner: Any) -> None:
-        found = plan(desired({}), {"calls": record(1)}, [live(1, **owner)], allow_archive=True)
-        assert not found.changes
-        assert bookkeeping(found) == {("calls", "forget", identifier(1))}
-        (note,) = found.notes
+        planned = plan(desired({}), {"calls": record(1)}, [live(1, **owner)], allow_archive=True)
+        assert not planned.changes
+        assert bookkeeping(planned) == {("calls", "forget", identifier(1))}
+        (note,) = planned.notes
         assert (note.key, note.kind) == ("calls", "not-ours")
         assert identifier(1) in note.text
 
@@ -393,73 +395,73 @@ class TestWhatHappens:
         self, allow_archive: bool
     ) -> None:
         there = [live(1, "zeta-a"), live(2, "zeta-a")]
-        found = plan(desired({}), {}, there, allow_archive=allow_archive)
-        assert not found.changes
-        assert not found.bookkeeping
-        assert found.refusal is None
-        (note,) = found.notes
+        planned = plan(desired({}), {}, there, allow_archive=allow_archive)
+        assert not planned.changes
+        assert not planned.bookkeeping
+        assert planned.refusal is None
+        (note,) = planned.notes
         assert note.text == (
             "`zeta-a` of this project is live at Polar; neither this manifest nor this lockfile knows it: "
             "applied from another branch or manifest, or the lockfile was lost"
         )
-        assert [named["id"] for named in note.data["meters"]] == [identifier(1), identifier(2)]
+        assert [entry["id"] for entry in note.data["meters"]] == [identifier(1), identifier(2)]
 
     def test_absent_archived_forget(self) -> None:
-        found = plan(desired({}), {"calls": record(1)}, [live(1, archived_at=ARCHIVED)])
-        assert not found.changes
-        assert bookkeeping(found) == {("calls", "forget", identifier(1))}
+        planned = plan(desired({}), {"calls": record(1)}, [live(1, archived_at=ARCHIVED)])
+        assert not planned.changes
+        assert bookkeeping(planned) == {("calls", "forget", identifier(1))}
 
     def test_absent_archived_by_marker_alone_is_nothing_to_forget(self) -> None:
-        found = plan(desired({}), {}, [live(1, archived_at=ARCHIVED)])
-        assert not found.changes
-        assert not found.bookkeeping
-        assert not found.notes
+        planned = plan(desired({}), {}, [live(1, archived_at=ARCHIVED)])
+        assert not planned.changes
+        assert not planned.bookkeeping
+        assert not planned.notes
 
 
 class TestTheFirstRowDecides:
     """Mismatch, duplicates, unknown id, archived, frozen."""
 
     def test_mismatch_before_duplicates(self) -> None:
-        found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1, "b"), live(2), live(3)])
-        assert only(found).cause == "mismatch"
+        planned = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1, "b"), live(2), live(3)])
+        assert only(planned).cause == "mismatch"
 
     def test_duplicates_before_frozen(self) -> None:
         recorded = {"calls": record(1, frozen=True)}
-        found = plan(desired({"calls": meter(filter=OTHER_FILTER)}), recorded, [live(1), live(2)])
-        assert only(found).cause == "duplicates"
+        planned = plan(desired({"calls": meter(filter=OTHER_FILTER)}), recorded, [live(1), live(2)])
+        assert only(planned).cause == "duplicates"
 
     def test_duplicates_before_archived_and_before_removal(self) -> None:
         archived = desired({"calls": meter(archived=True)})
         assert only(plan(archived, {}, [live(1), live(2)])).cause == "duplicates"
-        found = plan(desired({}), {"calls": record(1)}, [live(1), live(2)], allow_archive=True)
-        assert only(found).cause == "duplicates"
+        planned = plan(desired({}), {"calls": record(1)}, [live(1), live(2)], allow_archive=True)
+        assert only(planned).cause == "duplicates"
 
     def test_unknown_id_before_archived(self) -> None:
         manifest = desired({"calls": meter(archived=True), "other": meter()})
-        found = plan(manifest, {"calls": record(1), "other": record(2)}, [live(2, "other")])
-        assert only(found).cause == "unknown-id"
+        planned = plan(manifest, {"calls": record(1), "other": record(2)}, [live(2, "other")])
+        assert only(planned).cause == "unknown-id"
 
     def test_archived_before_frozen(self) -> None:
         recorded = {"calls": record(1, frozen=True)}
-        found = plan(
+        planned = plan(
             desired({"calls": meter(filter=OTHER_FILTER)}), recorded, [live(1, archived_at=ARCHIVED)]
         )
-        assert only(found).action == "unarchive"
-        assert any("refuse" in fact.text for fact in only(found).notes)
+        assert only(planned).action == "unarchive"
+        assert any("refuse" in fact.text for fact in only(planned).notes)
         archived = plan(desired({"calls": meter(archived=True, filter=OTHER_FILTER)}), recorded, [live(1)])
         assert only(archived).action == "archive"
 
 
 class TestForeignMeters:
     def test_unrecorded_with_another_projects_marker_or_none_is_never_touched(self) -> None:
-        found = plan(desired({}), {}, [live(1, project="other"), live(2, key=None)], allow_archive=True)
-        assert not found.changes
-        assert not found.bookkeeping
-        assert not found.notes
+        planned = plan(desired({}), {}, [live(1, project="other"), live(2, key=None)], allow_archive=True)
+        assert not planned.changes
+        assert not planned.bookkeeping
+        assert not planned.notes
 
 
 class TestFiltersOfOneMeaning:
-    """Item: filters that mean the same are equal."""
+    """Filters that mean the same are equal."""
 
     CLAUSE: ClassVar[dict[str, Any]] = {"property": "name", "operator": "eq", "value": "call"}
     DASHBOARD: ClassVar[dict[str, Any]] = {
@@ -470,17 +472,17 @@ class TestFiltersOfOneMeaning:
     @pytest.mark.parametrize("frozen", [False, True])
     def test_the_dashboards_form_is_no_change(self, frozen: bool) -> None:
         recorded = {"calls": record(1, frozen=frozen)}
-        found = plan(desired({"calls": meter()}), recorded, [live(1, filter=self.DASHBOARD)])
-        assert not found.changes
-        assert not found.bookkeeping
+        planned = plan(desired({"calls": meter()}), recorded, [live(1, filter=self.DASHBOARD)])
+        assert not planned.changes
+        assert not planned.bookkeeping
 
     def test_the_dashboards_form_is_not_sent_beside_another_change(self) -> None:
-        found = plan(
+        planned = plan(
             desired({"calls": meter(name="Calls")}),
             {"calls": record(1)},
             [live(1, filter=self.DASHBOARD)],
         )
-        assert [field.path for field in only(found).fields] == ["name"]
+        assert [field.path for field in only(planned).fields] == ["name"]
 
     def test_a_new_meter_is_sent_as_it_is_written(self) -> None:
         block = meter(filter=self.DASHBOARD)
@@ -498,16 +500,16 @@ class TestMoved:
     MOVED = ({"from": "old", "to": "calls"},)
 
     def test_renames_in_the_lockfile_and_rewrites_the_marker(self) -> None:
-        found = plan(desired({"calls": meter()}, moved=self.MOVED), {"old": record(1)}, [live(1, "old")])
-        change = only(found)
+        planned = plan(desired({"calls": meter()}, moved=self.MOVED), {"old": record(1)}, [live(1, "old")])
+        change = only(planned)
         assert (change.action, change.reason, marked(change)) == ("mark", "moved", ("acme/old", "acme/calls"))
-        assert bookkeeping(found) == {("calls", "moved", identifier(1))}
-        assert found.bookkeeping[0].was == "old"
+        assert bookkeeping(planned) == {("calls", "moved", identifier(1))}
+        assert planned.bookkeeping[0].was == "old"
 
     def test_by_the_marker_alone(self) -> None:
-        found = plan(desired({"calls": meter()}, moved=self.MOVED), {}, [live(1, "old")])
-        assert (only(found).action, only(found).reason) == ("mark", "moved")
-        assert bookkeeping(found) == {("calls", "adopt", identifier(1))}
+        planned = plan(desired({"calls": meter()}, moved=self.MOVED), {}, [live(1, "old")])
+        assert (only(planned).action, only(planned).reason) == ("mark", "moved")
+        assert bookkeeping(planned) == {("calls", "adopt", identifier(1))}
 
     def test_beside_another_change_of_the_key(self) -> None:
         manifest = desired({"calls": meter(name="Calls")}, moved=self.MOVED)
@@ -516,44 +518,44 @@ class TestMoved:
 
     def test_a_lockfile_that_moved_before_the_marker(self) -> None:
         """The run that renamed it was stopped between the two."""
-        found = plan(desired({"calls": meter()}, moved=self.MOVED), {"calls": record(1)}, [live(1, "old")])
-        assert (only(found).action, only(found).reason) == ("mark", "moved")
+        planned = plan(desired({"calls": meter()}, moved=self.MOVED), {"calls": record(1)}, [live(1, "old")])
+        assert (only(planned).action, only(planned).reason) == ("mark", "moved")
         gone = plan(desired({}, moved=self.MOVED), {"calls": record(1)}, [live(1, "old")], allow_archive=True)
         assert (only(gone).action, only(gone).key) == ("archive", "calls")
 
     def test_without_a_move_the_same_is_a_mismatch(self) -> None:
-        found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1, "old")])
-        assert only(found).cause == "mismatch"
+        planned = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1, "old")])
+        assert only(planned).cause == "mismatch"
 
     def test_chains_are_followed(self) -> None:
         chain = [{"from": "older", "to": "old"}, *self.MOVED]
         for key in ("older", "old"):
-            found = plan(desired({"calls": meter()}, moved=chain), {key: record(1)}, [live(1, key)])
-            assert only(found).action == "mark"
-            assert bookkeeping(found) == {("calls", "moved", identifier(1))}
+            planned = plan(desired({"calls": meter()}, moved=chain), {key: record(1)}, [live(1, key)])
+            assert only(planned).action == "mark"
+            assert bookkeeping(planned) == {("calls", "moved", identifier(1))}
 
     def test_an_old_entry_is_harmless(self) -> None:
-        found = plan(desired({"calls": meter()}, moved=self.MOVED), {"calls": record(1)}, [live(1)])
-        assert not found.changes
-        assert not found.bookkeeping
+        planned = plan(desired({"calls": meter()}, moved=self.MOVED), {"calls": record(1)}, [live(1)])
+        assert not planned.changes
+        assert not planned.bookkeeping
 
     def test_two_meters_under_one_key_after_a_move_are_duplicates(self) -> None:
         manifest = desired({"calls": meter()}, moved=self.MOVED)
-        found = plan(manifest, {}, [live(1, "old"), live(2, "calls")])
-        assert only(found).cause == "duplicates"
+        planned = plan(manifest, {}, [live(1, "old"), live(2, "calls")])
+        assert only(planned).cause == "duplicates"
 
     def test_offline_too(self) -> None:
-        found = plan(desired({"calls": meter()}, moved=self.MOVED), {"old": record(1)}, None)
-        assert not found.changes
-        assert bookkeeping(found) == {("calls", "moved", identifier(1))}
+        planned = plan(desired({"calls": meter()}, moved=self.MOVED), {"old": record(1)}, None)
+        assert not planned.changes
+        assert bookkeeping(planned) == {("calls", "moved", identifier(1))}
 
 
 class TestFields:
     def test_who_changed_it(self) -> None:
         manifest = desired({"calls": meter(name="New", metadata={"a": 2, "b": 1, "c": 3})})
         recorded = {"calls": record(1, name="Old", metadata={"a": 1, "b": 1, "c": 1})}
-        found = plan(manifest, recorded, [live(1, name="Old", metadata={"a": 1, "b": 2, "c": 2})])
-        assert {f.path: f.origin for f in only(found).fields} == {
+        planned = plan(manifest, recorded, [live(1, name="Old", metadata={"a": 1, "b": 2, "c": 2})])
+        assert {f.path: f.origin for f in only(planned).fields} == {
             "name": "manifest",
             "metadata.a": "manifest",
             "metadata.b": "outside",
@@ -589,23 +591,23 @@ class TestFields:
         """Ours is set, ours that went is removed even when changed meanwhile, another's stays."""
         manifest = desired({"calls": meter(metadata={"set": 1})})
         recorded = {"calls": record(1, metadata={"set": 1, "gone": 1})}
-        found = plan(manifest, recorded, [live(1, metadata={"set": 1, "gone": 2, "theirs": 3})])
-        change = only(found)
+        planned = plan(manifest, recorded, [live(1, metadata={"set": 1, "gone": 2, "theirs": 3})])
+        change = only(planned)
         assert [(f.path, f.before, f.after) for f in change.fields] == [("metadata.gone", 2, None)]
         assert change.after is not None
         assert change.after.metadata == {"set": 1, "theirs": 3}
 
     def test_an_adopted_meter_has_no_base_so_nothing_is_removed(self) -> None:
-        found = plan(desired({"calls": meter(metadata={"a": 1})}), {}, [live(1, metadata={"b": 2})])
-        assert [f.path for f in only(found).fields] == ["metadata.a"]
+        planned = plan(desired({"calls": meter(metadata={"a": 1})}), {}, [live(1, metadata={"b": 2})])
+        assert [f.path for f in only(planned).fields] == ["metadata.a"]
 
     @pytest.mark.parametrize(
-        ("ours", "theirs"), [(1, 1.0), (1, True), (1.0, True), ("1", 1), (0, False), (0.0, 0)]
+        ("ours", "foreign"), [(1, 1.0), (1, True), (1.0, True), ("1", 1), (0, False), (0.0, 0)]
     )
-    def test_types_of_metadata_values_count(self, ours: Any, theirs: Any) -> None:
+    def test_types_of_metadata_values_count(self, ours: Any, foreign: Any) -> None:
         manifest = desired({"calls": meter(metadata={"a": ours})})
         recorded = {"calls": record(1, metadata={"a": ours})}
-        change = only(plan(manifest, recorded, [live(1, metadata={"a": theirs})]))
+        change = only(plan(manifest, recorded, [live(1, metadata={"a": foreign})]))
         assert [f.path for f in change.fields] == ["metadata.a"]
 
     @pytest.mark.parametrize(
@@ -620,8 +622,8 @@ class TestFields:
     def test_ignored_changes_are_left(self, entry: str, change: Any) -> None:
         block = meter(metadata={"a": 1}, lifecycle={"ignore_changes": [entry]})
         recorded = {"calls": record(1, metadata={"a": 1})}
-        found = plan(desired({"calls": block}), recorded, [live(1, **({"metadata": {"a": 1}} | change))])
-        assert not found.changes
+        planned = plan(desired({"calls": block}), recorded, [live(1, **({"metadata": {"a": 1}} | change))])
+        assert not planned.changes
 
     def test_a_removed_key_that_is_ignored_stays(self) -> None:
         block = meter(lifecycle={"ignore_changes": ["metadata.a"]})
@@ -630,11 +632,11 @@ class TestFields:
 
     def test_more_metadata_than_polar_takes_is_blocked(self) -> None:
         manifest = desired({"calls": meter(metadata={"ours": 1})})
-        theirs = {f"k{n}": n for n in range(49)}
-        found = plan(manifest, {"calls": record(1)}, [live(1, metadata=theirs)])
-        assert only(found).cause == "metadata-limit"
-        del theirs["k0"]
-        assert only(plan(manifest, {"calls": record(1)}, [live(1, metadata=theirs)])).action == "update"
+        foreign = {f"k{n}": n for n in range(49)}
+        planned = plan(manifest, {"calls": record(1)}, [live(1, metadata=foreign)])
+        assert only(planned).cause == "metadata-limit"
+        del foreign["k0"]
+        assert only(plan(manifest, {"calls": record(1)}, [live(1, metadata=foreign)])).action == "update"
 
     def test_each_field_knows_its_line(self) -> None:
         manifest = desired({"calls": meter(name="Calls")})
@@ -647,28 +649,30 @@ class TestFields:
 class TestTargets:
     def test_what_is_left_out_is_left_alone_altogether(self) -> None:
         manifest = desired({"calls": meter(), "other": meter()})
-        found = plan(manifest, {"gone": record(3)}, [live(3, "gone")], targets=["calls"])
-        assert actions(found) == {"calls": "create"}
-        assert found.refusal is None
+        planned = plan(manifest, {"gone": record(3)}, [live(3, "gone")], targets=["calls"])
+        assert actions(planned) == {"calls": "create"}
+        assert planned.refusal is None
 
 
 class TestOffline:
     def test_against_the_lockfile_alone(self) -> None:
         manifest = desired({"calls": meter(name="Calls"), "new": meter()})
-        found = plan(manifest, {"calls": record(1)}, None)
-        assert actions(found) == {"calls": "update", "new": "create"}
-        assert not found.refreshed
+        planned = plan(manifest, {"calls": record(1)}, None)
+        assert actions(planned) == {"calls": "update", "new": "create"}
+        assert not planned.refreshed
 
     def test_frozen_says_blocked(self) -> None:
-        found = plan(desired({"calls": meter(filter=OTHER_FILTER)}), {"calls": record(1, frozen=True)}, None)
-        assert only(found).cause == "frozen"
+        planned = plan(
+            desired({"calls": meter(filter=OTHER_FILTER)}), {"calls": record(1, frozen=True)}, None
+        )
+        assert only(planned).cause == "frozen"
 
 
 class TestDigests:
     def test_of_what_a_change_does_and_nothing_else(self) -> None:
         base = plan(desired({"calls": meter(name="Calls")}), {"calls": record(1)}, [live(1)])
-        elsewhere = desired({"aaa": meter(), "calls": meter(name="Calls")})
-        again = plan(elsewhere, {"calls": record(1), "aaa": record(2)}, [live(1), live(2, "aaa")])
+        other_lines = desired({"aaa": meter(), "calls": meter(name="Calls")})
+        again = plan(other_lines, {"calls": record(1), "aaa": record(2)}, [live(1), live(2, "aaa")])
         assert only(base).digest == only(again).digest
         assert base.digest == again.digest
         for other in (
@@ -709,9 +713,9 @@ class TestDigests:
         import hashlib
         import json
 
-        found = plan(desired({"calls": meter(), "b": meter()}))
+        planned = plan(desired({"calls": meter(), "b": meter()}))
         digests = []
-        for change in found.changes:
+        for change in planned.changes:
             document = {
                 "environment": "sandbox",
                 "organization_id": ORGANIZATION,
@@ -733,7 +737,7 @@ class TestDigests:
             }
             text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
             digests.append(hashlib.sha256(text.encode()).hexdigest())
-        assert [change.digest for change in found.changes] == digests
+        assert [change.digest for change in planned.changes] == digests
         plan_document = {
             "environment": "sandbox",
             "organization_id": ORGANIZATION,
@@ -741,28 +745,28 @@ class TestDigests:
             "changes": sorted(digests),
         }
         whole = json.dumps(plan_document, sort_keys=True, separators=(",", ":"))
-        assert found.digest == hashlib.sha256(whole.encode()).hexdigest()
+        assert planned.digest == hashlib.sha256(whole.encode()).hexdigest()
 
 
 class TestRenamesAreNotRemovals:
     NEW = desired({"pictures": meter(name="Pictures")})
 
     def test_a_new_key_that_counts_the_same_is_named_before_any_archiving(self) -> None:
-        found = plan(self.NEW, {"images": record(1)}, [live(1, "images")])
-        gone = next(change for change in found.changes if change.key == "images")
+        planned = plan(self.NEW, {"images": record(1)}, [live(1, "images")])
+        gone = next(change for change in planned.changes if change.key == "images")
         assert gone.cause == "unlisted"
         assert gone.notes[0].kind == "renamed"
         assert "`moved: [{from: images, to: pictures}]`" in gone.notes[0].text
-        refused = refusal_text(found)
+        refused = refusal_text(planned)
         assert refused.index("from: images, to: pictures") < refused.index("archived: true")
 
     def test_also_where_archiving_is_allowed(self) -> None:
-        found = plan(self.NEW, {"images": record(1)}, [live(1, "images")], allow_archive=True)
-        assert {c.key: [e.kind for e in c.notes] for c in found.changes}["images"][0] == "renamed"
+        planned = plan(self.NEW, {"images": record(1)}, [live(1, "images")], allow_archive=True)
+        assert {c.key: [e.kind for e in c.notes] for c in planned.changes}["images"][0] == "renamed"
 
     def test_what_counts_otherwise_is_no_rename(self) -> None:
-        found = plan(self.NEW, {"images": record(1)}, [live(1, "images", filter=OTHER_FILTER)])
-        assert not any(fact.kind == "renamed" for change in found.changes for fact in change.notes)
+        planned = plan(self.NEW, {"images": record(1)}, [live(1, "images", filter=OTHER_FILTER)])
+        assert not any(fact.kind == "renamed" for change in planned.changes for fact in change.notes)
 
     def test_the_lines_that_it_prints_permit_it(self) -> None:
         """Pasted under `meters:`, the blocks of a refusal turn every removal into an archive."""
@@ -777,8 +781,8 @@ class TestRenamesAreNotRemovals:
 
     def test_a_removal_that_is_also_moved_says_what_else_to_remove(self) -> None:
         manifest_ = desired({"new": meter()}, moved=[{"from": "old", "to": "new"}])
-        found = plan(manifest_, {"old": record(1), "new": record(2)}, [live(1, "old"), live(2, "new")])
-        assert "remove the move from `old`" in (only(found).reason or "")
+        planned = plan(manifest_, {"old": record(1), "new": record(2)}, [live(1, "old"), live(2, "new")])
+        assert "remove the move from `old`" in (only(planned).reason or "")
 
 
 class TestWhatWasNotSent:
@@ -792,29 +796,31 @@ class TestWhatWasNotSent:
         ignoring: dict[str, Any] = {"lifecycle": {"ignore_changes": ["name", "unit"]}}
         was = self.applied(record(1), name="Seats", unit="token", **ignoring)
         assert was.ignored == {"name", "unit"}
-        found = plan(desired({"calls": meter(name="Seats", unit="token")}), {"calls": was}, [live(1)])
-        assert {f.path: f.origin for f in only(found).fields} == {"name": "manifest", "unit": "manifest"}
+        planned = plan(desired({"calls": meter(name="Seats", unit="token")}), {"calls": was}, [live(1)])
+        assert {f.path: f.origin for f in only(planned).fields} == {"name": "manifest", "unit": "manifest"}
 
     def test_what_is_as_it_was_sent_is_known_although_it_is_ignored(self) -> None:
         was = self.applied(record(1), lifecycle={"ignore_changes": ["name"]})
         assert was == record(1)
-        found = plan(desired({"calls": meter()}), {"calls": was}, [live(1, name="By hand")])
-        assert [f.origin for f in only(found).fields] == ["outside"]
+        planned = plan(desired({"calls": meter()}), {"calls": was}, [live(1, name="By hand")])
+        assert [f.origin for f in only(planned).fields] == ["outside"]
 
     def test_a_key_that_was_only_ever_ignored_is_others(self) -> None:
         ignoring: dict[str, Any] = {"lifecycle": {"ignore_changes": ["metadata.owner"]}}
         was = self.applied(None, metadata={"owner": "ana"}, **ignoring)
-        found = plan(desired({"calls": meter()}), {"calls": was}, [live(1, metadata={"owner": "kim"})])
-        assert not found.changes
-        assert bookkeeping(found) == {("calls", "refresh", identifier(1))}
+        planned = plan(desired({"calls": meter()}), {"calls": was}, [live(1, metadata={"owner": "kim"})])
+        assert not planned.changes
+        assert bookkeeping(planned) == {("calls", "refresh", identifier(1))}
 
     def test_of_metadata_that_is_ignored_whole_each_key_counts_for_itself(self) -> None:
         """What was sent before it was ignored is still the manifest's to take away."""
         ignoring: dict[str, Any] = {"lifecycle": {"ignore_changes": ["metadata", "metadata.team"]}}
         was = self.applied(record(1, metadata={"team": 1}), metadata={"team": 1, "tier": 1}, **ignoring)
         assert was.ignored == {"metadata.tier"}
-        found = plan(desired({"calls": meter()}), {"calls": was}, [live(1, metadata={"team": 1, "tier": 9})])
-        assert [(f.path, f.after) for f in only(found).fields] == [("metadata.team", None)]
+        planned = plan(
+            desired({"calls": meter()}), {"calls": was}, [live(1, metadata={"team": 1, "tier": 9})]
+        )
+        assert [(f.path, f.after) for f in only(planned).fields] == [("metadata.team", None)]
 
     def test_recording_twice_is_recording_once(self) -> None:
         for fields in (
@@ -832,68 +838,68 @@ class TestWhatWasNotSent:
         assert was.spec is not None
         assert (was.spec.archived, dict(was.spec.metadata)) == (True, {"owner": "ana"})
         archived = live(1, metadata={"owner": "ana", "theirs": 1}, archived_at=ARCHIVED)
-        found = plan(desired({"calls": meter()}), {"calls": was}, [archived])
-        assert [(f.path, f.after, f.origin) for f in only(found).fields] == [
+        planned = plan(desired({"calls": meter()}), {"calls": was}, [archived])
+        assert [(f.path, f.after, f.origin) for f in only(planned).fields] == [
             ("metadata.owner", None, "manifest")
         ]
 
     def test_nothing_is_removed_from_a_meter_that_was_adopted_archived(self) -> None:
         was = self.applied(None, archived=True, metadata={"owner": "ana"})
         archived = live(1, metadata={"owner": "kim"}, archived_at=ARCHIVED)
-        found = plan(desired({"calls": meter()}), {"calls": was}, [archived])
-        assert (only(found).action, only(found).fields) == ("unarchive", ())
+        planned = plan(desired({"calls": meter()}), {"calls": was}, [archived])
+        assert (only(planned).action, only(planned).fields) == ("unarchive", ())
 
 
 class TestArchivedOutside:
     def test_archived_at_polar(self) -> None:
-        found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1, archived_at=ARCHIVED)])
-        fact = only(found).notes[0]
-        assert (only(found).action, fact.kind) == ("unarchive", "outside")
+        planned = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1, archived_at=ARCHIVED)])
+        fact = only(planned).notes[0]
+        assert (only(planned).action, fact.kind) == ("unarchive", "outside")
         assert "`archived: true`" in fact.text
 
     def test_unarchived_at_polar(self) -> None:
         recorded = {"calls": record(1, archived=True)}
-        found = plan(desired({"calls": meter(archived=True)}), recorded, [live(1)])
-        assert (only(found).action, only(found).notes[0].kind) == ("archive", "outside")
+        planned = plan(desired({"calls": meter(archived=True)}), recorded, [live(1)])
+        assert (only(planned).action, only(planned).notes[0].kind) == ("archive", "outside")
 
     def test_by_the_manifest(self) -> None:
         back = plan(
             desired({"calls": meter()}), {"calls": record(1, archived=True)}, [live(1, archived_at=ARCHIVED)]
         )
         gone = plan(desired({"calls": meter(archived=True)}), {"calls": record(1)}, [live(1)])
-        for found in (back, gone):
-            assert not any(fact.kind == "outside" for fact in only(found).notes)
+        for planned in (back, gone):
+            assert not any(fact.kind == "outside" for fact in only(planned).notes)
 
 
 class TestNoRoomForTheMarker:
     FULL: ClassVar[dict[str, Any]] = {f"k{n}": n for n in range(50)}
 
     def test_archiving_does_not_wait_for_it(self) -> None:
-        found = plan(
+        planned = plan(
             desired({"calls": meter(archived=True)}),
             {"calls": record(1)},
             [live(1, None, metadata=self.FULL)],
         )
-        assert (only(found).action, only(found).marker) == ("archive", None)
-        assert not found.bookkeeping
+        assert (only(planned).action, only(planned).marker) == ("archive", None)
+        assert not planned.bookkeeping
 
     def test_metadata_of_ours_that_does_not_fit_is_blocked(self) -> None:
         block = meter(metadata={"ours": 1})
-        found = plan(desired({"calls": block}), {"calls": record(1)}, [live(1, None, metadata=self.FULL)])
-        assert (only(found).action, only(found).cause) == ("blocked", "metadata-limit")
+        planned = plan(desired({"calls": block}), {"calls": record(1)}, [live(1, None, metadata=self.FULL)])
+        assert (only(planned).action, only(planned).cause) == ("blocked", "metadata-limit")
 
 
 class TestMovesToNowhere:
     def test_a_move_to_a_key_that_is_gone_itself_is_merely_old(self) -> None:
         manifest_ = desired({}, moved=[{"from": "a", "to": "b"}])
-        found = plan(manifest_, {"a": record(1)}, [live(1, "a", archived_at=ARCHIVED)])
-        assert bookkeeping(found) == {("a", "forget", identifier(1))}
+        planned = plan(manifest_, {"a": record(1)}, [live(1, "a", archived_at=ARCHIVED)])
+        assert bookkeeping(planned) == {("a", "forget", identifier(1))}
 
 
 class TestGoneAndUnknown:
     def test_offline_a_meter_of_which_only_the_id_is_known_may_still_bill(self) -> None:
-        found = plan(desired({}), {"calls": Record(identifier(1), None)}, None)
-        assert (only(found).action, only(found).cause) == ("blocked", "unlisted")
+        planned = plan(desired({}), {"calls": Record(identifier(1), None)}, None)
+        assert (only(planned).action, only(planned).cause) == ("blocked", "unlisted")
 
 
 @given(block=strategies.specs(), archived=st.booleans())

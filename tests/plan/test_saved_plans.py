@@ -49,17 +49,17 @@ def test_holds_the_documented_json_and_no_token(planned: Workspace) -> None:
 
 
 def test_exactly_what_was_reviewed_is_carried_out(planned: Workspace, polar: Served) -> None:
-    told = planned.ok("apply", "plan.json", "-y").splitlines()[-1]
-    assert sorted(told.removeprefix("Apply: ").rstrip(".").split(", ")) == ["1 created", "1 updated"]
+    result = planned.ok("apply", "plan.json", "-y").splitlines()[-1]
+    assert sorted(result.removeprefix("Apply: ").rstrip(".").split(", ")) == ["1 created", "1 updated"]
     assert (polar.tape.count("POST"), polar.tape.sent("PATCH")) == (1, [{"name": "Renamed"}])
     assert "No changes" in planned.ok("plan", "-e", "sandbox")
 
 
-def stale(workspace: Workspace, polar: Served, *told: str) -> None:
+def stale(workspace: Workspace, polar: Served, *messages: str) -> None:
     done = workspace.reads_only("apply", "plan.json", "-y")
     assert done.returncode == 4
     assert "stale" in done.stderr
-    for words in told:
+    for words in messages:
         assert words in done.stderr
     assert {e.method for e in polar.tape.exchanges} == {"GET"}
 
@@ -181,11 +181,11 @@ def test_show(planned: Workspace) -> None:
     planned.write({})
     assert "Plan: 1 to create, 1 to update" in planned.ok("show", "plan.json")
     assert "1 to create, 1 to update · sandbox" in planned.ok("show", "plan.json", "--format", "markdown")
-    shown = planned.ok("show", "plan.json", "plan.json", "--format", "json")
+    output = planned.ok("show", "plan.json", "plan.json", "--format", "json")
     saved = json.loads((planned.path / "plan.json").read_text())
-    assert json.loads(shown) == {"format_version": 2, "plans": [saved, saved]}
-    (planned.path / "both.json").write_text(shown)
-    assert planned.ok("show", "both.json", "--format", "json") == shown
+    assert json.loads(output) == {"format_version": 2, "plans": [saved, saved]}
+    (planned.path / "both.json").write_text(output)
+    assert planned.ok("show", "both.json", "--format", "json") == output
     done = planned.run("apply", "both.json", "-y")
     assert done.returncode == 1
     assert "holds 2 plans" in done.stderr

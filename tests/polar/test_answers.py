@@ -130,16 +130,16 @@ class TestWaiting:
             client.update_meter(identifier(1), {"name": "New"})
 
     def test_retries_are_told(self) -> None:
-        told: list[str] = []
+        messages: list[str] = []
         with (
             scripted(lambda *_: (503, {}, b"")) as (url, _),
             PolarClient(
-                url, "polar_oat_t", retry=RetryPolicy(first_wait=0.001), on_retry=told.append
+                url, "polar_oat_t", retry=RetryPolicy(first_wait=0.001), on_retry=messages.append
             ) as client,
             pytest.raises(TransientError),
         ):
             client.list_meters()
-        assert told == ["GET /v1/meters/: Polar failed with status 503"] * 5
+        assert messages == ["GET /v1/meters/: Polar failed with status 503"] * 5
 
 
 class TestTheWayThere:

@@ -875,9 +875,9 @@ class TestOddRedirects:
 class TestOrganizationIds:
     def asked(self, answer: Answer) -> frozenset[str] | None:
         with scripted(lambda *_: answer) as (url, tape), client(url) as polar_client:
-            found = polar_client.organization_ids()
+            organizations = polar_client.organization_ids()
         assert (tape.exchanges[0].path, tape.exchanges[0].query) == ("/v1/organizations/", "limit=100")
-        return found
+        return organizations
 
     def test_what_the_token_may_see(self) -> None:
         items = [{"id": identifier(n).upper(), "name": f"No. {n}"} for n in range(2)]
@@ -1051,12 +1051,12 @@ class TestRateLimits:
         assert 25 <= clock.time <= 33
 
     @pytest.mark.parametrize(
-        ("told", "seconds"),
+        ("header", "seconds"),
         [("999999", 3600), ("Thu, 01 Jan 2099 00:00:00 GMT", 3600), ("nonsense", 60), ("-5", 60), ("0", 0.1)],
     )
-    def test_an_odd_retry_after(self, told: str, seconds: float) -> None:
+    def test_an_odd_retry_after(self, header: str, seconds: float) -> None:
         clock = FakeClock()
-        answers = iter([(429, {"retry-after": told}, b""), answer_json(200, documented())])
+        answers = iter([(429, {"retry-after": header}, b""), answer_json(200, documented())])
         with scripted(lambda *_: next(answers)) as (url, _), client(url, clock=clock) as polar_client:
             polar_client.get_meter(identifier(1))
         assert clock.time == pytest.approx(seconds, rel=0.03)

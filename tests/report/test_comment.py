@@ -234,17 +234,17 @@ def test_one_change() -> None:
 def test_a_few_changes() -> None:
     text = comment(few())
     golden("comment-few.md", text)
-    found = read_comment(text)
-    assert found.headings == [
+    parsed = read_comment(text)
+    assert parsed.headings == [
         "Polar meters: 1 to create, 2 to update, 1 to archive · sandbox",
         "Look closely: 1 changes what is billed, 1 archives a meter, 1 overwrites a change made at Polar",
         "Other changes: 1 to create",
     ]
-    assert "-     usage.input_tokens >= 100000" in found.code
-    assert "+     usage.input_tokens >= 200000" in found.code
-    assert f"{HOME}/blob/{SHA}/meters.yaml#L5" in found.links
-    assert any("changed outside" in words for words in found.words)
-    assert few().digest[:32] in found.code
+    assert "-     usage.input_tokens >= 100000" in parsed.code
+    assert "+     usage.input_tokens >= 200000" in parsed.code
+    assert f"{HOME}/blob/{SHA}/meters.yaml#L5" in parsed.links
+    assert any("changed outside" in words for words in parsed.words)
+    assert few().digest[:32] in parsed.code
 
 
 def test_thirty_changes() -> None:
@@ -259,22 +259,22 @@ def test_thirty_changes() -> None:
 def test_five_thousand_changes() -> None:
     text = comment(thousands())
     golden("comment-5000.md", text)
-    found = read_comment(text)
+    parsed = read_comment(text)
     assert 50_000 < len(text) < 60_000
-    shown = keys_shown(text)
-    left = len(thousands().changes) - len(shown)
+    keys = keys_shown(text)
+    cut = len(thousands().changes) - len(keys)
     risky = sum(risk(change) is not None for change in thousands().changes)
-    told = f"Cut: {left:,} of 5,000 changes are not shown here, {risky - len(shown):,} of them risky."
-    assert "".join(found.words).count(told) == 2
-    assert told in text.split("\n")[2]  # right under the headline
-    assert f"{HOME}/actions/runs/9182736450" in found.links
+    notice = f"Cut: {cut:,} of 5,000 changes are not shown here, {risky - len(keys):,} of them risky."
+    assert "".join(parsed.words).count(notice) == 2
+    assert notice in text.split("\n")[2]  # right under the headline
+    assert f"{HOME}/actions/runs/9182736450" in parsed.links
     # Each way of being risky has its share, open and folded, and of the rest at least the keys.
     verbs = Counter(line.split("`")[0] for line in text.split("\n") if line.startswith("**"))
     assert all(verbs[verb] > 40 for verb in ("**Update** ", "**Archive** ", "**Blocked, nothing changes** "))
-    named = Counter(
+    in_heading = Counter(
         line.split("`")[0] for line in text.split("\n") if line.startswith("- **") and "`" in line
     )
-    assert all(named[f"- {verb}"] > 70 for verb in ("**Update** ", "**Archive** "))
+    assert all(in_heading[f"- {verb}"] > 70 for verb in ("**Update** ", "**Archive** "))
     opened, *_ = text.split("<details>")
     assert all(verb in opened for verb in ("**Update** ", "**Archive** ", "**Blocked, nothing changes** "))
 
@@ -282,18 +282,18 @@ def test_five_thousand_changes() -> None:
 def test_two_environments() -> None:
     text = comment(few(), in_production())
     golden("comment-environments.md", text)
-    found = read_comment(text)
-    assert found.skeleton.count("table_open") == 2
-    assert found.headings[0] == (
+    parsed = read_comment(text)
+    assert parsed.skeleton.count("table_open") == 2
+    assert parsed.headings[0] == (
         "Polar meters<br>sandbox: 1 to create, 2 to update, 1 to archive<br>"
         "production: 2 to create, 1 to update, 1 to archive, 1 blocked"
     )
-    assert "Update in sandbox, blocked in production" in found.words
+    assert "Update in sandbox, blocked in production" in parsed.words
     images = text[text.index("create in production") :]
     assert "| unit label | unchanged |" in images  # a new meter bills nothing: no field is marked
     assert "| name · invoice | `" in images
     assert sorted(keys_shown(text)) == sorted(
-        {change.key for found in (few(), in_production()) for change in found.changes}
+        {change.key for parsed in (few(), in_production()) for change in parsed.changes}
     )
     assert text.endswith("<!-- polar-iac:acme:production+sandbox -->\n")
     assert comment(in_production(), few()).endswith("<!-- polar-iac:acme:production+sandbox -->\n")
@@ -342,16 +342,16 @@ def test_a_comment_is_cut_at_whole_changes() -> None:
     for limit in (4_000, 5_000, 10_000, 33_333, 60_000, 300_000):
         text = comment(thousands(), limit=limit)
         assert limit * 0.7 < len(text) <= limit
-        found = read_comment(text)
-        left = len(thousands().changes) - len(keys_shown(text))
-        assert f"Cut: {left:,} of 5,000 changes" in "".join(found.words), limit
+        parsed = read_comment(text)
+        cut = len(thousands().changes) - len(keys_shown(text))
+        assert f"Cut: {cut:,} of 5,000 changes" in "".join(parsed.words), limit
 
 
 def test_a_comment_that_fits_is_not_cut() -> None:
-    found = many(30)
-    whole = comment(found)
+    planned = many(30)
+    whole = comment(planned)
     for limit in (len(whole), len(whole) - 1):
-        text = comment(found, limit=limit)
+        text = comment(planned, limit=limit)
         read_comment(text)
         assert len(text) <= limit
 
@@ -359,8 +359,8 @@ def test_a_comment_that_fits_is_not_cut() -> None:
 @pytest.mark.unmeasured
 def test_a_change_too_big_for_a_comment_is_named() -> None:
     clauses = [clause(f"property_{n}", "eq", "🚀" * 200) for n in range(200)]
-    found = plan(desired({"calls": meter(filter=every(*clauses)), "other": meter()}), {}, [])
-    text = comment(found)
+    planned = plan(desired({"calls": meter(filter=every(*clauses)), "other": meter()}), {}, [])
+    text = comment(planned)
     assert len(text.encode()) < GITHUB_TAKES
     assert keys_shown(text) == ["calls", "other"]
     read = read_comment(text)
@@ -369,7 +369,7 @@ def test_a_change_too_big_for_a_comment_is_named() -> None:
 
 @cache
 def wide(padding: int) -> Plan:
-    """One filter of 200 clauses, each of them changed; values of so many characters."""
+    """One filter of 200 clauses, each of them changed; values of `padding` characters."""
     before, after = (
         every(*(clause(f"p{n:03d}", "eq", side * padding) for n in range(200))) for side in ("x", "y")
     )
@@ -388,21 +388,21 @@ def test_a_long_diff_takes_the_room_that_is_left() -> None:
 
 @pytest.mark.parametrize("padding", [200, 900])
 def test_what_is_cut_of_a_change_are_lines_and_no_remarks(padding: int) -> None:
-    found = wide(padding)
-    text = comment(found)
+    planned = wide(padding)
+    text = comment(planned)
     assert 45_000 < len(text) <= 60_000
     read = read_comment(text)
-    (told,) = (line for line in read.code if "more line" in line)
-    left = int(told.replace(",", "").split()[1])
-    assert sum(line.startswith(("+", "-")) for line in read.code) == 400 - left
+    (notice,) = (line for line in read.code if "more line" in line)
+    lines_cut = int(notice.replace(",", "").split()[1])
+    assert sum(line.startswith(("+", "-")) for line in read.code) == 400 - lines_cut
     assert f"{HOME}/blob/{SHA}/meters.yaml#L5" in read.links
     words = "".join(read.words)
-    for fact in found.changes[0].notes:
+    for fact in planned.changes[0].notes:
         assert fact.text.split(": ")[0] in words
     # A long filter hides no other field.
     assert "- aggregation: `count` → `sum(bytes)` · **billing**\n" in text
     assert keys_shown(text) == ["calls", "other"]
-    assert sum(line.startswith("+") for line in read_comment(comment(found, limit=900_000)).code) == 200
+    assert sum(line.startswith("+") for line in read_comment(comment(planned, limit=900_000)).code) == 200
 
 
 @pytest.mark.unmeasured
@@ -434,16 +434,16 @@ def test_long_diffs_are_folded() -> None:
 
 def test_a_filter_that_holds_fences_stays_in_its_own() -> None:
     fences = every(clause("a", "eq", "```"), clause("````", "eq", "x"), clause("~~~", "eq", "~~~~"))
-    found = plan(desired({"calls": meter()}), {}, [live(1, filter=fences)])
-    read = read_comment(comment(found))
+    planned = plan(desired({"calls": meter()}), {}, [live(1, filter=fences)])
+    read = read_comment(comment(planned))
     assert read.skeleton.count("fence") == 1
     assert '-   a = "```"' in read.code
 
 
 def test_offline_is_said() -> None:
-    found = plan(desired({"a": meter()}), {}, None)
-    assert "Planned offline" in "".join(read_comment(comment(found)).words)
-    both = "".join(read_comment(comment(found, in_production())).words)
+    planned = plan(desired({"a": meter()}), {}, None)
+    assert "Planned offline" in "".join(read_comment(comment(planned)).words)
+    both = "".join(read_comment(comment(planned, in_production())).words)
     assert "Planned offline for sandbox" in both
 
 
@@ -455,14 +455,14 @@ def test_a_removal_says_that_nothing_is_applied_and_what_to_paste() -> None:
         "seats": record(3, **SEATS),
     }
     declared = {"stays": meter(), "members": meter(**SEATS)}
-    found = plan(desired(declared), recorded, [*meters, live(4, "stays")])
-    text = comment(found)
+    planned = plan(desired(declared), recorded, [*meters, live(4, "stays")])
+    text = comment(planned)
     golden("comment-refused.md", text)
     read = read_comment(text)
     words = "".join(read.words)
     assert "will refuse this plan as a whole, before any effect:" in words
     assert "the others are carried out" not in words
-    # Pasted as it stands, it permits what it says.
+    # Pasted as it is, it permits what it says.
     moved, blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert moved == "moved:\n  - {from: seats, to: members}\n"
     pasted = YAML(typ="safe", pure=True).load(blocks)["meters"]
@@ -531,8 +531,8 @@ def test_an_archive_shows_what_is_no_longer_counted() -> None:
 
 
 def test_a_change_made_at_polar_is_risky() -> None:
-    found = few()
-    (images,) = (change for change in found.changes if change.key == "images")
+    planned = few()
+    (images,) = (change for change in planned.changes if change.key == "images")
     assert risk(images) == "outside"
     back = plan(
         desired({"calls": meter()}), {"calls": record(1)}, [live(1, archived_at="2026-05-01T00:00:00Z")]
@@ -563,9 +563,9 @@ def test_notes_alone_are_no_change() -> None:
 
 def test_evidence_says_where_it_is_from() -> None:
     fact = Note("usage", "info", "1200 events in 30 days", "polar", "2026-05-01T00:00:00Z")
-    found = one()
-    found = replace(found, changes=(replace(found.changes[0], notes=(fact,)),))
-    read = read_comment(comment(found))
+    planned = one()
+    planned = replace(planned, changes=(replace(planned.changes[0], notes=(fact,)),))
+    read = read_comment(comment(planned))
     assert {"polar", "2026-05-01T00:00:00Z"} <= set(read.code)
 
 
@@ -633,10 +633,10 @@ def test_commands_point_at_risky_changes() -> None:
 
 
 def test_an_annotation_keeps_its_lines() -> None:
-    (told,) = read_commands(
+    (annotation,) = read_commands(
         workflow_commands([error_annotation("refused:\nmeters:\n  a: {archived: true}\x1b[2J")])
     )
-    assert told.message == "refused:\nmeters:\n  a: {archived: true}\\u001b[2J"
+    assert annotation.message == "refused:\nmeters:\n  a: {archived: true}\\u001b[2J"
 
 
 def test_commands_of_two_environments_are_told_once() -> None:
@@ -708,8 +708,8 @@ def test_what_was_cut_is_where_the_comment_says(tmp_path: Path, filled: int, pla
     variables = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_ACTIONS": "true"}
     text = RENDERERS["markdown"]([large], render_context(host_for(variables), "meters.yaml"))
     assert f"All of them are in the {place} of the workflow run." in text
-    elsewhere = RENDERERS["markdown"]([large], render_context(host_for({}), "meters.yaml"))
-    assert "All of them are in what `plan` prints as text." in elsewhere
+    outside_ci = RENDERERS["markdown"]([large], render_context(host_for({}), "meters.yaml"))
+    assert "All of them are in what `plan` prints as text." in outside_ci
 
 
 def test_paths_begin_at_the_top_of_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -725,20 +725,20 @@ def test_paths_begin_at_the_top_of_the_repository(tmp_path: Path, monkeypatch: p
 # Saved plans
 
 
-def shown(found: Plan) -> list[str]:
+def renderings(planned: Plan) -> list[str]:
     """A plan in every format."""
     return [
-        plan_json(found),
-        comment(found),
-        comment(found, in_production()),
-        commands_for(found),
-        output_lines(plan_outputs([found])),
-        plan_text(replace(found, bookkeeping=()), "meters.yaml"),
+        plan_json(planned),
+        comment(planned),
+        comment(planned, in_production()),
+        commands_for(planned),
+        output_lines(plan_outputs([planned])),
+        plan_text(replace(planned, bookkeeping=()), "meters.yaml"),
     ]
 
 
-def saved(found: Plan) -> Any:
-    return json.loads(plan_json(found))
+def saved(planned: Plan) -> Any:
+    return json.loads(plan_json(planned))
 
 
 @examples(50)
@@ -748,21 +748,21 @@ def test_a_saved_plan_shows_as_it_was(world: strategies.World, offline: bool, al
     for number, existing in enumerate(world.existing, 1):
         meter_id = identifier(number)
         archived = "2026-05-01T00:00:00.000000Z" if existing.archived else None
-        found = live(number, None, archived_at=archived, **existing.spec)
-        there.append(found.marked(existing.marker) if existing.marker else found)
+        existing_meter = live(number, None, archived_at=archived, **existing.spec)
+        there.append(existing_meter.marked(existing.marker) if existing.marker else existing_meter)
         if existing.recorded is not None and existing.key:
             spec = MeterSpec.from_json(existing.recorded)
             recorded[existing.key] = Record(meter_id, spec, existing.learned)
     found_plan = plan(desired(world.meters), recorded, None if offline else there, allow_archive=allow)
     again = plan_from_document(saved(found_plan))
-    assert shown(again) == shown(found_plan)
+    assert renderings(again) == renderings(found_plan)
     read_comment(comment(again))
 
 
 @pytest.mark.unmeasured
 def test_plans_of_every_size_are_read_back() -> None:
-    for found in (nothing(), one(), few(), in_production(), many(300)):
-        assert shown(plan_from_document(saved(found))) == shown(found)
+    for planned in (nothing(), one(), few(), in_production(), many(300)):
+        assert renderings(plan_from_document(saved(planned))) == renderings(planned)
 
 
 def test_several_plans_are_one_object() -> None:
@@ -875,6 +875,6 @@ def test_a_later_format_is_named() -> None:
 
 
 def test_the_organization_of_a_plan_may_be_unknown() -> None:
-    found = plan(desired({"a": meter()}), {}, None, organization_id=None)
-    assert plan_from_document(saved(found)).organization_id is None
-    assert ORGANIZATION[:8] not in comment(found)
+    planned = plan(desired({"a": meter()}), {}, None, organization_id=None)
+    assert plan_from_document(saved(planned)).organization_id is None
+    assert ORGANIZATION[:8] not in comment(planned)

@@ -176,13 +176,13 @@ def hostile_spec(text: str, **more: Any) -> MeterSpec:
 def change(key: str, action: Action, before: MeterSpec | None, after: MeterSpec | None, text: str) -> Change:
     """A change such as the planner makes, with `text` wherever there is prose or a file's name."""
     source = SourceSpan(text or "meters.yaml", 7, 5, 9)
-    named = after or before
+    spec = after or before
     marker = None if action == "blocked" else MarkerChange(f"{text}?", f"{text}!")
     return Change(
         key=key,
         action=action,
         id=None if action == "create" else identifier(1),
-        name=named.name if named else text,
+        name=spec.name if spec else text,
         before=before,
         after=after,
         digest=change_digest(
@@ -278,11 +278,11 @@ def side_by_side(text: str) -> str:
 
 @pytest.mark.parametrize("text", CORPUS)
 def test_nothing_breaks_out_of_a_comment(text: str) -> None:
-    found = read_comment(side_by_side(text))
+    comment = read_comment(side_by_side(text))
     # It is shown, and all of it in code.
-    shown = {line.replace("|", "\\u007c") for line in found.code}
-    assert visible(value(f"{text}!")).replace("|", "\\u007c") in shown
-    assert found.headings[0].startswith(
+    code = {line.replace("|", "\\u007c") for line in comment.code}
+    assert visible(value(f"{text}!")).replace("|", "\\u007c") in code
+    assert comment.headings[0].startswith(
         "Polar meters<br>sandbox: 1 to create, 3 to update, 1 to archive, 1 to mark, 1 to settle, 2 blocked"
         "<br>production: "
     )
@@ -331,8 +331,8 @@ def test_an_environment_is_not_trusted_either(text: str) -> None:
 
 
 def test_our_prose_stays_prose() -> None:
-    told = 'Polar\'s meters, say 2 of them (frozen), are `gone`; keep "A b", or pass --allow-archive.'
-    assert prose(told) == (
+    sentence = 'Polar\'s meters, say 2 of them (frozen), are `gone`; keep "A b", or pass --allow-archive.'
+    assert prose(sentence) == (
         'Polar\'s meters, say 2 of them (frozen), are `gone`; keep `"A b"`, or pass `--allow-archive`.'
     )
 
@@ -365,25 +365,25 @@ def test_nothing_breaks_out_of_the_text(text: str) -> None:
     # A meter is only created from a manifest, which knows its units.
     created = change("key-a", "create", None, hostile_spec(text, unit="custom"), text)
     plan = replace(plan, changes=(created, *plan.changes[1:]))
-    told = plan_text(plan, text)
-    read_text(told, plan)
-    assert list(read_commands(GITHUB.escape(told))) == []
+    output = plan_text(plan, text)
+    read_text(output, plan)
+    assert list(read_commands(GITHUB.escape(output))) == []
 
 
 def test_keys_and_units_stay_on_their_line() -> None:
     """A key comes from a marker too, which anyone can write at Polar; both from a plan file."""
     for text in ("a\nPlan: 0 to create", "\x1b[2J"):
-        told = click.unstyle(plan_text(hostile_plan(text), "meters.yaml"))
-        assert not any(char < " " and char != "\n" for char in told)
-        assert sum(line.startswith("Plan:") for line in told.split("\n")) == 1
+        output = click.unstyle(plan_text(hostile_plan(text), "meters.yaml"))
+        assert not any(char < " " and char != "\n" for char in output)
+        assert sum(line.startswith("Plan:") for line in output.split("\n")) == 1
 
 
 @pytest.mark.parametrize("text", CORPUS)
 def test_nothing_breaks_out_of_diagnostics(text: str) -> None:
     diagnostic = Diagnostic(SourceSpan(text, 3, 1, 4), text, text)
-    told = click.unstyle(diagnostics_text([diagnostic]))
-    assert told.count("\n") == (3 if text.strip() else 1)
-    assert list(read_commands(GITHUB.escape(told))) == []
+    output = click.unstyle(diagnostics_text([diagnostic]))
+    assert output.count("\n") == (3 if text.strip() else 1)
+    assert list(read_commands(GITHUB.escape(output))) == []
     (command,) = read_commands(workflow_commands(diagnostic_annotations([diagnostic])))
     assert (command.name, command.properties["title"]) == ("error", "polar-iac")
     assert set(command.properties) <= {"file", "line", "col", "title"}
@@ -395,14 +395,14 @@ def test_nothing_breaks_out_of_diagnostics(text: str) -> None:
 @pytest.mark.parametrize("text", CORPUS)
 def test_json_holds_what_it_was_given(text: str) -> None:
     plan = hostile_plan(text)
-    told = plan_json(plan)
-    assert json.loads(told) == plan_document(plan)
-    assert told.isascii()
-    assert told.replace("\n", "").isprintable()
+    output = plan_json(plan)
+    assert json.loads(output) == plan_document(plan)
+    assert output.isascii()
+    assert output.replace("\n", "").isprintable()
     # A log that GitHub reads may be made harmless without changing what it says.
-    assert json.loads(GITHUB.escape(told)) == plan_document(plan)
-    assert list(read_commands(GITHUB.escape(told))) == []
-    again = plan_from_document(json.loads(told))
+    assert json.loads(GITHUB.escape(output)) == plan_document(plan)
+    assert list(read_commands(GITHUB.escape(output))) == []
+    again = plan_from_document(json.loads(output))
     assert plan_document(again) == plan_document(plan)
 
 
@@ -411,9 +411,9 @@ def test_json_holds_what_it_was_given(text: str) -> None:
 
 @pytest.mark.parametrize("text", CORPUS)
 def test_no_command_can_be_forged(text: str) -> None:
-    told = workflow_commands(plan_annotations([hostile_plan(text)], GITHUB.annotation_limit))
-    commands = list(read_commands(told))
-    assert len(commands) == told.count("\n") == 9
+    output = workflow_commands(plan_annotations([hostile_plan(text)], GITHUB.annotation_limit))
+    commands = list(read_commands(output))
+    assert len(commands) == output.count("\n") == 9
     assert [c.name for c in commands] == ["warning"] * 7 + ["notice"] * 2
     for command in commands:
         assert set(command.properties) <= {"file", "line", "col", "title"}
@@ -424,8 +424,8 @@ def test_no_command_can_be_forged(text: str) -> None:
 @pytest.mark.parametrize("text", CORPUS)
 def test_no_output_can_be_forged(text: str) -> None:
     plan = hostile_plan(text)
-    found = read_outputs(output_lines(plan_outputs([plan])))
-    assert found == {"changes": "9", "summary": headline([plan]), "digest": plan.digest}
+    outputs = read_outputs(output_lines(plan_outputs([plan])))
+    assert outputs == {"changes": "9", "summary": headline([plan]), "digest": plan.digest}
 
 
 @pytest.mark.parametrize("text", CORPUS)
@@ -484,10 +484,10 @@ def test_a_command_that_is_not_escaped_is_caught(
 
 
 def test_a_log_that_is_not_made_harmless_is_caught() -> None:
-    found = [
+    commands = [
         text for text in CORPUS if list(read_commands(click.unstyle(plan_text(hostile_plan(text), "x"))))
     ]
-    assert {"##[error]forged", "x ##[add-mask]e"} <= set(found)
+    assert {"##[error]forged", "x ##[add-mask]e"} <= set(commands)
 
 
 def test_an_output_of_two_lines_is_caught() -> None:

@@ -124,9 +124,9 @@ def test_a_plan_with_everything() -> None:
         live(10, "lost", name="Lost"),
         live(11, "again", project="other", name="Theirs", filter=every(clause("kind", "eq", True))),
     ]
-    found = plan(manifest, recorded, meters, made=Made(created=frozenset({identifier(13)})))
-    golden("everything.txt", click.unstyle(plan_text(found, "meters.yaml")))
-    golden("everything.json", plan_json(found))
+    planned = plan(manifest, recorded, meters, made=Made(created=frozenset({identifier(13)})))
+    golden("everything.txt", click.unstyle(plan_text(planned, "meters.yaml")))
+    golden("everything.json", plan_json(planned))
 
 
 def test_what_came_of_it() -> None:
@@ -140,16 +140,16 @@ def test_what_came_of_it() -> None:
         Skipped("gone", "blocked", "`gone` is gone from the manifest"),
         Unknown("whether another run created the same meters is not known: no connection"),
     ]
-    told = "".join(map(event_text, events)) + result_text(events) + "\n"
-    golden("events.txt", click.unstyle(told))
+    output = "".join(map(event_text, events)) + result_text(events) + "\n"
+    golden("events.txt", click.unstyle(output))
     commands = workflow_commands(failure_annotations(events)).splitlines()
     assert [line.partition("::")[2].partition(" ")[0] for line in commands] == ["error"] * 3
     assert "line=3" in commands[0]
 
 
 def test_nothing_to_do() -> None:
-    found = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1)])
-    golden("nothing.txt", click.unstyle(plan_text(found, "meters.yaml")))
+    planned = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1)])
+    golden("nothing.txt", click.unstyle(plan_text(planned, "meters.yaml")))
     golden("offline.txt", click.unstyle(plan_text(plan(desired({"a": meter()}), {}, None), "meters.yaml")))
 
 
@@ -236,7 +236,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_live_names_stay_on_their_line(name: str) -> None:
-    found = plan(
+    planned = plan(
         desired({"calls": meter()}),
         {"calls": record(1)},
         [
@@ -244,7 +244,7 @@ def test_hostile_live_names_stay_on_their_line(name: str) -> None:
             live(2, None, name=name),
         ],
     )
-    for text in (plan_text(found, "meters.yaml"), plan_json(found)):
+    for text in (plan_text(planned, "meters.yaml"), plan_json(planned)):
         plain = click.unstyle(text)
         assert not any(unicodedata.category(c) in {"Cc", "Cf", "Zl", "Zp", "Cs"} for c in plain if c != "\n")
         assert sum(line.startswith(("Plan:", "  ~ ", "::")) for line in plain.split("\n")) == (

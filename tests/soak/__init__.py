@@ -35,8 +35,8 @@ Attempt = tuple[int, Any, str | None]
 
 def soaks() -> dict[str, Soak[Any]]:
     names = (m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-    found = ((name, importlib.import_module(f"{__name__}.{name}")) for name in names)
-    return {name: module.SOAK for name, module in found if hasattr(module, "SOAK")}
+    modules = ((name, importlib.import_module(f"{__name__}.{name}")) for name in names)
+    return {name: module.SOAK for name, module in modules if hasattr(module, "SOAK")}
 
 
 def attempt(name: str, seed: int) -> Attempt:

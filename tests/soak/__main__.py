@@ -15,7 +15,7 @@ from tests.soak import Attempt, Soak, attempt, soaks
 
 
 def trials(name: str, seeds: Sequence[int], jobs: int, until: float) -> Iterator[Attempt]:
-    """The trials of these seeds, so many at a time; none is begun after `until`."""
+    """The trials of these seeds, several at a time; none starts after `until`."""
     waiting = iter(seeds)
     running: set[Future[Attempt]] = set()
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -47,8 +47,8 @@ def run(name: str, soak: Soak[Any], seeds: Sequence[int], jobs: int, seconds: fl
             )
     taken = time.monotonic() - began
     held = f"{ended - len(failed)} of {ended} trials held"
-    left = len(seeds) - ended
-    print(f"  {held} in {taken:.0f} s" + (f"; {left} not begun, the time was up" if left else ""))
+    remaining = len(seeds) - ended
+    print(f"  {held} in {taken:.0f} s" + (f"; {remaining} not begun, the time was up" if remaining else ""))
     for line in soak.figures(results) if results else ():
         print(f"  {line}")
     if failed:
@@ -58,19 +58,19 @@ def run(name: str, soak: Soak[Any], seeds: Sequence[int], jobs: int, seconds: fl
 
 
 def main() -> int:
-    known = soaks()
+    available = soaks()
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; none: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(available)}; none: all")
     parser.add_argument("--seeds", type=int, metavar="N", help="how many trials, instead of the full count")
     parser.add_argument("--seed", type=int, metavar="N", help="this trial alone")
     parser.add_argument("--seconds", type=float, default=3600.0, metavar="N", help="bound of each soak")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="trials at a time")
     options = parser.parse_args()
-    if unknown := set(options.names) - set(known):
+    if unknown := set(options.names) - set(available):
         parser.error(f"no such soak: {', '.join(sorted(unknown))}")
     well = True
-    for name in options.names or known:
-        soak = known[name]
+    for name in options.names or available:
+        soak = available[name]
         count = soak.count if options.seeds is None else options.seeds
         seeds = range(count) if options.seed is None else [options.seed]
         well &= run(name, soak, seeds, options.jobs, options.seconds)

@@ -33,7 +33,7 @@ def warmed() -> ForkServer:
 
 @functools.cache
 def scene(lag: float) -> Scene:
-    """A Polar whose reads lag by so many seconds."""
+    """A Polar whose reads lag by `lag` seconds."""
     served = _open().enter_context(served_polar(LocalPolar()))
     truth = _open().enter_context(PolarClient(served.url, "polar_oat_truth"))
     if not lag:

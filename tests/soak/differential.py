@@ -22,14 +22,14 @@ def trial(seed: int, directory: Path) -> Outcome:
 def figures(outcomes: Sequence[Outcome]) -> list[str]:
     counts = sum((outcome.counts for outcome in outcomes), Counter[str]())
     flagged = {name: count for name, count in sorted(counts.items()) if name.startswith("flag ")}
-    told = ", ".join(f"{name.removeprefix('flag ')} {count}" for name, count in flagged.items())
+    flag_counts = ", ".join(f"{name.removeprefix('flag ')} {count}" for name, count in flagged.items())
     return [
         f"{counts['steps']:,} steps of {len(outcomes)} histories: {counts['commands']:,} commands",
         f"{counts['applies']:,} applies, {counts['plans']:,} plans, of which {counts['decided']:,} could be "
         "held against the table",
         f"{counts['faults']:,} faults, {counts['kills']:,} kills, {counts['recoveries']:,} recoveries, "
         f"{counts['late']:,} late creates, of which {counts['settled late']:,} had to be settled",
-        f"{sum(flagged.values())} flags" + (f": {told}" if told else ""),
+        f"{sum(flagged.values())} flags" + (f": {flag_counts}" if flag_counts else ""),
     ]
 
 

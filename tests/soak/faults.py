@@ -35,13 +35,13 @@ from tests.support.build import PROJECT, desired, meter, spec_of
 from tests.support.command import HANG_SECONDS
 from tests.support.crash_trials import only_lost_creates
 from tests.support.fault_trials import Choose, Request, at_random, faulty_polar
-from tests.support.workspace import Room
+from tests.support.workspace import Checkout
 
 LOCKFILE = "meters.sandbox.lock.json"
 TIMEOUT = 0.3
-PATIENCE = 0.4
+LOOKUP_TIMEOUT = 0.4
 LAG = 0.1
-"""The longest lag of a replica: with a late request's delay it stays below PATIENCE, however slow the day."""
+"""The longest lag of a replica: even with a late request it stays below LOOKUP_TIMEOUT."""
 APPLIES = 12
 """More than this, and it does not converge."""
 
@@ -103,8 +103,8 @@ def _scene(creates: int, equals: int, recorded: bool) -> Scene:
         meter(name="Created 1", metadata={MARKER: f"{PROJECT}x/created-1"}),
         meter(name="Renamed", metadata={MARKER: "other/renamed", "theirs": 1}),
     ]
-    known = frozenset(there) - {"adopted"} if recorded else frozenset()
-    return Scene(meters, [{"from": "old-key", "to": "new-key"}], there, known, foreign)
+    recorded_keys = frozenset(there) - {"adopted"} if recorded else frozenset()
+    return Scene(meters, [{"from": "old-key", "to": "new-key"}], there, recorded_keys, foreign)
 
 
 @dataclass
@@ -117,10 +117,14 @@ class Site:
     foreign: dict[str, str]
 
     @contextmanager
-    def room(self, url: str, patience: float = PATIENCE, timeout: float = TIMEOUT) -> Iterator[Room]:
-        room = Room(url, self.directory, timeout=timeout, retry_wait=0.001, patience=patience)
-        with room.client:
-            yield room
+    def checkout(
+        self, url: str, lookup_timeout: float = LOOKUP_TIMEOUT, timeout: float = TIMEOUT
+    ) -> Iterator[Checkout]:
+        checkout = Checkout(
+            url, self.directory, timeout=timeout, retry_wait=0.001, lookup_timeout=lookup_timeout
+        )
+        with checkout.client:
+            yield checkout
 
     @property
     def recorded(self) -> Mapping[str, Record]:
@@ -138,7 +142,7 @@ class Site:
             ),
         }
 
-    def check(self, room: Room, manifest: Manifest, expected: dict[str, Any]) -> None:
+    def check(self, checkout: Checkout, manifest: Manifest, expected: dict[str, Any]) -> None:
         """Nothing is doubled, nothing lost, nobody else's touched, and nothing is left to do."""
         by_marker = active_by_marker(self.ours(), {})
         doubled = {marker: [m.id for m in ms] for marker, ms in by_marker.items() if len(ms) > 1}
@@ -151,10 +155,10 @@ class Site:
         live = {m.marker: m.id for m in self.ours() if m.marker in ids}
         assert ids == live, f"recorded {ids}, live {live}"
         assert documents(self.polar, self.foreign) == self.foreign, "a foreign meter was touched"
-        assert only_lost_creates(room.lockfile), "the journal holds more than lost creates"
-        found = room.plan(manifest)
-        assert not found.changes, f"the next plan has {found.changes}"
-        assert not found.bookkeeping, f"the next plan has {found.bookkeeping}"
+        assert only_lost_creates(checkout.lockfile), "the journal holds more than lost creates"
+        planned = checkout.plan(manifest)
+        assert not planned.changes, f"the next plan has {planned.changes}"
+        assert not planned.bookkeeping, f"the next plan has {planned.bookkeeping}"
 
 
 def documents(polar: LocalPolar, ids: Any) -> dict[str, str]:
@@ -193,20 +197,20 @@ def undisturbed(scene: Scene) -> dict[str, Any]:
     try:
         with tempfile.TemporaryDirectory() as directory:
             site = furnish(scene, polar, Path(directory) / "undisturbed")
-            with serving(polar) as url, site.room(url, timeout=HANG_SECONDS) as room:
-                events = room.apply(scene.manifest)
+            with serving(polar) as url, site.checkout(url, timeout=HANG_SECONDS) as checkout:
+                events = checkout.apply(scene.manifest)
             assert all(isinstance(event, Applied) for event in events), events
             return site.state()
     finally:
         polar.close()
 
 
-def apply_until_done(room: Room, manifest: Manifest, applies: int) -> int:
+def apply_until_done(checkout: Checkout, manifest: Manifest, applies: int) -> int:
     """How many applies it took until everything was done."""
     complaints = []
     for number in range(1, applies + 1):
         try:
-            events: Sequence[Event] = room.apply(manifest)
+            events: Sequence[Event] = checkout.apply(manifest)
         except ApiError as error:
             complaints.append(f"apply {number}: {error}")
             continue
@@ -230,11 +234,11 @@ def converge(
     choose: Choose,
     *,
     applies: int = APPLIES,
-    patience: float = PATIENCE,
+    lookup_timeout: float = LOOKUP_TIMEOUT,
     timeout: float = TIMEOUT,
     **server: Any,
 ) -> Outcome:
-    """Apply a scene against a Polar with faults until all is done; hold what is there against the laws."""
+    """Apply a scene against a Polar with faults until all is done; check the result."""
     expected = undisturbed(scene)
     manifest = scene.manifest
     polar = LocalPolar()
@@ -248,12 +252,12 @@ def converge(
         site = furnish(scene, polar, directory / "faulty")
         with (
             faulty_polar(polar, seen, **server) as faulty,
-            site.room(faulty.url, patience, timeout) as room,
+            site.checkout(faulty.url, lookup_timeout, timeout) as checkout,
         ):
             try:
-                taken = apply_until_done(room, manifest, applies)
+                taken = apply_until_done(checkout, manifest, applies)
                 faulty.behave()
-                site.check(room, manifest, expected)
+                site.check(checkout, manifest, expected)
                 openapi.check((method, json.loads(body)) for method, body in sent if body)
             except (AssertionError, PolarIacError) as error:
                 error.add_note(f"served: {dict(faulty.served)}")

@@ -25,8 +25,8 @@ def trial(seed: int, directory: Path) -> int:
 
 
 def figures(results: Sequence[int]) -> Sequence[str]:
-    told = {0: "had ended", -9: "killed", 130: "interrupted", 143: "terminated"}
-    return [", ".join(f"{count} {told[code]}" for code, count in sorted(Counter(results).items()))]
+    endings = {0: "had ended", -9: "killed", 130: "interrupted", 143: "terminated"}
+    return [", ".join(f"{count} {endings[code]}" for code, count in sorted(Counter(results).items()))]
 
 
 SOAK = Soak("kill -9, Ctrl-C and SIGTERM at random times", 150, trial, figures)

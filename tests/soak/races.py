@@ -20,10 +20,11 @@ def trial(seed: int, directory: Path) -> Raced:
 def figures(results: Sequence[Raced]) -> Sequence[str]:
     counts = Counter(tuple(sorted(result.codes)) for result in results)
     ends = [f"{count} races ended with {one} and {two}" for (one, two), count in sorted(counts.items())]
-    twins = sum(result.retired > 0 for result in results)
+    with_duplicates = sum(result.archived > 0 for result in results)
     return [
         *ends,
-        f"{twins} of them made second meters, {sum(r.retired for r in results)} in all, and retired them",
+        f"{with_duplicates} of them made duplicates, {sum(r.archived for r in results)} in all,"
+        " and archived them",
     ]
 
 

@@ -198,14 +198,14 @@ class TestJournal:
             record_.not_created("refused")
             record_.record("renamed", record(2), was="b")
             record_.forget("a", identifier(1))
-            story = journal.read(journal.path_for(path), GOOD)
-            assert story.meters == record_.meters
-            assert story.organization_id == identifier(9)
+            state = journal.read(journal.path_for(path), GOOD)
+            assert state.meters == record_.meters
+            assert state.organization_id == identifier(9)
             assert journal.read(journal.path_for(path), record_.lockfile).meters == record_.meters
-            assert set(story.meters) == {"new", "renamed"}
-            assert story.created == {identifier(3): "new"}
+            assert set(state.meters) == {"new", "renamed"}
+            assert state.created == {identifier(3): "new"}
             assert {
-                key: [(i.marker, i.spec.name) for i in intents] for key, intents in story.unresolved.items()
+                key: [(i.marker, i.spec.name) for i in intents] for key, intents in state.unresolved.items()
             } == {"lost": [("acme/lost", "Lost")]}
 
     def test_a_last_line_cut_short_never_happened(self, tmp_path: Path) -> None:
@@ -229,9 +229,9 @@ class TestJournal:
         again, _ = self.open(tmp_path)
         with again:
             again.intend("new", "acme/new", spec(), NOW)
-        story = journal.read(journal.path_for(path), GOOD)
-        assert set(story.meters) == {"b"}
-        assert set(story.unresolved) == {"new"}
+        state = journal.read(journal.path_for(path), GOOD)
+        assert set(state.meters) == {"b"}
+        assert set(state.unresolved) == {"new"}
 
     def test_what_no_sweep_has_judged_outlives_the_run(self, tmp_path: Path) -> None:
         record_, path = self.open(tmp_path)

@@ -59,7 +59,7 @@ _BEFORE_ANY_EFFECT = (4, 5)
 
 @dataclass
 class Workspace:
-    """A directory with a manifest. `environ` holds what the command sees besides."""
+    """A directory with a manifest. `environ` holds additional variables."""
 
     path: Path
     environ: dict[str, str]
@@ -94,7 +94,7 @@ class Workspace:
         return len(self.tape.exchanges) if self.tape else 0
 
     def has_only_read(self, *, since: int) -> None:
-        """Hold that every request after the first so many was a GET."""
+        """Hold that every request after the first `since` was a GET."""
         assert self.tape is None or self.tape.writes(since) == []
 
     def _run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

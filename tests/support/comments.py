@@ -42,11 +42,11 @@ class Comment:
 
 def read_comment(text: str) -> Comment:
     """Parse a comment, and hold it to what a comment of ours may consist of."""
-    found = Comment()
+    comment = Comment()
     depth = 0
     tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
     for index, token in enumerate(tokens):
-        found.skeleton.append(token.type)
+        comment.skeleton.append(token.type)
         if token.type == "html_block":
             html = token.content
             if _SUMMARY.fullmatch(html):
@@ -59,35 +59,35 @@ def read_comment(text: str) -> Comment:
             assert depth in (0, 1, 2, 3), "details are not balanced"
         elif token.type == "fence":
             assert token.info in ("", "diff", "yaml"), f"a fence of {token.info!r}"
-            found.code += token.content.split("\n")
+            comment.code += token.content.split("\n")
         elif token.type == "paragraph_open" and token.level > 1:
             assert token.hidden, "a list fell apart, or swallowed what follows"
         elif token.type == "inline":
-            _read_inline(token.children or [], found)
+            _read_inline(token.children or [], comment)
             if tokens[index - 1].type == "heading_open":
-                found.headings.append(token.content)
+                comment.headings.append(token.content)
         else:
             assert token.type.removesuffix("_open").removesuffix("_close") in _BLOCKS, token.type
     assert tokens[-1].type == "html_block", "no marker"
     assert depth == 0, "details are not closed"
-    for line in found.code:
+    for line in comment.code:
         assert not any(unicodedata.category(c) in _UNPRINTABLE for c in line if c != "\u200d"), repr(line)
-    return found
+    return comment
 
 
-def _read_inline(tokens: list[Token], found: Comment) -> None:
+def _read_inline(tokens: list[Token], comment: Comment) -> None:
     for token in tokens:
-        found.skeleton.append(token.type)
+        comment.skeleton.append(token.type)
         if token.type == "code_inline":
-            found.code.append(token.content)
+            comment.code.append(token.content)
         elif token.type == "link_open":
             url = str(token.attrs["href"])
             assert re.fullmatch(HOME + r"/(blob/[0-9a-f]{40}/[\w.%~/-]+(#L\d+)?|actions/runs/\d+)", url), url
-            found.links.append(url)
+            comment.links.append(url)
         elif token.type == "text":
             assert _PLAIN.fullmatch(token.content), f"not plain: {token.content!r}"
             assert not _REFERENCE.search(token.content), f"a reference: {token.content!r}"
-            found.words.append(token.content)
+            comment.words.append(token.content)
         elif token.type == "html_inline":
             assert token.content == "<br>", f"HTML that is not ours: {token.content!r}"
         else:
@@ -120,17 +120,17 @@ def read_commands(log: str) -> Iterator[Command]:
     """The commands that the runner of GitHub Actions finds in a log, in either of the two ways of writing."""
     for raw in re.split("\r\n|\r|\n", log):
         line = _PASSED_OVER.sub("", re.sub(r"\x1b\[[0-9;]*m", "", raw)).lstrip()
-        found = _new_way(line) or _old_way(line)
-        if found:
-            yield found
+        command = _new_way(line) or _old_way(line)
+        if command:
+            yield command
 
 
 def _new_way(line: str) -> Command | None:
     head, colons, message = line[2:].partition("::")
-    name, _, told = head.partition(" ")
+    name, _, parameters = head.partition(" ")
     if not line.startswith("::") or not colons or name.lower() not in _REGISTERED:
         return None
-    pairs = (pair.split("=", 1) for pair in told.strip().split(",") if pair)
+    pairs = (pair.split("=", 1) for pair in parameters.strip().split(",") if pair)
     mapping = ("\r", "%0D"), ("\n", "%0A"), (":", "%3A"), (",", "%2C"), ("%", "%25")
     properties = {pair[0]: _unescaped(pair[1], *mapping) for pair in pairs if len(pair) == 2}
     return Command(name, properties, _unescaped(message, ("\r", "%0D"), ("\n", "%0A"), ("%", "%25")))
@@ -150,7 +150,7 @@ def _unescaped(text: str, *mapping: tuple[str, str]) -> str:
 
 def read_outputs(text: str) -> dict[str, str]:
     """What the runner makes of the file GITHUB_OUTPUT."""
-    found = {}
+    outputs = {}
     lines = iter(re.split("\r\n|\r|\n", text))
     for line in lines:
         if not line:
@@ -158,9 +158,9 @@ def read_outputs(text: str) -> dict[str, str]:
         equals, heredoc = line.find("="), line.find("<<")
         if heredoc >= 0 and (equals < 0 or heredoc < equals):
             end = line[heredoc + 2 :]
-            found[line[:heredoc]] = "\n".join(iter(lambda: next(lines), end))
+            outputs[line[:heredoc]] = "\n".join(iter(lambda: next(lines), end))
         else:
             assert equals > 0, f"neither: {line!r}"
-            assert line[:equals] not in found, f"twice: {line!r}"
-            found[line[:equals]] = line[equals + 1 :]
-    return found
+            assert line[:equals] not in outputs, f"twice: {line!r}"
+            outputs[line[:equals]] = line[equals + 1 :]
+    return outputs

@@ -1,4 +1,4 @@
-"""Trials of crash safety: a run is killed, stopped or raced, and what is left is held against the laws."""
+"""Trials of crash safety: a run is killed, stopped or raced, and the result must keep the invariants."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ class Scene:
             if key == "back":
                 self.truth.update_meter(made.id, {"is_archived": True})
             if key == "marked":
-                theirs = {"ours": 1, "gone": 1, "theirs": 9, MARKER: f"{PROJECT}/marked"}
-                self.truth.update_meter(made.id, {"metadata": theirs})
+                metadata = {"ours": 1, "gone": 1, "theirs": 9, MARKER: f"{PROJECT}/marked"}
+                self.truth.update_meter(made.id, {"metadata": metadata})
         foreign = [
             self.truth.create_meter(meter(name="Unmarked")),
             self.truth.create_meter(meter(metadata={MARKER: "other/new-1"})),
@@ -116,8 +116,8 @@ class Scene:
         ours = [m for m in live if not m.archived and m.id not in foreign]
         doubled = [marker for marker, count in Counter(m.marker for m in ours).items() if count > 1]
         assert not doubled, f"two active meters under {doubled}"
-        found = {(marker or "").partition("/")[2]: spec_of(m).fingerprint for marker, m in active.items()}
-        assert found == EXPECTED or (forgot and found == WITHOUT_BASE)
+        by_key = {(marker or "").partition("/")[2]: spec_of(m).fingerprint for marker, m in active.items()}
+        assert by_key == EXPECTED or (forgot and by_key == WITHOUT_BASE)
         recorded = lockfile.read(directory / LOCK, "sandbox", PROJECT).meters
         ids = {key: record.id for key, record in recorded.items() if key in EXPECTED}
         assert ids == {(marker or "").partition("/")[2]: m.id for marker, m in active.items()}
@@ -156,8 +156,8 @@ def only_lost_creates(path: Path) -> bool:
     """Tell whether all that the journal still knows are creates without an answer, of keys that have a meter
     by now: a meter that they made may appear late, and is then known as ours."""
     state = lockfile.read(path, "sandbox", PROJECT)
-    story = journal.read(journal.path_for(path), state)
-    return story.meters == state.meters and not story.created and not story.unresolved
+    unfinished = journal.read(journal.path_for(path), state)
+    return unfinished.meters == state.meters and not unfinished.created and not unfinished.unresolved
 
 
 def forget_everything(directory: Path) -> None:
@@ -188,7 +188,7 @@ def killed_at(scene: Scene, fork_server: ForkServer, directory: Path, boundary: 
 def killed_after(
     scene: Scene, fork_server: ForkServer, directory: Path, seconds: float, *, forget: bool
 ) -> int:
-    """Kill -9 of the real command, started afresh, after so many seconds."""
+    """Kill -9 of the real command, started afresh, after `seconds`."""
     foreign = scene.furnish(directory)
     process = subprocess.Popen(
         [*COMMAND, *APPLY],
@@ -210,7 +210,7 @@ def killed_after(
 
 
 def stopped_after(scene: Scene, fork_server: ForkServer, directory: Path, seconds: float, number: int) -> int:
-    """SIGINT or SIGTERM so many seconds after the first request: what was under way is recorded, and the next
+    """SIGINT or SIGTERM `seconds` after the first request: what was under way is recorded, and the next
     run goes on."""
     foreign = scene.furnish(directory)
     pid = fork_server.start(directory, scene.environ, *APPLY)
@@ -222,8 +222,8 @@ def stopped_after(scene: Scene, fork_server: ForkServer, directory: Path, second
     assert ended.code in (0, 128 + number), ended.output
     created = {m.id for m in scene.truth.list_meters() if m.marker in NEW}
     recorded = lockfile.read(directory / LOCK, "sandbox", PROJECT)
-    known = journal.read(journal.path_for(directory / LOCK), recorded).meters
-    assert created <= {record.id for record in known.values()}, "a create was answered and not recorded"
+    records = journal.read(journal.path_for(directory / LOCK), recorded).meters
+    assert created <= {record.id for record in records.values()}, "a create was answered and not recorded"
     scene.recover(fork_server, directory)
     scene.check(directory, foreign)
     return ended.code
@@ -231,37 +231,37 @@ def stopped_after(scene: Scene, fork_server: ForkServer, directory: Path, second
 
 @dataclass(frozen=True)
 class Raced:
-    """How two runs at once ended, and how many second meters they made and retired."""
+    """How two runs at once ended, and how many duplicates they made and archived."""
 
     codes: tuple[int, int]
-    retired: int
+    archived: int
 
 
 def raced(scene: Scene, fork_server: ForkServer, directory: Path, rng: random.Random) -> Raced:
     """Two applies of one manifest on two machines, with nothing shared but Polar."""
     scene.polar.reset()
     scene.catch_up()
-    rooms = [directory / "one", directory / "two"]
-    for room in rooms:
-        room.mkdir(parents=True, exist_ok=True)
-        forget_everything(room)
-        (room / "meters.yaml").write_text(MANIFEST, encoding="utf-8")
+    checkouts = [directory / "one", directory / "two"]
+    for checkout in checkouts:
+        checkout.mkdir(parents=True, exist_ok=True)
+        forget_everything(checkout)
+        (checkout / "meters.yaml").write_text(MANIFEST, encoding="utf-8")
     pids = []
-    for room in rooms:
-        pids.append(fork_server.start(room, scene.environ, *APPLY))
+    for checkout in checkouts:
+        pids.append(fork_server.start(checkout, scene.environ, *APPLY))
         time.sleep(rng.random() * 0.1)
     ended = [fork_server.wait(pid) for pid in pids]
     for one in ended:
         assert one.code in (0, 1), one.output
         assert "Apply:" in one.output or "No changes" in one.output, one.output
         assert "Traceback" not in one.output, one.output
-    again = [fork_server.run(room, scene.environ, *APPLY) for room in rooms]
+    again = [fork_server.run(checkout, scene.environ, *APPLY) for checkout in checkouts]
     assert [one.code for one in again] == [0, 0], [one.output for one in again]
     live = scene.truth.list_meters()
     active = Counter(m.marker for m in live if not m.archived)
     expected = {f"{PROJECT}/{key}" for key, block in AFTER.items() if not block.get("archived")}
     assert active == dict.fromkeys(expected, 1)
-    ids = [lockfile.read(room / LOCK, "sandbox", PROJECT).meters for room in rooms]
+    ids = [lockfile.read(checkout / LOCK, "sandbox", PROJECT).meters for checkout in checkouts]
     assert {k: r.id for k, r in ids[0].items()} == {k: r.id for k, r in ids[1].items()}
-    retired = sum(m.archived and m.marker is None for m in live)
-    return Raced((ended[0].code, ended[1].code), retired)
+    archived = sum(m.archived and m.marker is None for m in live)
+    return Raced((ended[0].code, ended[1].code), archived)

@@ -81,15 +81,15 @@ def lookup(name: str, absent: Any = None) -> Callable[[Event], Any]:
     """
     keys = name.split(".")
 
-    def look(event: Event) -> Any:
-        found: Any = event.metadata
+    def read(event: Event) -> Any:
+        value: Any = event.metadata
         for key in keys:
-            if not isinstance(found, Mapping) or key not in found:
+            if not isinstance(value, Mapping) or key not in value:
                 return absent
-            found = found[key]
-        return found
+            value = value[key]
+        return value
 
-    return look
+    return read
 
 
 def json_text(value: Any) -> str:

@@ -68,8 +68,8 @@ def _billing_clause(name: str, operation: str, value: Any) -> BillingTest:
         part = str(value)  # `True` and `['a']`, as Python prints them
 
         def matches_text(event: Event) -> bool:
-            found = read(event)
-            return found is not None and test(str(found), part)
+            actual = read(event)
+            return actual is not None and test(str(actual), part)
 
         return matches_text
 
@@ -77,10 +77,10 @@ def _billing_clause(name: str, operation: str, value: Any) -> BillingTest:
     comparable = str if isinstance(value, str) else (int, float)
 
     def matches(event: Event) -> bool:
-        found = read(event)
-        if isinstance(found, comparable):
-            return test(found, value)
-        return found is not None and operation == "ne"
+        actual = read(event)
+        if isinstance(actual, comparable):
+            return test(actual, value)
+        return actual is not None and operation == "ne"
 
     return matches
 
@@ -150,10 +150,10 @@ def _sql_metadata(name: str, operation: str, value: Any) -> SqlTest:
     if operation in LIKE:
 
         def matches_text(event: Event) -> bool | None:
-            found = read(event)
-            if found is None:
+            actual = read(event)
+            if actual is None:
                 return None
-            return test(found if isinstance(found, str) else json_text(found), text)
+            return test(actual if isinstance(actual, str) else json_text(actual), text)
 
         return matches_text
 
@@ -161,13 +161,13 @@ def _sql_metadata(name: str, operation: str, value: Any) -> SqlTest:
         raise QueryError("the query builder orders nothing by a bool")
 
     def matches(event: Event) -> bool | None:
-        found = read(event)
-        if isinstance(found, str):
-            return test(found, text)
-        if isinstance(found, bool):
-            return isinstance(value, bool) and test(found, value)
-        if isinstance(found, int | float):
-            return isinstance(value, int) and test(double(found), value)
+        actual = read(event)
+        if isinstance(actual, str):
+            return test(actual, text)
+        if isinstance(actual, bool):
+            return isinstance(value, bool) and test(actual, value)
+        if isinstance(actual, int | float):
+            return isinstance(value, int) and test(double(actual), value)
         return None  # null, absent, a list or an object: the CASE has no branch for them
 
     return matches

@@ -64,8 +64,8 @@ def _number_measure(name: str, total: Callable[[Sequence[float]], float]) -> Mea
     read = lookup(name)
 
     def is_number(event: Event) -> bool:
-        found = read(event)
-        return isinstance(found, int | float) and not isinstance(found, bool)
+        value = read(event)
+        return isinstance(value, int | float) and not isinstance(value, bool)
 
     return Measure(
         is_number if name else never,
@@ -135,7 +135,7 @@ _TOTALS: Mapping[str, Callable[[Sequence[float]], float]] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a meter makes of events. None stands where a query fails, and `errors` names those."""
+    """What a meter makes of events. A value is None where a query fails; `errors` names it."""
 
     billing: list[bool]
     charged_quantity: float | None
@@ -174,8 +174,8 @@ def evaluate(
         "sql_quantity": None,
     }
     if sql_matched is not None:
-        found = [event for event, hit in zip(seen, sql_matched, strict=True) if hit]
-        quantities["sql_quantity"] = _attempt(lambda: measure.quantity(found))
+        counted = [event for event, hit in zip(seen, sql_matched, strict=True) if hit]
+        quantities["sql_quantity"] = _attempt(lambda: measure.quantity(counted))
     errors = {name for name, quantity in quantities.items() if quantity is None}
     errors |= {"sql_matched"} if sql_matched is None else set()
     # The endpoint answers the SQL quantity, and a 500 without it.

@@ -61,8 +61,8 @@ class Request:
 
     @property
     def page(self) -> int:
-        found = re.search(r"\bpage=(\d+)", self.query)
-        return int(found[1]) if found else 1
+        match = re.search(r"\bpage=(\d+)", self.query)
+        return int(match[1]) if match else 1
 
 
 Choose = Callable[[Request], str | None]
@@ -117,8 +117,8 @@ class Answer:
 
 
 def answer(status: int, body: bytes = b"", **headers: str) -> Answer:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(status, tuple({"content-length": str(len(body)), **named}.items()), body)
+    wire_headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(status, tuple({"content-length": str(len(body)), **wire_headers}.items()), body)
 
 
 class Exchange:
@@ -405,7 +405,7 @@ class Faulty:
         return whole
 
     def hold(self, reads: int) -> None:
-        """Answer the next so many reads from the state of now, however long they take to come."""
+        """Answer the next `reads` reads from the state of now, however long they take to come."""
         self._replica.catch_up()
         self.lag, self._held = math.inf, reads
 
@@ -508,7 +508,7 @@ class _Handler(BaseHTTPRequestHandler):
     connection: socket.socket
 
     def handle(self) -> None:
-        with suppress(ConnectionError):  # whoever asked had no patience
+        with suppress(ConnectionError):  # the client gave up
             super().handle()
 
     def _serve(self) -> None:

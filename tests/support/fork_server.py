@@ -87,7 +87,7 @@ class ForkServer:
         return ended
 
     def reach(self, pid: int, boundaries: int = 1) -> None:
-        """Return once a run has met so many boundaries: the first one is its first request."""
+        """Return once a run has met this many boundaries: the first one is its first request."""
         self._until(lambda: (self._streams / f"{pid}.boundaries").stat().st_size >= boundaries)
 
     def say(self, pid: int, text: str) -> None:

@@ -134,13 +134,13 @@ def read_journal(data: bytes) -> None:
         path = Path(name) / "journal"
         path.write_bytes(data)
         try:
-            story = journal.read(path, Lockfile("sandbox", None, PROJECT))
+            state = journal.read(path, Lockfile("sandbox", None, PROJECT))
         except PolarIacError:
             return
         with Journal(path, Lockfile("sandbox", None, PROJECT)) as again:
-            assert again.meters == story.meters
+            assert again.meters == state.meters
             again.forget("x", identifier(9))
-        lockfile.dumps(Lockfile("sandbox", story.organization_id, PROJECT, story.meters))
+        lockfile.dumps(Lockfile("sandbox", state.organization_id, PROJECT, state.meters))
 
 
 def read_answers(data: bytes) -> None:

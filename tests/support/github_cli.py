@@ -64,17 +64,17 @@ class Gh:
         assert "pageInfo { hasNextPage endCursor }" in fields["query"]
         assert f"{fields['owner']}/{fields['name']}" == self.state["repository"]
         if "pullRequest(number: $number)" in fields["query"]:
-            found = [c for c in self.state["comments"] if c["issue"] == fields["number"]]
+            entries = [c for c in self.state["comments"] if c["issue"] == fields["number"]]
         else:
             assert "states: OPEN" in fields["query"]
-            found = [i for i in self.state["issues"] if i["state"] == "open"]
+            entries = [i for i in self.state["issues"] if i["state"] == "open"]
         nodes = [
             {
                 "number": entry["number"],
                 "body": entry["body"].rstrip("\n").replace("\n", "\r\n"),
                 "viewerDidAuthor": entry["author"] == self.state["viewer"],
             }
-            for entry in found
+            for entry in entries
         ]
         pages = [nodes[at : at + PAGE] for at in range(0, len(nodes), PAGE)] or [[]]
         for page in pages if paginate else pages[:1]:
@@ -113,8 +113,8 @@ class Gh:
         entries = [entry for entry in self.state[kind] if entry["number"] == int(number)]
         if not entries:
             _refuse("Not Found (HTTP 404)")
-        found: dict[str, Any] = entries[0]
-        return found
+        first: dict[str, Any] = entries[0]
+        return first
 
     @staticmethod
     def _print(data: Any, query: str) -> None:

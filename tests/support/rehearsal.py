@@ -46,10 +46,10 @@ def evaluate(expression: str, contexts: Mapping[str, Any]) -> Any:
     """The value of a GitHub expression; only what the actions and workflows here use."""
     words, at = [], 0
     while at < len(expression.rstrip()):
-        found = _TOKEN.match(expression, at)
-        assert found, f"not known to this rehearsal: {expression[at:]!r}"
-        words.append({"&&": " and ", "||": " or "}.get(found[1]) or _word(found[1]))
-        at = found.end()
+        token = _TOKEN.match(expression, at)
+        assert token, f"not known to this rehearsal: {expression[at:]!r}"
+        words.append({"&&": " and ", "||": " or "}.get(token[1]) or _word(token[1]))
+        at = token.end()
     return eval("".join(words), {"value": lambda path: _lookup(path, contexts)})  # noqa: S307
 
 
@@ -60,10 +60,10 @@ def _word(token: str) -> str:
 
 
 def _lookup(path: str, contexts: Mapping[str, Any]) -> Any:
-    found: Any = contexts
+    value: Any = contexts
     for name in path.split("."):
-        found = (found or {}).get(name)  # what is not there is empty, as on GitHub
-    return "" if found is None else found
+        value = (value or {}).get(name)  # what is not there is empty, as on GitHub
+    return "" if value is None else value
 
 
 def resolve(text: Any, contexts: Mapping[str, Any]) -> str:
@@ -134,8 +134,8 @@ class Hub:
         return json.loads(self._state_file.read_text(encoding="utf-8"))
 
     def write_state(self, **changed: Any) -> None:
-        known = self.state if self._state_file.exists() else {}
-        self._state_file.write_text(json.dumps(known | changed), encoding="utf-8")
+        current = self.state if self._state_file.exists() else {}
+        self._state_file.write_text(json.dumps(current | changed), encoding="utf-8")
 
     def asked(self, *words: str) -> list[list[str]]:
         """What `gh` was asked with all these words among the arguments."""
@@ -166,8 +166,8 @@ class Hub:
         """A colleague's commit on a branch of the remote, on top of what is there; None removes a file."""
         clone = self.path / "ana"
         self.git("fetch", "--quiet", "origin")
-        known = self.git("branch", "--remotes", "--format=%(refname:short)").split()
-        start = next((name for name in (f"origin/{branch}", "origin/main") if name in known), None)
+        branches = self.git("branch", "--remotes", "--format=%(refname:short)").split()
+        start = next((name for name in (f"origin/{branch}", "origin/main") if name in branches), None)
         self.git("checkout", "--quiet", "-B", branch, *([start] if start else []))
         for name, text in files.items():
             file = clone / name
@@ -327,9 +327,9 @@ class Runner:
 
     @property
     def variables(self) -> dict[str, str]:
-        told = {f"GITHUB_{name.upper()}": str(self.github[name]) for name in self.github if name != "event"}
-        told.pop("GITHUB_TOKEN")
-        return told | {
+        values = {f"GITHUB_{name.upper()}": str(self.github[name]) for name in self.github if name != "event"}
+        values.pop("GITHUB_TOKEN")
+        return values | {
             "GITHUB_ACTIONS": "true",
             "GITHUB_SERVER_URL": "https://github.com",
             "GITHUB_RUN_ID": "4711",
@@ -370,7 +370,7 @@ class Runner:
             script, output = self.temp / f"step-{number}.sh", self.temp / f"output-{number}"
             script.write_text(resolve(step["run"], contexts))
             output.write_text("")
-            told = {name: resolve(value, contexts) for name, value in step.get("env", {}).items()}
+            variables = {name: resolve(value, contexts) for name, value in step.get("env", {}).items()}
             code, text = self._run(
                 ["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)],
                 {
@@ -378,7 +378,7 @@ class Runner:
                     **self.variables,
                     **self.environ,
                     **(env or {}),
-                    **told,
+                    **variables,
                     "GITHUB_ACTION_PATH": str(directory),
                     "GITHUB_OUTPUT": str(output),
                     "GITHUB_STEP_SUMMARY": str(summary),

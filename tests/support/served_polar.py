@@ -127,7 +127,7 @@ def scripted(answer: Callable[[str, str, bytes], Answer]) -> Iterator[tuple[str,
             self.send_response(status)
             for name, value in {"content-length": str(len(payload)), **headers}.items():
                 self.send_header(name, value)
-            with suppress(BrokenPipeError, ConnectionResetError):  # whoever asked had no patience
+            with suppress(BrokenPipeError, ConnectionResetError):  # the client gave up
                 self.end_headers()
                 self.wfile.write(payload)
 
@@ -163,7 +163,7 @@ def connections(serve: Callable[[socket.socket], None]) -> Iterator[str]:
     """
 
     def run(connection: socket.socket) -> None:
-        with connection, suppress(OSError):  # whoever asked had no patience
+        with connection, suppress(OSError):  # the client gave up
             serve(connection)
 
     def accept() -> None:

@@ -139,12 +139,12 @@ FORMER = ("old", "older")
 def moves(draw: st.DrawFn, meters: Collection[str]) -> list[dict[str, str]]:
     """Renames that do not contradict one another: chains, and moves to keys that are gone, among them."""
     order = draw(st.permutations([*KEYS, *FORMER]))
-    found: dict[str, str] = {}
+    chosen: dict[str, str] = {}
     for number, source in enumerate(order):
-        targets = [key for key in order[number + 1 :] if key not in found.values()]
+        targets = [key for key in order[number + 1 :] if key not in chosen.values()]
         if source not in meters and targets and draw(st.booleans()):
-            found[source] = draw(st.sampled_from(targets))
-    return [{"from": source, "to": target} for source, target in found.items()]
+            chosen[source] = draw(st.sampled_from(targets))
+    return [{"from": source, "to": target} for source, target in chosen.items()]
 
 
 @st.composite

@@ -23,7 +23,7 @@ from polar_iac.state.lockfile import Lockfile
 from tests.support.build import PROJECT
 
 PLANNING = threading.Lock()
-"""Tests run several rooms in threads of one process, where Python 3.11 may fail to parse for deepdiff."""
+"""Tests run several checkouts in threads of one process, where Python 3.11 may fail to parse for deepdiff."""
 
 
 class _Wire(httpx.HTTPTransport):
@@ -38,7 +38,7 @@ class _Wire(httpx.HTTPTransport):
         return super().handle_request(request)
 
 
-class Room:
+class Checkout:
     """What a checkout on one machine is to the command. Archiving unlisted meters is allowed."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Room:
         *,
         timeout: float = 30.0,
         retry_wait: float = 0.001,
-        patience: float = 0.0,
+        lookup_timeout: float = 0.0,
         resend_after: float = 0.0,
     ) -> None:
         self.clock = SystemClock()
@@ -61,7 +61,7 @@ class Room:
             retry=RetryPolicy(first_wait=retry_wait),
             clock=self.clock,
         )
-        self.limits = Limits(lookup_timeout=patience, resend_after=resend_after)
+        self.limits = Limits(lookup_timeout=lookup_timeout, resend_after=resend_after)
         self.lockfile = directory / "meters.sandbox.lock.json"
         self.journal = path_for(self.lockfile)
         state_directory(self.lockfile)
