@@ -87,7 +87,7 @@ def unmeasured_fork_server() -> Iterator[ForkServer]:
 
 @pytest.fixture
 def measures(request: pytest.FixtureRequest) -> bool:
-    """Whether the commands that a test runs measure their coverage."""
+    """True if the commands that a test runs measure their coverage."""
     return request.node.get_closest_marker("unmeasured") is None
 
 

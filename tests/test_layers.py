@@ -61,7 +61,7 @@ ANYWHERE = frozenset({"httpx", "click"})
 """These are not to come by way of a third module either."""
 
 LIGHT = {"polar_iac", "polar_iac.cli", "polar_iac.cli.main"}
-"""What is loaded for `--help`: of others' packages nothing but click."""
+"""Modules that `--help` loads. Of other packages it loads nothing but click."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What the README shows is what the tool prints."""
+"""The examples in the README are the real output of the tool."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_manifest_it_shows_is_right() -> None:
 
 
 def properties(data: Any) -> Iterator[str]:
-    """What clauses and aggregations look at, anywhere in a YAML document."""
+    """The properties that clauses and aggregations name, anywhere in a YAML document."""
     if isinstance(data, dict):
         if isinstance(data.get("property"), str):
             yield data["property"]

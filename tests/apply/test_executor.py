@@ -1,4 +1,4 @@
-"""How a run carries a plan out where answers are lost, refused or late: what it sends, and what it leaves."""
+"""The executor, where answers are lost, refused or late: its requests, and the state that it leaves."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def test_invariant_8_normalization_never_shows_as_a_change(
 
 
 class Tags:
-    """Whose each metadata key of a meter is, as a reader of the manifests would say."""
+    """The owner of each metadata key of a meter, as a reader of the manifests would say."""
 
     def __init__(self) -> None:
         self.ours: dict[str, dict[str, Any]] = {}
@@ -228,7 +228,7 @@ class Tags:
     def hold(
         self, before: LiveMeter | None, after: LiveMeter, declared: Any, ignored: frozenset[str]
     ) -> None:
-        """What an apply that said nothing of a failure made of a meter's metadata."""
+        """Check a meter's metadata after an apply that reported no failure."""
         ours, unclear = self.ours.setdefault(after.id, {}), self.unclear.setdefault(after.id, set())
         had = spec_of(before).metadata if before else {}
         has = spec_of(after).metadata
@@ -255,7 +255,7 @@ class Tags:
 
 
 def act(checkout: Checkout, outside: Outside) -> None:
-    """Somebody in the dashboard."""
+    """Edit a meter as somebody in the dashboard does."""
     meters = list(everything(checkout).values())
     if not meters:
         return
@@ -304,8 +304,8 @@ def heirs(moved: Sequence[Mapping[str, str]], meters: Mapping[str, str]) -> dict
 def test_the_invariants_hold_after_each_of_several_manifests(
     polar: Served, checkout: Checkout, steps: list[Step]
 ) -> None:
-    """And metadata that the manifest set and drops is gone, while others' stays; a meter that is renamed
-    stays the same one."""
+    """Metadata that the manifest set and drops is removed, while that of others stays; a meter that is
+    renamed stays the same one."""
     furnish(polar, checkout, World({}, []))
     for body in (meter(name="Calls"), meter(name="Calls", metadata={MARKER: "other/a", "team": 1})):
         checkout.client.create_meter(body)

@@ -1,4 +1,4 @@
-"""What can cost money, as a team meets it: the real command against a served Polar, a class for each rule."""
+"""Rules whose violation can cost money: the real command against a served Polar, a class for each rule."""
 
 from __future__ import annotations
 
@@ -576,7 +576,7 @@ class TestAnswersThatDoNotEnd:
 
 
 def test_results_are_listed_by_key(tmp_path: Path) -> None:
-    """Whichever is answered first: the first key's answer waits for the last one's."""
+    """The order of answers does not matter: the first key's answer waits for the last one's."""
     last = threading.Event()
     manifest = desired({f"m{n}": meter(name=f"Meter {n}") for n in range(6)})
     with faulty_polar() as faulty:

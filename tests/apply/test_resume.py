@@ -1,4 +1,4 @@
-"""What a run finds that others left: creates to find, duplicates to settle, lockfiles that moved on."""
+"""Leftovers of other runs: creates to find, duplicates to settle, lockfiles that moved on."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ class TestResuming:
 
 
 class TestUnansweredCreates:
-    """What is known of a create that got no answer: what it may have made, and for how long."""
+    """A create without an answer: the meters that it may have made, and for how long it may make one."""
 
     def test_a_meter_is_known_by_marker_spec_and_time(self, path: Path) -> None:
         with opened(path) as open_journal:
@@ -407,7 +407,7 @@ def test_duplicates_that_stay_are_named(tmp_path: Path, polar: Served, client: P
 
 
 def test_plan_and_apply_see_a_lost_create_alike(tmp_path: Path, polar: Served, client: PolarClient) -> None:
-    """What the journal knows of it is the base of a merge for both: the digest of a plan is not stale."""
+    """Both merge with the journal's entry as the base, so that the digest of a plan is not stale."""
     checkout = Checkout(polar.url, tmp_path)
     with checkout.client:
         with opened(checkout.lockfile) as open_journal:

@@ -43,7 +43,7 @@ def hub(tmp_path: Path, warm: Path) -> Hub:
 
 @pytest.fixture
 def token(polar: Served) -> dict[str, str]:
-    """What a step that talks to the sandbox has in its `env`."""
+    """The `env` of a step that talks to the sandbox."""
     return polar.environ()
 
 
@@ -508,7 +508,7 @@ def test_each_branch_has_its_own_lockfile_pull_request(hub: Hub, token: dict[str
 
 
 def test_a_state_branch_is_looked_at_whole(hub: Hub, token: dict[str, str]) -> None:
-    """Whatever its files are called, and from whatever directory."""
+    """A non-ASCII file name is found, and from any directory."""
     inputs = {"environments": "sandbox", "persist": "branch", "working_directory": "zähler"}
     hub.push({"zähler/meters.yaml": str(meters(calls="Calls")["meters.yaml"])})
     hub.merged().uses("apply", token, **inputs).expect()
@@ -670,7 +670,7 @@ def test_drift_opens_updates_and_closes_one_issue(hub: Hub, polar: Served, token
 
 
 def change(polar: Served, meter_id: str, **fields: Any) -> None:
-    """What someone does in Polar's dashboard."""
+    """Change a meter, as someone does in Polar's dashboard."""
     import httpx
 
     headers = {"Authorization": "Bearer polar_oat_test"}

@@ -105,7 +105,7 @@ def test_each_job_has_the_permissions_it_needs_and_no_more(name: str) -> None:
 
 
 def condition(job: dict[str, Any]) -> str:
-    """When a job runs, but for the switch that this repository's own workflows have."""
+    """The condition of a job, without the switch that this repository's own workflows have."""
     text = re.sub(r"\s+", " ", str(job.get("if", "")))
     switch = r"vars\.POLAR_IAC_ENABLED == 'true'"
     text = re.sub(rf" && \({switch} \|\| [^)]*\)|{switch} && |^{switch}$", "", text)
@@ -113,7 +113,7 @@ def condition(job: dict[str, Any]) -> str:
 
 
 def polar_step(job: dict[str, Any]) -> dict[str, Any]:
-    """What a job does with polar-iac, wherever it has it from."""
+    """The step of a job that uses polar-iac, without the source of the action."""
     (step,) = (step for step in job["steps"] if "/.github/actions/" in step["uses"])
     action = re.split(r"[/@]", step["uses"].partition("/.github/actions/")[2])[0]
     return {**step, "uses": action}

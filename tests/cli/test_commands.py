@@ -80,7 +80,7 @@ class TestTheMainJob:
         ],
     )
     def test_the_documentations_own_bodies_are_sent(self, tmp_path: Path, documented: dict[str, Any]) -> None:
-        """And an answer as the documentation shows it, without unit or archived_at, is accepted."""
+        """An answer as the documentation shows it, without unit or archived_at, is accepted."""
 
         def answer(method: str, _path: str, _body: bytes) -> Answer:
             if method == "GET":
@@ -507,7 +507,7 @@ class TestExitCodesAndWords:
 
 class TestWhatPolarAdds:
     def test_nobodys_metadata_is_lost(self, workspace: Workspace, polar: Served) -> None:
-        """Someone adds a key between the plan and the PATCH: it is read just before, and sent back."""
+        """A key that someone adds between the plan and the PATCH is read just before, and sent back."""
         workspace.write({"a": meter(metadata={"ours": 1})})
         workspace.ok("apply", "-e", "sandbox", "-y")
         meter_id = workspace.lock()["meters"]["a"]["id"]

@@ -1,4 +1,4 @@
-"""What an apply without faults leaves behind: everything as declared, recorded, and nothing else."""
+"""The state after an apply without faults: everything as declared, recorded, and nothing else."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _is_as_shown(change: Json, meter: Meter, was: Meter | None) -> Iterator[Flag
 
 
 def merged(block: Json, record: Json | None, live: Meter) -> dict[str, str]:
-    """What a meter is to be like: as declared, but for what is ignored and for others' metadata."""
+    """The fields that a meter must have: as declared, but for ignored ones and for others' metadata."""
     ignored = set(block.get("lifecycle", {}).get("ignore_changes", ()))
     wanted, now = normal(block), normal(live.document)
     own = {path for path in wanted if not path.startswith("metadata.")}
@@ -90,7 +90,7 @@ def _record_of(of: Round, meter_id: str) -> Json | None:
 
 
 def _foretold(of: Round) -> Iterator[Flag]:
-    """What a change says of afterwards is what the manifest asks for, merged."""
+    """The `after` of each change is the declared block, merged."""
     for change in of.changes:
         block = of.declared.get(change["key"])
         if change["action"] in ("update", "unarchive", "mark") and block:
@@ -129,7 +129,7 @@ def _spec(record: Json) -> Any:
 
 
 def _unchanged(of: Round) -> Iterator[Flag]:
-    """What has no change needed none."""
+    """A meter without a change is as declared."""
     changed = {change["key"] for change in of.plan["changes"]}
     for key, block in of.declared.items():
         record = of.after.records.get(key)

@@ -1,4 +1,4 @@
-"""What people do to meters in Polar's dashboard, and what billing does to them."""
+"""Edits of meters in Polar's dashboard, and the changes that billing makes."""
 
 from __future__ import annotations
 

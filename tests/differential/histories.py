@@ -45,7 +45,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a history counted, and what it was flagged for at its last step."""
+    """The counts of a history, and the flags of its last step."""
 
     counts: Counter[str]
     flags: tuple[Flag, ...]

@@ -35,7 +35,7 @@ def land(session: Session, body: Json) -> str:
 
 
 def is_to_be_settled(now: Moment, marker: str, moved: Mapping[str, str]) -> bool:
-    """Whether a meter that came now would be the one duplicate of one that is recorded and known."""
+    """True if a new meter with this marker would be the one duplicate of a recorded, known meter."""
     key = marker.partition("/")[2]
     bearers = [meter for meter in now.meters.values() if meter.active and meter.marker == marker]
     owners = [name for name, record in now.records.items() if record["id"] in {m.id for m in bearers}]

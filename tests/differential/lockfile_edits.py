@@ -1,4 +1,4 @@
-"""What befalls the lockfile and the journal, and how people put things in order again."""
+"""Accidents of the lockfile and the journal, and the repairs that people make."""
 
 from __future__ import annotations
 

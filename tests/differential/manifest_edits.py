@@ -1,4 +1,4 @@
-"""What people do to the manifest."""
+"""Edits of the manifest."""
 
 from __future__ import annotations
 

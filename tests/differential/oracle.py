@@ -1,4 +1,4 @@
-"""What must be so of any apply, said without the product's own code."""
+"""The rules that hold for every apply, written without the product's own code."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _untouched(of: Round) -> Iterator[Flag]:
 
 
 def _metadata_survives(of: Round, meter: Meter) -> Iterator[Flag]:
-    """What is neither declared nor recorded as ours stays as it is."""
+    """Metadata that is neither declared nor recorded as ours stays as it is."""
     change = of.by_id[meter.id]
     ours = set(of.declared.get(change["key"], {}).get("metadata", {}))
     for record in of.before.records.values():

@@ -15,7 +15,7 @@ FREEZABLE = ("filter", "aggregation")
 
 @dataclass(frozen=True)
 class Flag:
-    """Something that must not be."""
+    """A violation of a rule."""
 
     kind: str
     detail: str
@@ -54,9 +54,9 @@ class Moment:
 
     @cached_property
     def lockfile_is_complete(self) -> bool:
-        """Whether the lockfile tells all that the journal knows.
+        """True if the lockfile holds all that the journal knows.
 
-        A create without an answer is remembered for a day, also once its key is recorded: no news.
+        A create without an answer stays in the journal for a day, even after its key is recorded.
         """
         return all(
             entry["effect"] == "begin" or (entry["effect"] == "create" and entry["key"] in self.records)
@@ -64,8 +64,8 @@ class Moment:
         )
 
     def may_have_made(self, meter: Meter) -> bool:
-        """Whether a meter is just what a create would have made that the journal has no answer to. Another
-        run's twin is no different."""
+        """True if an unanswered create in the journal would have made just this meter. A duplicate of another
+        run looks the same."""
         creates = [entry for entry in self.entries if entry["effect"] == "create"]
         return any(
             (create["marker"], normal(create["spec"])) == (meter.marker, normal(meter.document))
@@ -74,7 +74,7 @@ class Moment:
         )
 
     def remembers(self, meter_id: str) -> bool:
-        """Whether the lockfile or the journal knows an id."""
+        """True if the lockfile or the journal holds the id."""
         return meter_id in (self.lockfile or "") + self.journal
 
 
@@ -135,8 +135,8 @@ class Round:
         }
 
     def in_vain(self, change: Json) -> bool:
-        """Whether a change is planned again although Polar has refused it: that of an archived meter, which a
-        plan only warns of."""
+        """True for a change that is planned again although Polar has refused it: that of an archived meter,
+        about which a plan only warns."""
         record = self.after.records.get(change["key"], {})
         return (
             change["action"] == "unarchive"
@@ -152,7 +152,7 @@ class Round:
         return forgotten | {c["id"] for c in self.changes if c["action"] in ("archive", "settle", "release")}
 
     def is_ours(self, meter: Meter) -> bool:
-        """Whether the command made a meter, or may have, for all that it knows."""
+        """True if the command made the meter, or may have made it for all that it knows."""
         return meter.id in self.made or self.before.may_have_made(meter)
 
     def concerns(self, key: str) -> bool:

@@ -32,7 +32,7 @@ CODES = frozenset({0, 1, 2, 4, 5, 130, 143})
 
 @dataclass(frozen=True)
 class Options:
-    """What a plan and its apply are both asked with."""
+    """Options that a plan and its apply share."""
 
     targets: tuple[str, ...] = ()
     allow_archive: bool = False
@@ -44,7 +44,7 @@ class Options:
 
 
 def changes_of(plan: Json) -> int:
-    """How many changes a plan counts, blocked ones among them."""
+    """The number of changes that a plan counts, blocked ones among them."""
     return sum(count for name, count in plan["summary"].items() if name != "unchanged")
 
 
@@ -67,7 +67,7 @@ class Session:
     let_go: set[str] = field(default_factory=set)
     """Ids that plans let go of since the last apply that was complete."""
     pending: bool = False
-    """Whether a run that was disturbed may have left something undone."""
+    """True if a run that was disturbed may have left something undone."""
 
     @property
     def rng(self) -> random.Random:
@@ -111,7 +111,7 @@ class Session:
 
     @property
     def writes(self) -> list[Write]:
-        """What was sent, but for what a kill cut off."""
+        """The writes that were sent, except one that a kill cut off."""
         whole = (r for r in self.sent if r.method != "GET" and is_whole(r))
         return [Write(r.method, r.path.rpartition("/")[2], json.loads(r.body)) for r in whole]
 
@@ -226,7 +226,7 @@ class Session:
             self.pending = disturbed or bool(options.targets) or self.is_left(of)
 
     def is_left(self, of: Round) -> bool:
-        """Whether there is something that one more apply could do."""
+        """True if one more apply could do something."""
         plan, _ = self.plan(Options(allow_archive=of.allow_archive))
         able = [c for c in plan["changes"] if c["action"] != "blocked"] if plan else []
         return bool(plan and plan["bookkeeping"]) or any(c["key"] not in of.refused for c in able)

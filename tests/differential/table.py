@@ -40,7 +40,7 @@ def _doubled(*meters: Meter) -> Answer:
 
 @dataclass(frozen=True)
 class Table:
-    """What is declared, recorded and live, as a plan is asked about it."""
+    """The declared, recorded and live meters of a plan."""
 
     declared: Mapping[str, Json]
     moved: Mapping[str, str]
@@ -99,7 +99,7 @@ class Table:
         return {*self.declared, *self.records, *(key for key in marked if key is not None)}
 
     def facts(self, key: str) -> str:
-        """What an answer is drawn from, for whoever reads a flag."""
+        """The facts behind an answer, for the reader of a flag."""
         record = self.records.get(key)
         mentioned = [
             m for m in self.meters.values() if self.key_of(m) == key or (record and m.id == record["id"])
@@ -202,7 +202,7 @@ class Table:
 
 
 def flags(table: Table, plan: Json, targets: tuple[str, ...]) -> Iterator[Flag]:
-    """Where a plan is not what the table says."""
+    """Flag each part of a plan that is not as the table says."""
     changes_by_key: dict[str, list[Json]] = {}
     for change in plan["changes"]:
         changes_by_key.setdefault(change["key"], []).append(change)
@@ -224,7 +224,7 @@ def flags(table: Table, plan: Json, targets: tuple[str, ...]) -> Iterator[Flag]:
 
 
 def _unreported(table: Table, change: Json) -> Iterator[Flag]:
-    """What a change does not say, and a reviewer is to know."""
+    """Flag facts that a reviewer must know and a change does not report."""
     evidence = change["evidence"]
     if _is_in_vain(table, change) and not any(
         (note["kind"], note["source"]) == ("freeze", "lockfile") for note in evidence
@@ -238,7 +238,7 @@ def _unreported(table: Table, change: Json) -> Iterator[Flag]:
 
 
 def _is_in_vain(table: Table, change: Json) -> bool:
-    """Whether a change is planned that Polar has refused before."""
+    """True if Polar has refused the planned change before."""
     record = table.records.get(change["key"], {})
     touched = {field["path"] for field in change["fields"]} & set(FREEZABLE)
     is_frozen = record.get("id") == change["id"] and record.get("frozen")

@@ -43,7 +43,7 @@ class Meter:
 
     @property
     def is_known(self) -> bool:
-        """Whether this version knows all parts of it."""
+        """True if this version knows all parts of the meter."""
         return f'"operator":"{LATER_OPERATOR}"' not in self.text
 
     @property

@@ -1,4 +1,4 @@
-"""What a team has: a directory with a manifest and a lockfile, and an organization at Polar."""
+"""The world of a team: a directory with a manifest and a lockfile, and an organization at Polar."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def locs(answer: httpx.Response) -> list[list[str | int]]:
 
 
 def is_broken(answer: httpx.Response) -> bool:
-    """Whether this is what Polar answers when it fails: text, and no version."""
+    """True for an answer of Polar's when it fails: text, and no version."""
     return (
         answer.status_code == 500
         and answer.headers["content-type"].startswith("text/plain")
@@ -881,7 +881,7 @@ metadata = st.dictionaries(
 @examples(60)
 @given(filters.map(lambda f: f if "clauses" in f else {"conjunction": "and", "clauses": [f]}), metadata)
 def test_what_is_read_and_written_back_stays(filter_: dict[str, Any], metadata: dict[str, Any]) -> None:
-    """What a GET answers can be sent back, and comes again as it was, in type and in text."""
+    """The answer to a GET can be sent back, and comes again as it was, in type and in text."""
     with closing(LocalPolar()) as app, client(app) as polar:
         meter = create(polar, filter=filter_, metadata=metadata)
         assert meter["metadata"] == metadata

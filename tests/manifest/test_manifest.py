@@ -36,7 +36,7 @@ BODY = "name: API calls, filter: {conjunction: and, clauses: []}, aggregation: {
 
 
 def error_text(text: str | bytes, file: str = "meters.yaml") -> str:
-    """What a user is told of a wrong manifest, a problem a line."""
+    """The errors that a user sees for a wrong manifest, one problem a line."""
     with pytest.raises(DiagnosticError) as caught:
         load(text, file)
     return "".join(f"{d.span}: error: {d.message}\n" for d in caught.value.diagnostics)
@@ -204,7 +204,7 @@ def test_texts_and_files_have_a_limit() -> None:
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("problem", ["k%d: x", "x-%d: {a: 1, a: 2}", "x-%d: *nothing"])
 def test_the_first_thousand_problems_are_enough(problem: str) -> None:
-    """Also in one line of some megabytes."""
+    """This holds in one line of some megabytes, too."""
     text = "{" + ", ".join(problem % i for i in range(100_000)) + "}"
     with within(10_000_000):
         assert error_text(text).count("\n") == 1_000

@@ -29,7 +29,7 @@ def event(metadata: Json | None = None, **fields: str) -> Json:
 
 
 def close(one: float | None, other: float | None) -> bool:
-    """Whether two quantities are one; the last bits of a sum depend on the order of rows."""
+    """True if two quantities are equal; the last bits of a sum depend on the order of rows."""
     if one is None or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9)
@@ -40,7 +40,7 @@ def matched(case: Json, source: str) -> int:
 
 
 def counts_system_events(case: Json) -> bool:
-    """Whether a case is of the open question in the fixture's README."""
+    """True if a case is about the open question in the fixture's README."""
     return case["aggregation"]["func"] == "count" and matched(case, "system") > 0
 
 
@@ -197,7 +197,7 @@ def test_an_empty_group_matches_every_event(conjunction: str) -> None:
 
 
 def quantities(func: str, *values: Any, name: str = "p") -> tuple[float | None, float | None]:
-    """What is charged, and what `/quantities` answers, over events with these values."""
+    """The charged quantity and that of `/quantities`, over events with these values."""
     outcome = evaluate(TRUE, {"func": func, "property": name}, [event({"p": value}) for value in values])
     return outcome.charged_quantity, outcome.sql_quantity
 
@@ -277,7 +277,7 @@ def test_an_invoice_charges_no_event_of_the_system(
 
 @given(clauses(), events(accepted=True))
 def test_a_path_matches_no_user_event(clause: Json, happened: Json) -> None:
-    """But for `_cost.…` and `_llm.…`, the only objects that ingestion takes; `o.x` is a flat key there."""
+    """Except `_cost.…` and `_llm.…`, the only objects that ingestion takes; `o.x` is a flat key there."""
     outcome = evaluate(group("and", {**clause, "property": "o.x"}), COUNT, [happened])
     assert (outcome.billing, outcome.sql_matched) == ([False], [False])
 

@@ -1,4 +1,4 @@
-"""What a reviewer is told of a filter that hardly means what it says: the documented table, case by case."""
+"""Notes on filters that hardly mean what they say: the documented table, case by case."""
 
 from __future__ import annotations
 

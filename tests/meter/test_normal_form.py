@@ -46,7 +46,7 @@ def groups(part: Json) -> Iterator[Json]:
 
 
 def by_sql(matcher: Matcher, event: Event) -> bool | None:
-    """What SQL answers, or None where the query fails."""
+    """The answer of SQL, or None if the query fails."""
     try:
         return matcher.sql(event)
     except QueryError:

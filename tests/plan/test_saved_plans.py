@@ -36,7 +36,7 @@ def planned(workspace: Workspace, polar: Served) -> Workspace:
 
 
 def edit(workspace: Workspace, polar: Served, key: str, **fields: Any) -> None:
-    """Someone changes a meter in the dashboard."""
+    """Change a meter, as someone does in the dashboard."""
     with PolarClient(polar.url, "polar_oat_other") as other:
         other.update_meter(workspace.lock()["meters"][key]["id"], fields)
     polar.tape.clear()

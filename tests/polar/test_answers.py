@@ -1,4 +1,4 @@
-"""What counts as an answer, and whom the token is shown to: proxies, redirects and certificates between."""
+"""Answers that count, and servers that get the token: proxies, redirects and certificates in between."""
 
 from __future__ import annotations
 

@@ -483,7 +483,7 @@ class TestTheFateOfAPost:
             assert fate_of_a_post("http://polar.example") == "lost"
 
     def test_it_was_sent_and_what_it_is_redirected_to_is_gone(self) -> None:
-        """Whoever redirected it may have kept it."""
+        """The server that redirected the request may have carried it out."""
         with socket.create_server(("127.0.0.1", 0)) as listening:
 
             def serve() -> None:
@@ -499,7 +499,7 @@ class TestTheFateOfAPost:
             thread.join(10)
 
     def test_a_patch_that_never_left_was_not_sent(self) -> None:
-        """So a stop while it is tried again says just that."""
+        """A stop during a retry is reported as a stop."""
         stop = Stop()
         with socket.socket() as bound:
             bound.bind(("127.0.0.1", 0))

@@ -65,7 +65,7 @@ def comment(*plans: Plan, **options: Any) -> str:
 
 
 def small_manifest() -> Any:
-    """What a product bills: a few meters as teams write them."""
+    """A few meters of a product, as teams write them."""
     return desired(
         {
             "premium-completions": meter(

@@ -297,7 +297,7 @@ def test_what_is_not_seen_is_escaped() -> None:
 
 @pytest.mark.parametrize("text", CORPUS)
 def test_a_comment_has_the_same_bones_whatever_is_in_it(text: str) -> None:
-    """But for prose, a hostile comment is a plain one with other words in its code."""
+    """Except in prose, a hostile comment differs from a plain one only by the words in its code."""
     assert bones(text) == bones("plain")
 
 
@@ -444,7 +444,7 @@ class Fault:
     name: str
     code: Callable[[str], str]
     caught: float
-    """How much of the corpus must break out."""
+    """The share of the corpus that must break out."""
 
 
 FAULTS = [

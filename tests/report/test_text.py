@@ -1,4 +1,4 @@
-"""What people read: golden plans and diagnostics, and names that try to break out of them."""
+"""Texts for people: golden plans and diagnostics, and names that try to break out of them."""
 
 from __future__ import annotations
 

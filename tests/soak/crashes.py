@@ -1,4 +1,4 @@
-"""What the trials of crashes share in one process of the pool: a warmed command, and Polars that lag."""
+"""Fixtures that the crash trials of one pool process share: a warmed command, and Polars that lag."""
 
 from __future__ import annotations
 

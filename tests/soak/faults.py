@@ -48,7 +48,7 @@ APPLIES = 12
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What is declared, and what is there: `there` are pairs of a key and a block for our own meters,
+    """Declared and existing meters: `there` maps keys to the blocks of our own meters,
     `recorded` the keys of them that the lockfile knows; `foreign` are bodies."""
 
     meters: dict[str, dict[str, Any]]
@@ -134,7 +134,7 @@ class Site:
         return [m for m in self.truth.list_meters() if m.id not in self.foreign]
 
     def state(self) -> dict[str, Any]:
-        """What there is and what is recorded, said without ids."""
+        """The live and the recorded meters, without ids."""
         return {
             "live": sorted((m.marker or "", m.archived, spec_of(m).fingerprint) for m in self.ours()),
             "recorded": sorted(
@@ -206,7 +206,7 @@ def undisturbed(scene: Scene) -> dict[str, Any]:
 
 
 def apply_until_done(checkout: Checkout, manifest: Manifest, applies: int) -> int:
-    """How many applies it took until everything was done."""
+    """Apply until everything is done; the number of applies that it took."""
     complaints = []
     for number in range(1, applies + 1):
         try:

@@ -16,7 +16,7 @@ BOUNDARIES = 80
 
 
 def trial(seed: int, directory: Path) -> tuple[bool, bool, bool]:
-    """Whether it was killed, with everything lost, under lag."""
+    """Return whether the run was killed, whether its files were lost, and whether reads lagged."""
     lost, lagging = bool(seed // BOUNDARIES % 2), bool(seed // BOUNDARIES // 2 % 2)
     polar = scene(LAG if lagging else 0.0)
     code = crashes.killed_at(polar, warmed(), directory, seed % BOUNDARIES + 1, forget=lost)

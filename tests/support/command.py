@@ -66,9 +66,9 @@ class Workspace:
     warmed: ForkServer | None = None
     """Forks the command instead of starting Python anew: the same process from `main` on, sooner there."""
     tape: Tape | None = None
-    """What the Polar of `environ` was asked: with it, each run that must only read is held to it."""
+    """The requests to the Polar of `environ`: with it, each run that must only read is held to that."""
     measures: bool = True
-    """Whether a command on a terminal measures its coverage, where this process does."""
+    """True if a command on a terminal measures its coverage, where this process does."""
 
     def write(self, meters: Mapping[str, Any], **top: Any) -> None:
         (self.path / "meters.yaml").write_text(manifest_text(meters, **top), encoding="utf-8")
@@ -90,7 +90,7 @@ class Workspace:
 
     @property
     def asked(self) -> int:
-        """How many requests Polar has had so far."""
+        """The number of requests that Polar has had so far."""
         return len(self.tape.exchanges) if self.tape else 0
 
     def has_only_read(self, *, since: int) -> None:

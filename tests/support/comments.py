@@ -1,4 +1,4 @@
-"""What a reader of a comment and a runner of GitHub Actions make of a text: parsers that judge ours."""
+"""Parsers that judge our output as a reader of a comment and a runner of GitHub Actions do."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _unescaped(text: str, *mapping: tuple[str, str]) -> str:
 
 
 def read_outputs(text: str) -> dict[str, str]:
-    """What the runner makes of the file GITHUB_OUTPUT."""
+    """Parse the file GITHUB_OUTPUT as the runner does."""
     outputs = {}
     lines = iter(re.split("\r\n|\r|\n", text))
     for line in lines:

@@ -56,7 +56,7 @@ EXPECTED = {
     for key, block in {**AFTER, "marked": meter(metadata={"ours": 2, "theirs": 9})}.items()
     if not block.get("archived")
 }
-"""What is active after an apply that nothing disturbed."""
+"""The active meters after an apply that nothing disturbed."""
 WITHOUT_BASE = EXPECTED | {
     "marked": MeterSpec.from_json(meter(metadata={"ours": 2, "theirs": 9, "gone": 1})).fingerprint
 }
@@ -103,7 +103,7 @@ class Scene:
         return {meter.id: meter for meter in foreign}
 
     def catch_up(self) -> None:
-        """What was done past the command has been there for long."""
+        """Wait until the replicas show all that was done outside the command."""
         if self.lag:
             with PolarClient(self.url, "polar_oat_test") as seen:
                 seen.list_meters()
@@ -231,7 +231,7 @@ def stopped_after(scene: Scene, fork_server: ForkServer, directory: Path, second
 
 @dataclass(frozen=True)
 class Raced:
-    """How two runs at once ended, and how many duplicates they made and archived."""
+    """The exit codes of two simultaneous runs, and the number of duplicates that they made and archived."""
 
     codes: tuple[int, int]
     archived: int

@@ -55,7 +55,7 @@ def never(_: Event) -> bool:
 
 
 def _fits(name: str, value: Any) -> bool:
-    """Whether a field of the event itself can be compared with a value: text with text, seconds with ints."""
+    """True if a field of the event itself can be compared with a value: text with text, seconds with ints."""
     return name not in OWN_FIELDS or isinstance(value, str) == (name in TEXT_FIELDS)
 
 
@@ -217,7 +217,7 @@ class Matcher:
     sql: Callable[[Event], bool]
     """Raises QueryError."""
     sql_fails: bool
-    """Whether the query fails whatever the data: only by clauses that the manifest refuses."""
+    """True if the query fails for any data: only by clauses that the manifest refuses."""
 
 
 def compile_filter(filter_: Mapping[str, Any]) -> Matcher:
@@ -249,7 +249,7 @@ def _with_whole_ints(part: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def orders_text(filter_: Mapping[str, Any]) -> bool:
-    """Whether a filter may order texts, so that SQL's answer depends on the database's collation."""
+    """True if a filter may order texts, so that SQL's answer depends on the database's collation."""
     if "clauses" in filter_:
         return any(orders_text(part) for part in filter_["clauses"])
     name, value = bare(filter_["property"]), filter_["value"]

@@ -135,11 +135,11 @@ _TOTALS: Mapping[str, Callable[[Sequence[float]], float]] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a meter makes of events. A value is None where a query fails; `errors` names it."""
+    """The result of a meter over events. A value is None where a query fails; `errors` names it."""
 
     billing: list[bool]
     charged_quantity: float | None
-    """What an invoice charges: of the events that billing matched, those of users.
+    """The quantity on an invoice: of the events that billing matched, those of users.
 
     The recordings of `count` disagree where a system event matches: see `tests/meter/semantics/README.md`.
     """

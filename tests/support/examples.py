@@ -1,4 +1,4 @@
-"""How many examples hypothesis tries: a quarter of the full count in the suite, all of them in the soak."""
+"""The number of examples that hypothesis tries: a quarter in the suite, all of them in the soak."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from polar_iac.meter.marker import MARKER
 from tests.support.command import HANG_SECONDS
 
 _LOOP = "/v1/loop/"
-"""Where a redirect loop leads; every request there is answered by the same redirect."""
+"""The target of a redirect loop; every request there is answered by the same redirect."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Request:
 
 
 Choose = Callable[[Request], str | None]
-"""Which fault a request meets, if any."""
+"""A choice of the fault that a request meets, if any."""
 
 
 def no_fault(_: Request) -> str | None:
@@ -271,7 +271,7 @@ def _(exchange: Exchange) -> None:
 
 @_fault("bad-gzip")
 def _(exchange: Exchange) -> None:
-    """What a proxy that compresses answers breaks."""
+    """The answer of a proxy that compresses answers and breaks them."""
     whole = _instead(exchange.process(), b"\x1f\x8b\x08 no gzip")
     exchange.send(Answer(whole.status, (*whole.headers, ("content-encoding", "gzip")), whole.body))
 
@@ -285,7 +285,7 @@ def _(exchange: Exchange) -> None:
 
 @_fault("slow")
 def _(exchange: Exchange) -> None:
-    """Some bytes at a time, longer in all than a client waits for any of them."""
+    """Send some bytes at a time, for longer than a client waits for any of them."""
     wire = exchange.process().wire
     step = max(len(wire) // 8, 1)
     for start in range(0, len(wire), step):
@@ -376,7 +376,7 @@ class Faulty:
         self.polar, self.choose = polar, choose
         self.lag, self.late, self.drip, self.page_size = lag, late, drip, page_size
         self.served: Counter[str] = Counter()
-        """How many faults of each kind were served, as `POST reset-after`; `GET lag` counts reads that
+        """Count of served faults by kind, such as `POST reset-after`; `GET lag` counts reads that
         were answered from an older state than the newest."""
         self.requests: Counter[str] = Counter()
         self._replica = _Replica(polar)

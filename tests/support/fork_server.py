@@ -33,7 +33,7 @@ WARM = (
     *("polar_iac.cli.apply", "polar_iac.cli.plan", "polar_iac.cli.show", "polar_iac.cli.validate"),
     *("polar_iac.local", "polar_iac.ci.github", "polar_iac.plan.read_document"),
 )
-"""What an apply loads: in the warmed process once, instead of in each child."""
+"""Modules that an apply loads: in the warmed process once, instead of in each child."""
 
 
 STREAMS = ("stdout", "stderr", "boundaries")
@@ -41,7 +41,7 @@ STREAMS = ("stdout", "stderr", "boundaries")
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended: its exit code, negative for a signal, what it printed, and the boundaries it met."""
+    """The end of a child: its exit code (negative for a signal), its output, and the boundaries it met."""
 
     code: int
     stdout: str

@@ -71,7 +71,7 @@ def resolve(text: Any, contexts: Mapping[str, Any]) -> str:
 
 
 def holds(condition: str | None, contexts: Mapping[str, Any], *, fine: bool = True) -> bool:
-    """Whether an `if` lets a step or job run; after a failure only one that says always()."""
+    """True if an `if` lets a step or job run; after a failure only one that says always()."""
     condition = condition or ""
     bare = _EXPRESSION.sub(lambda match: match[1], condition).strip()
     return (fine or "always()" in bare) and (not bare or bool(evaluate(bare, contexts)))
@@ -138,7 +138,7 @@ class Hub:
         self._state_file.write_text(json.dumps(current | changed), encoding="utf-8")
 
     def asked(self, *words: str) -> list[list[str]]:
-        """What `gh` was asked with all these words among the arguments."""
+        """The calls of `gh` that have all these words among their arguments."""
         return [arguments for arguments in self.state["asked"] if set(words) <= set(arguments)]
 
     def protect(
@@ -278,7 +278,7 @@ def base_environment() -> dict[str, str]:
 
 @dataclass
 class Ran:
-    """What came of an action or a job."""
+    """The result of an action or a job."""
 
     ok: bool
     log: str

@@ -40,7 +40,7 @@ class Tape:
         return sum(e.method == method for e in self.exchanges)
 
     def writes(self, since: int = 0) -> list[str]:
-        """Whatever was no GET, from the exchange of this number on."""
+        """The requests other than GET, from the exchange of this number on."""
         return [f"{e.method} {e.path}" for e in self.exchanges[since:] if e.method != "GET"]
 
     def clear(self) -> None:

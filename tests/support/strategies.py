@@ -124,7 +124,7 @@ class Existing:
 
 @dataclass(frozen=True)
 class World:
-    """What is declared, and what is there."""
+    """Declared and existing meters."""
 
     meters: dict[str, dict[str, Any]]
     existing: list[Existing]
@@ -188,7 +188,7 @@ TAGS = ("team", "tier", "owner")
 
 @dataclass(frozen=True)
 class Outside:
-    """What somebody does to a meter in the dashboard; `nth` picks which."""
+    """An edit of the `nth` meter in the dashboard."""
 
     nth: int
     what: str
@@ -197,7 +197,7 @@ class Outside:
 
 @dataclass(frozen=True)
 class Step:
-    """What somebody did outside, and then a manifest. `lost`: the lockfile was, before it."""
+    """Edits outside, and then a manifest. `lost`: the lockfile was lost before it."""
 
     outside: list[Outside]
     lost: bool

@@ -39,7 +39,7 @@ class _Wire(httpx.HTTPTransport):
 
 
 class Checkout:
-    """What a checkout on one machine is to the command. Archiving unlisted meters is allowed."""
+    """A checkout on one machine, as the command sees it. Archiving unlisted meters is allowed."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Checkout:
         return lockfile.read(self.lockfile, "sandbox", PROJECT)
 
     def plan(self, manifest: Manifest) -> Plan:
-        """What `plan --allow-archive` shows. It sends GETs only."""
+        """Plan as `plan --allow-archive` does. It sends GETs only."""
         sent_before = len(self.wire.methods)
         recorded = self.recorded()
         state = journal.read(self.journal, recorded)
