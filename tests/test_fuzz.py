@@ -9,11 +9,11 @@ from tests.support import fuzz_targets as fuzz
 
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("name", fuzz.TARGETS)
-def test_mutated_inputs(name: str) -> None:
+def test_mutated_inputs_raise_only_our_own_errors(name: str) -> None:
     fuzz.fuzz(name, range(200))
 
 
-def test_it_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_exception_fails_the_fuzzing(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: bytes) -> None:
         raise RecursionError
 

@@ -35,7 +35,7 @@ def hold_output(name: str, text: str) -> None:
     assert match[2] == text
 
 
-def test_plan() -> None:
+def test_the_plan_in_the_readme_is_the_real_output() -> None:
     def tokens(least: int) -> dict[str, Any]:
         either = [
             {"property": "model", "operator": "like", "value": "gpt-4"},
@@ -66,7 +66,7 @@ def test_plan() -> None:
     hold_output("plan", click.unstyle(plan_text(plan(manifest_, recorded, meters), "meters.yaml")))
 
 
-def test_errors() -> None:
+def test_the_errors_in_the_readme_are_the_real_output() -> None:
     text = """\
 version: 1
 project: acme-billing
@@ -86,7 +86,7 @@ meters:
     hold_output("errors", click.unstyle(diagnostics_text(caught.value.diagnostics)))
 
 
-def test_the_manifest_it_shows_is_right() -> None:
+def test_the_manifest_in_the_readme_is_valid() -> None:
     block = re.search(r"```yaml\n(version: 1\n.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert block is not None
     assert set(manifest.load(block[1].encode(), "README.md").meters) == {"llm-tokens", "old-exports"}

@@ -37,7 +37,7 @@ def scene() -> Iterator[Scene]:
         yield Scene(served.polar, served.url, truth)
 
 
-def test_the_scene_itself(scene: Scene, warmed: ForkServer, tmp_path: Path) -> None:
+def test_the_scene_converges_without_a_kill(scene: Scene, warmed: ForkServer, tmp_path: Path) -> None:
     """Without a kill the expected state is reached, and there are boundaries to kill at."""
     foreign = scene.furnish(tmp_path)
     ended = warmed.run(tmp_path, scene.environ, *crashes.APPLY)
@@ -55,7 +55,7 @@ def lagging_scene(scene: Scene) -> Iterator[Scene]:
 
 @pytest.mark.parametrize("forget", [False, True], ids=["goes on", "lockfile and journal lost"])
 @pytest.mark.parametrize("lag", ["scene", "lagging_scene"], ids=["at once", "under lag"])
-def test_kill_at_every_boundary(
+def test_a_kill_at_every_boundary_is_recovered_from(
     request: pytest.FixtureRequest, warmed: ForkServer, tmp_path: Path, lag: str, forget: bool
 ) -> None:
     """At least 65 boundaries, the four ways by turns; the soak `kills` meets each boundary in each way."""
@@ -75,7 +75,7 @@ def slow_scene() -> Iterator[Scene]:
 
 
 @pytest.mark.parametrize("forget", [False, True], ids=["goes on", "lockfile and journal lost"])
-def test_kill_the_real_command_at_random_times(
+def test_a_kill_of_the_real_command_at_random_times_is_recovered_from(
     slow_scene: Scene, warmed: ForkServer, tmp_path: Path, forget: bool
 ) -> None:
     """Five times each; a run that ended before its kill does not count."""
@@ -88,7 +88,7 @@ def test_kill_the_real_command_at_random_times(
     raise AssertionError(f"only {killed} runs were killed")
 
 
-def test_another_organizations_meter_does_not_finish_the_story(
+def test_another_organizations_meter_does_not_end_the_recovery(
     scene: Scene, warmed: ForkServer, tmp_path: Path
 ) -> None:
     """A run died after its POST; the next has a token of an organization with a meter of the same marker."""
@@ -112,7 +112,9 @@ def test_another_organizations_meter_does_not_finish_the_story(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_at_random_times(slow_scene: Scene, warmed: ForkServer, tmp_path: Path, number: int) -> None:
+def test_a_signal_at_any_time_is_recovered_from(
+    slow_scene: Scene, warmed: ForkServer, tmp_path: Path, number: int
+) -> None:
     """Four times each; a run that ended before its signal does not count."""
     rng, stopped = random.Random(number), 0
     for _ in range(60):
@@ -123,7 +125,9 @@ def test_signals_at_random_times(slow_scene: Scene, warmed: ForkServer, tmp_path
     raise AssertionError(f"only {stopped} runs were stopped")
 
 
-def test_races(slow_scene: Scene, warmed: ForkServer, tmp_path: Path) -> None:
+def test_two_runs_at_once_on_two_machines_leave_one_meter_per_marker(
+    slow_scene: Scene, warmed: ForkServer, tmp_path: Path
+) -> None:
     """Until three of at most fifteen made second meters: two runs that never met would show nothing."""
     rng, met = random.Random(1), 0
     for _ in range(15):
@@ -154,7 +158,9 @@ def guarded(scene: Scene) -> Iterator[tuple[Scene, Door]]:
         door.opened.set()
 
 
-def test_two_at_once_on_one_machine(guarded: tuple[Scene, Door], warmed: ForkServer, tmp_path: Path) -> None:
+def test_two_runs_on_one_machine_wait_for_each_other(
+    guarded: tuple[Scene, Door], warmed: ForkServer, tmp_path: Path
+) -> None:
     """The second waits for the first, and finds nothing to do; or says who is at work."""
     scene, door = guarded
     foreign = scene.furnish(tmp_path)
@@ -178,7 +184,7 @@ def test_two_at_once_on_one_machine(guarded: tuple[Scene, Door], warmed: ForkSer
     scene.check(tmp_path, foreign)
 
 
-def test_a_second_ctrl_c_leaves_at_once(scene: Scene, warmed: ForkServer, tmp_path: Path) -> None:
+def test_a_second_ctrl_c_quits_at_once(scene: Scene, warmed: ForkServer, tmp_path: Path) -> None:
     """While an answer is still awaited. The next apply looks for what may have been done."""
     arrived, over = threading.Event(), threading.Event()
 
@@ -210,7 +216,9 @@ def test_a_second_ctrl_c_leaves_at_once(scene: Scene, warmed: ForkServer, tmp_pa
         behind.check(tmp_path, foreign)
 
 
-def test_a_deadline_stops_in_order(slow_scene: Scene, warmed: ForkServer, tmp_path: Path) -> None:
+def test_a_deadline_stops_after_the_requests_in_flight(
+    slow_scene: Scene, warmed: ForkServer, tmp_path: Path
+) -> None:
     foreign = slow_scene.furnish(tmp_path)
     ended = warmed.run(
         tmp_path, slow_scene.environ, *crashes.APPLY, "--parallelism", "1", "--deadline", "0.2"

@@ -97,7 +97,7 @@ def test_a_lost_create_is_found_on_a_replica_that_lags(kind: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", ["reset-after", "500-after", "504-late", "hang-late"])
-def test_when_no_create_is_ever_answered_each_is_found_all_the_same(kind: str, tmp_path: Path) -> None:
+def test_creates_that_are_never_answered_are_all_found(kind: str, tmp_path: Path) -> None:
     choose = by_rule(kind, "POST")
     outcome = converge(
         small_scene(creates=6),
@@ -119,7 +119,7 @@ def test_when_polar_is_away_for_a_while_the_next_apply_goes_on(kind: str, tmp_pa
     assert outcome.applies == 2
 
 
-def test_a_slow_look_is_not_taken_for_a_late_one(tmp_path: Path) -> None:
+def test_a_slow_lookup_does_not_count_as_a_late_one(tmp_path: Path) -> None:
     """The answer arrives after the lookup timeout, but shows the time before the create could be seen."""
     lookup = by_rule("slow", "GET", 1, when=lambda request: "metadata" in request.query)
     lost = by_rule("reset-after", "POST", 1)
@@ -171,7 +171,7 @@ class TestAnEmptyOrganizationThatIsNotThePinnedOne:
             assert faulty.requests["POST"] == 1
 
 
-def test_when_no_create_is_ever_done_the_run_ends_soon(workspace: Workspace) -> None:
+def test_a_run_ends_soon_if_no_create_succeeds(workspace: Workspace) -> None:
     """Polar still lists, but takes no create: after eight that came to nothing no other is tried."""
     workspace.write({f"m{number:02}": meter() for number in range(30)})
     with faulty_polar(choose=by_rule("503-before", "POST")) as faulty:

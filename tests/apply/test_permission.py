@@ -107,20 +107,22 @@ class TestNothingIsWrittenBeforePermission:
         assert active(client) == {meter.id for meter in stopped}
 
     @pytest.mark.usefixtures("stopped")
-    def test_not_by_a_refused_apply(self, workspace: Workspace, client: PolarClient) -> None:
+    def test_a_refused_apply_settles_nothing(self, workspace: Workspace, client: PolarClient) -> None:
         made(client, "gone")
         workspace.write({"calls": meter(), "gone": meter()})
         workspace.ok("apply", "-e", "sandbox", "-y", "--target", "gone", *QUICK)
         workspace.write({"calls": meter()})
         assert workspace.reads_only(*APPLY).returncode == 5
 
-    def test_not_by_a_no_at_the_prompt(self, workspace: Workspace, client: PolarClient, stopped: Any) -> None:
+    def test_a_no_at_the_prompt_settles_nothing(
+        self, workspace: Workspace, client: PolarClient, stopped: Any
+    ) -> None:
         code, output = on_terminal(workspace, "apply", "-e", "sandbox", *QUICK, answer="n\n")
         assert code == 1
         assert "Apply this change to sandbox?" in output
         assert active(client) == {meter.id for meter in stopped}
 
-    def test_it_is_settled_when_it_is_permitted(
+    def test_a_permitted_duplicate_is_settled(
         self, workspace: Workspace, client: PolarClient, stopped: Any
     ) -> None:
         older, younger = stopped
@@ -182,7 +184,7 @@ class TestALostCreateIsSentAgainOnlyWhenItCanNoLongerLand:
         with PolarClient("http://truth", "polar_oat_test", transport=transport) as truth:
             made(truth, key, name=f"Meter {key[1:]}")
 
-    def test_it_lands_while_it_is_looked_for_and_the_others_go_on(self, tmp_path: Path) -> None:
+    def test_a_create_that_lands_during_its_lookup_is_found_and_others_go_on(self, tmp_path: Path) -> None:
         """A gateway's 504: the request lands when all others are done and many lookups have seen nothing."""
         looks = 0
         with faulty_checkout(tmp_path, lookup_timeout=0.0, resend_after=3600.0) as (faulty, checkout):
@@ -204,9 +206,7 @@ class TestALostCreateIsSentAgainOnlyWhenItCanNoLongerLand:
             assert [event.key for event in events if isinstance(event, Applied)] == ["m0", "m1", "m2", "m3"]
             assert not checkout.journal.exists()
 
-    def test_after_the_second_time_it_is_unconfirmed_and_the_next_run_looks_first(
-        self, tmp_path: Path
-    ) -> None:
+    def test_a_create_lost_twice_is_unconfirmed_and_the_next_run_looks_first(self, tmp_path: Path) -> None:
         with faulty_checkout(tmp_path, lookup_timeout=0.0, resend_after=0.0) as (faulty, checkout):
             faulty.choose = by_rule("504-before", "POST", when=lambda r: r.subject == f"{PROJECT}/m1")
             events = checkout.apply(self.MANY)
@@ -223,7 +223,7 @@ class TestALostCreateIsSentAgainOnlyWhenItCanNoLongerLand:
             assert faulty.requests["POST"] == 5
             assert set(checkout.recorded().meters) == {"m0", "m1", "m2", "m3"}
 
-    def test_a_stop_leaves_it_to_the_next_run(self, tmp_path: Path) -> None:
+    def test_a_stop_leaves_a_lost_create_to_the_next_run(self, tmp_path: Path) -> None:
         stop = Stop()
         with faulty_checkout(tmp_path, lookup_timeout=0.0, resend_after=3600.0) as (faulty, checkout):
 
@@ -237,7 +237,7 @@ class TestALostCreateIsSentAgainOnlyWhenItCanNoLongerLand:
             assert event.key == "m0"
             assert set(journal.read(checkout.journal, checkout.recorded()).unresolved) >= {"m0"}
 
-    def test_one_that_lands_after_all_is_known_and_settled(self, tmp_path: Path) -> None:
+    def test_a_create_that_lands_after_the_run_is_settled_by_the_next(self, tmp_path: Path) -> None:
         """It was sent again and answered; the first lands when the run is over."""
         only = desired({"m1": meter(name="Meter 1")})
         with faulty_checkout(tmp_path, lookup_timeout=0.0, resend_after=0.0) as (faulty, checkout):
@@ -254,7 +254,7 @@ class TestALostCreateIsSentAgainOnlyWhenItCanNoLongerLand:
             assert active(checkout.client) == {kept.id}
             assert not checkout.plan(only).changes
 
-    def test_one_that_lands_during_the_run_is_settled_at_once(self, tmp_path: Path) -> None:
+    def test_a_create_that_lands_during_the_run_is_settled_at_once(self, tmp_path: Path) -> None:
         only = desired({"m1": meter(name="Meter 1")})
         with faulty_checkout(tmp_path, lookup_timeout=0.0, resend_after=0.0) as (faulty, checkout):
             lost = by_rule("504-before", "POST", 1)
@@ -272,7 +272,7 @@ class TestALostCreateIsSentAgainOnlyWhenItCanNoLongerLand:
             ]
             assert len(active(checkout.client)) == 1
 
-    def test_where_the_lookup_fails_too_that_is_what_is_said(self, tmp_path: Path) -> None:
+    def test_a_failed_lookup_is_reported(self, tmp_path: Path) -> None:
         """An answer of 500 is an answer, and a lookup that fails has told nothing."""
         only = desired({"m1": meter(name="Meter 1")})
         with faulty_checkout(tmp_path, lookup_timeout=0.0, resend_after=0.0) as (faulty, checkout):
@@ -290,7 +290,7 @@ class TestALostCreateIsSentAgainOnlyWhenItCanNoLongerLand:
             assert "looking for the meter failed" in event.message
             assert faulty.requests["POST"] == 1
 
-    def test_no_connection_is_not_lost(self, tmp_path: Path) -> None:
+    def test_a_create_without_a_connection_is_not_lost(self, tmp_path: Path) -> None:
         checkout = Checkout("http://127.0.0.1:9", tmp_path)
         with checkout.client, journal.Journal(checkout.journal, checkout.recorded()) as open_journal:
             from polar_iac.apply.executor import execute
@@ -325,7 +325,7 @@ class TestEveryWriteIsReviewed:
         return meter_id
 
     @pytest.mark.usefixtures("unmarked")
-    def test_it_is_shown_and_counted(self, workspace: Workspace) -> None:
+    def test_a_restored_marker_is_shown_and_counted(self, workspace: Workspace) -> None:
         document = planned(workspace)
         (change,) = document["changes"]
         assert (change["action"], change["reason"]) == ("mark", "restored")
@@ -336,14 +336,16 @@ class TestEveryWriteIsReviewed:
         assert "none → acme/calls" in workspace.ok("plan", "-e", "sandbox")
 
     @pytest.mark.usefixtures("unmarked")
-    def test_it_needs_permission(self, workspace: Workspace) -> None:
+    def test_restoring_a_marker_needs_permission(self, workspace: Workspace) -> None:
         assert workspace.reads_only(*APPLY, "--max-changes", "0").returncode == 5
         code, output = on_terminal(workspace, "apply", "-e", "sandbox", answer="n\n")
         assert code == 1
         assert "Apply this change to sandbox?" in output
 
     @pytest.mark.usefixtures("unmarked")
-    def test_it_keeps_what_others_wrote(self, workspace: Workspace, polar: Served) -> None:
+    def test_restoring_a_marker_keeps_the_metadata_of_others(
+        self, workspace: Workspace, polar: Served
+    ) -> None:
         polar.tape.clear()
         workspace.ok(*APPLY)
         assert polar.tape.sent("PATCH") == [{"metadata": {"theirs": 1, MARKER: "acme/calls"}}]
@@ -373,7 +375,7 @@ class TestEveryWriteIsReviewed:
 
 
 class TestAfterThePromptItLooksAgain:
-    def test_what_moved_while_the_question_was_open_makes_it_stale(
+    def test_a_change_during_the_prompt_makes_the_plan_stale(
         self, workspace: Workspace, polar: Served, client: PolarClient
     ) -> None:
         workspace.write({"calls": meter()})
@@ -422,14 +424,14 @@ class TestAMeterThatCannotBeReadStopsNobodyElse:
             store._db.commit()
         return created.id
 
-    def test_a_foreign_archived_one(self, workspace: Workspace, polar: Served) -> None:
+    def test_a_foreign_archived_meter_blocks_nothing(self, workspace: Workspace, polar: Served) -> None:
         self.insert(polar, None, archived=True)
         workspace.write({"calls": meter()})
         workspace.ok("plan", "-e", "sandbox")
         workspace.ok(*APPLY, "--target", "calls")
         workspace.ok(*APPLY)
 
-    def test_ours_is_blocked_named_and_never_sent(self, workspace: Workspace, polar: Served) -> None:
+    def test_our_meter_is_blocked_named_and_never_sent(self, workspace: Workspace, polar: Served) -> None:
         meter_id = self.insert(polar, "calls")
         workspace.write({"calls": meter(name="Renamed"), "other": meter(name="Other")})
         polar.tape.clear()
@@ -449,12 +451,12 @@ class TestASavedPlanKnowsItsFiles:
         workspace.ok("plan", "-e", "sandbox", "--lockfile", "a.lock.json", "--out", "plan.json")
         return workspace
 
-    def test_as_they_were_given(self, saved: Workspace) -> None:
+    def test_paths_are_saved_as_they_were_given(self, saved: Workspace) -> None:
         document = json.loads((saved.path / "plan.json").read_text())
         assert (document["manifest"], document["lockfile"]) == ("meters.yaml", "a.lock.json")
 
     @pytest.mark.parametrize("arguments", [["-f", "other.yaml"], ["--lockfile", "b.lock.json"]])
-    def test_others_are_refused(self, saved: Workspace, arguments: list[str]) -> None:
+    def test_other_files_are_refused(self, saved: Workspace, arguments: list[str]) -> None:
         done = saved.reads_only("apply", "plan.json", "-y", *arguments)
         assert done.returncode == 5
         assert "the plan is for the" in done.stderr
@@ -464,7 +466,7 @@ class TestASavedPlanKnowsItsFiles:
         manifest.write_text(manifest.read_text().replace('"project": "acme"', '"project": "other"'))
         assert saved.reads_only("apply", "plan.json", "-y").returncode == 5
 
-    def test_without_options_its_own_are_used(self, saved: Workspace) -> None:
+    def test_the_files_of_the_plan_are_used_without_options(self, saved: Workspace) -> None:
         saved.ok("apply", "plan.json", "-y", "-f", "./meters.yaml")
         assert (saved.path / "a.lock.json").exists()
         assert not (saved.path / LOCK).exists()
@@ -482,7 +484,9 @@ class TestTheStateDirectoryIsNotFromARepository:
         )
 
     @pytest.mark.parametrize("command", [["plan"], ["apply", "-y"]])
-    def test_one_that_git_tracks_is_refused(self, workspace: Workspace, command: list[str]) -> None:
+    def test_a_state_directory_that_git_tracks_is_refused(
+        self, workspace: Workspace, command: list[str]
+    ) -> None:
         """A pull request could plant a journal in it."""
         workspace.write({"calls": meter()})
         (workspace.path / ".polar-iac").mkdir()
@@ -495,7 +499,7 @@ class TestTheStateDirectoryIsNotFromARepository:
         self.git(workspace, "rm", "-q", "--cached", "-r", ".polar-iac")
         workspace.ok(*command, "-e", "sandbox")
 
-    def test_the_lock_follows_no_link(self, workspace: Workspace) -> None:
+    def test_the_machine_lock_follows_no_link(self, workspace: Workspace) -> None:
         workspace.write({"calls": meter()})
         (workspace.path / ".polar-iac").mkdir()
         precious = workspace.path / "precious"
@@ -535,16 +539,20 @@ class TestATokenOfAnotherOrganization:
         return done.returncode, done.stderr, asked
 
     @pytest.mark.parametrize("command", [["plan"], ["apply", "-y"]])
-    def test_is_refused_where_polar_tells(self, workspace: Workspace, command: list[str]) -> None:
+    def test_another_organization_is_refused_if_polar_names_it(
+        self, workspace: Workspace, command: list[str]
+    ) -> None:
         code, message, asked = self.run(workspace, *command, answer=self.answer(200, self.OTHER))
         assert (code, asked) == (5, 1)
         assert self.OTHER in message
 
-    def test_of_the_pinned_one_the_plan_goes_on(self, workspace: Workspace) -> None:
+    def test_the_pinned_organization_is_accepted(self, workspace: Workspace) -> None:
         assert self.run(workspace, "plan", answer=self.answer(200, ORGANIZATION))[0] == 0
 
     @pytest.mark.parametrize("status", [403, 404, 500])
-    def test_any_other_answer_tells_nothing(self, workspace: Workspace, status: int) -> None:
+    def test_an_error_of_the_organization_endpoint_is_ignored(
+        self, workspace: Workspace, status: int
+    ) -> None:
         assert self.run(workspace, "plan", answer=self.answer(status))[0] == 0
 
 
@@ -557,7 +565,7 @@ class TestAnswersThatDoNotEnd:
         assert done.returncode == 1
         assert "the deadline has passed" in done.stderr
 
-    def test_a_redirect_to_nonsense_still_says_what_was_done(self, workspace: Workspace) -> None:
+    def test_a_redirect_to_nonsense_still_reports_the_results(self, workspace: Workspace) -> None:
         workspace.write({f"m{n}": meter(name=f"Meter {n}") for n in range(3)})
         posts = threading.Semaphore(1)
         with faulty_polar() as faulty:

@@ -62,7 +62,7 @@ def kinds(before: Meters, after: Meters, plan: Json, *sent: Write) -> set[str]:
     return {flag.kind for flag in oracle.flags(of)}
 
 
-def test_what_was_not_shown_is_seen(tmp_path: Path) -> None:
+def test_the_oracle_flags_writes_that_were_not_shown(tmp_path: Path) -> None:
     before = live(tmp_path, None, "acme/calls")
     stranger, ours = before
     nothing = empty_plan()
@@ -74,7 +74,7 @@ def test_what_was_not_shown_is_seen(tmp_path: Path) -> None:
     assert kinds(before, touched, nothing) == {"touched", "stranger-touched"}
 
 
-def test_duplicates_are_seen(tmp_path: Path) -> None:
+def test_the_oracle_flags_duplicates(tmp_path: Path) -> None:
     two = live(tmp_path, "acme/calls", "acme/calls")
     one = dict([next(iter(two.items()))])
     assert "duplicates" in kinds(one, two, empty_plan())
@@ -82,7 +82,7 @@ def test_duplicates_are_seen(tmp_path: Path) -> None:
     assert kinds(two, two, {**empty_plan(), "notes": [{"text": " and ".join(two)}]}) == set()
 
 
-def test_decisions_are_foretold(tmp_path: Path) -> None:
+def test_the_table_flags_wrong_decisions(tmp_path: Path) -> None:
     before = live(tmp_path, None, "acme/calls")
     stranger, ours = before
     declared = Table({"calls": meter(), "tokens": meter()}, {}, {}, before, allow_archive=False)
@@ -124,7 +124,7 @@ def test_a_meter_stays_with_the_record_that_could_not_move(tmp_path: Path) -> No
     }
 
 
-def test_a_create_that_is_recorded_since_tells_nothing_new() -> None:
+def test_a_create_that_is_recorded_since_leaves_the_lockfile_complete() -> None:
     lockfile = json.dumps({"meters": {"calls": {"id": "1", "spec": None}}})
     begin, create = '{"effect":"begin","key":""}\n', '{"effect":"create","key":"%s"}\n'
     assert Moment({}, lockfile, begin + create % "calls").lockfile_is_complete
@@ -143,5 +143,5 @@ def test_a_create_that_is_recorded_since_tells_nothing_new() -> None:
         {"conjunction": "and", "clauses": [{**CLAUSE, "property": "metadata.name"}]},
     ],
 )
-def test_forms_of_one_filter_are_one(other: Json) -> None:
+def test_the_oracle_treats_forms_of_one_filter_as_equal(other: Json) -> None:
     assert normal_filter(other) == normal_filter({"conjunction": "and", "clauses": [CLAUSE]})

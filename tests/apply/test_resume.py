@@ -102,7 +102,7 @@ class TestDuplicatesOfOneRun:
             assert events == [Applied("calls", "settle", ours.id)]
         assert active(client) == {foreign.id}
 
-    def test_what_a_stopped_run_put_into_the_lockfile_is_no_other_runs_word(
+    def test_a_record_of_the_stopped_run_does_not_make_its_meter_the_winner(
         self, client: PolarClient, path: Path
     ) -> None:
         """It was created, folded into the lockfile, and never swept: the other run knows nothing of it."""
@@ -117,7 +117,7 @@ class TestDuplicatesOfOneRun:
             ]
         assert active(client) == {foreign.id}
 
-    def test_what_others_made_is_left_to_them(self, client: PolarClient, path: Path) -> None:
+    def test_a_duplicate_of_others_is_not_archived(self, client: PolarClient, path: Path) -> None:
         ours, foreign = made(client), made(client)
         with opened(path) as open_journal:
             open_journal.record("calls", Record(ours.id, spec()), answer="created")
@@ -126,7 +126,7 @@ class TestDuplicatesOfOneRun:
         assert foreign.id in event.reason
         assert active(client) == {ours.id, foreign.id}
 
-    def test_nobody_gives_way_to_one_that_is_gone(self, client: PolarClient, path: Path) -> None:
+    def test_no_duplicate_gives_way_to_a_meter_that_is_gone(self, client: PolarClient, path: Path) -> None:
         """The list is older than the other run's own way out."""
         foreign, ours = made(client), made(client)
         live = client.list_meters()
@@ -138,7 +138,7 @@ class TestDuplicatesOfOneRun:
             assert set(open_journal.created) == {ours.id}
         assert active(client) == {ours.id}
 
-    def test_one_that_could_not_be_archived_is_tried_again_by_the_next_run(
+    def test_a_failed_archiving_of_a_duplicate_is_repeated_by_the_next_run(
         self, client: PolarClient, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         foreign, ours = made(client), made(client)
@@ -161,7 +161,9 @@ class TestDuplicatesOfOneRun:
             assert no_duplicates(client.list_meters(), open_journal)
         assert active(client) == {foreign.id}
 
-    def test_a_meter_recorded_under_another_key_is_no_twin(self, client: PolarClient, path: Path) -> None:
+    def test_a_meter_recorded_under_another_key_is_not_a_duplicate(
+        self, client: PolarClient, path: Path
+    ) -> None:
         """Its marker is old: its own key's next apply writes it again."""
         moved, ours = made(client), made(client)
         with opened(path, other=Record(moved.id, spec())) as open_journal:
@@ -191,7 +193,7 @@ class TestResuming:
                 "none": 1,
             }
 
-    def test_what_was_sent_long_ago_shows_at_once_or_never(self, path: Path) -> None:
+    def test_a_create_sent_long_ago_can_no_longer_show_up(self, path: Path) -> None:
         with opened(path, recorded=record(1)) as open_journal:
             for key, age in (("now", 0), ("lately", 69), ("long-ago", 71), ("recorded", 0)):
                 open_journal.intend(key, f"{PROJECT}/{key}", spec(), NOW - timedelta(seconds=age))
@@ -220,7 +222,7 @@ class TestUnansweredCreates:
             ]
             assert open_journal.made([ours, *others]) == Made(landed=frozenset({ours.id}))
 
-    def test_one_answer_answers_one_create(self, path: Path) -> None:
+    def test_one_meter_answers_one_create(self, path: Path) -> None:
         """The first was lost, the second answered: what the first made may still appear."""
         with opened(path) as open_journal:
             for second in range(2):
@@ -232,7 +234,7 @@ class TestUnansweredCreates:
         assert set(state.meters) == {"calls"}
         assert len(journal.read(journal.path_for(path), state).intents["calls"]) == 1
 
-    def test_after_a_day_it_can_make_nothing_any_more(self, path: Path) -> None:
+    def test_an_unanswered_create_is_dropped_after_a_day(self, path: Path) -> None:
         with opened(path) as open_journal:
             open_journal.intend("calls", f"{PROJECT}/calls", spec(), NOW)
             open_journal.finish(path, NOW + timedelta(hours=23))
@@ -279,7 +281,7 @@ class TestALockfileReplacedDuringARun:
         assert not journal.path_for(path).exists()
         return dict(lockfile.read(path, "sandbox", PROJECT).meters)
 
-    def test_what_each_did_is_kept(self, path: Path) -> None:
+    def test_the_records_of_both_runs_are_kept(self, path: Path) -> None:
         merged = self.finish(path, {"kept": record(1, name="Theirs"), "pulled": record(6)})
         assert {key: (r.id, r.spec and r.spec.name) for key, r in merged.items()} == {
             "kept": (identifier(1), "Theirs"),
@@ -289,18 +291,18 @@ class TestALockfileReplacedDuringARun:
             "pulled": (identifier(6), "API calls"),
         }
 
-    def test_of_one_meter_the_runs_record_is_the_later_one(self, path: Path) -> None:
+    def test_for_one_meter_the_record_of_the_run_wins(self, path: Path) -> None:
         merged = self.finish(path, {"both": record(3, name="Theirs", frozen=True)})
         assert merged["both"] == record(3, name="Ours", frozen=True)
 
-    def test_of_two_meters_the_lockfiles_is_the_newer_word(self, path: Path) -> None:
+    def test_for_two_meters_the_record_of_the_lockfile_wins(self, path: Path) -> None:
         merged = self.finish(path, {"both": record(7), "new": record(8)})
         assert (merged["both"].id, merged["new"].id) == (identifier(7), identifier(8))
 
-    def test_an_id_has_one_key(self, path: Path) -> None:
+    def test_an_id_keeps_only_one_key(self, path: Path) -> None:
         assert set(self.finish(path, {"elsewhere": record(5)})) == {"kept", "ours", "both", "elsewhere"}
 
-    def test_one_that_cannot_be_read_leaves_all_in_the_journal(self, path: Path) -> None:
+    def test_an_unreadable_lockfile_leaves_all_records_in_the_journal(self, path: Path) -> None:
         state = Lockfile("sandbox", ORGANIZATION, PROJECT, {"a": record(1)})
         lockfile.save(path, state)
         with Journal(journal.path_for(path), state) as open_journal:
@@ -325,7 +327,7 @@ class TestALockfileThatMovedOn:
     def read(self, path: Path, **meters: Record) -> JournalState:
         return journal.read(path, Lockfile("sandbox", None, PROJECT, meters))
 
-    def test_what_only_the_journal_knows_is_kept(self, path: Path) -> None:
+    def test_a_record_that_only_the_journal_has_is_kept(self, path: Path) -> None:
         state = self.read(self.interrupted(path), other=record(9))
         assert set(state.meters) == {"calls", "frozen", "other"}
         assert set(state.unresolved) == {"lost"}
@@ -338,7 +340,7 @@ class TestALockfileThatMovedOn:
         assert state.meters == {**newer, "frozen": record(3, name="Newer", frozen=True)}
         assert not state.unresolved
 
-    def test_the_same_lockfile_is_gone_on_from(self, path: Path) -> None:
+    def test_an_unchanged_lockfile_keeps_the_whole_journal(self, path: Path) -> None:
         before = {"calls": record(1, name="Before"), "old": record(2)}
         state = self.read(self.interrupted(path, **before), **before)
         assert set(state.meters) == {"calls", "old", "frozen"}
@@ -354,7 +356,9 @@ class TestALockfileThatMovedOn:
             assert set(open_journal.unresolved) == {"lost"}
 
     @pytest.mark.parametrize(("environment", "project"), [("production", PROJECT), ("sandbox", "other")])
-    def test_another_environment_or_project_is_told(self, path: Path, environment: str, project: str) -> None:
+    def test_a_journal_of_another_environment_or_project_is_refused(
+        self, path: Path, environment: str, project: str
+    ) -> None:
         file = self.interrupted(path)
         with pytest.raises(PolarIacError, match="this journal is of the"):
             journal.read(file, Lockfile(environment, None, project))
@@ -397,7 +401,9 @@ def test_a_second_meter_that_was_just_archived_blocks_nobody(tmp_path: Path) -> 
             assert faulty.served["GET lag"] == 2
 
 
-def test_duplicates_that_stay_are_named(tmp_path: Path, polar: Served, client: PolarClient) -> None:
+def test_duplicates_that_are_not_settled_are_named(
+    tmp_path: Path, polar: Served, client: PolarClient
+) -> None:
     checkout = Checkout(polar.url, tmp_path)
     with checkout.client:
         duplicates = made(client), made(client)

@@ -45,7 +45,7 @@ def test_github_gets_summary_and_outputs(tmp_path: Path) -> None:
     assert host.summary_room() == 1_000_000 - summary.stat().st_size
 
 
-def test_github_has_no_room_without_a_summary() -> None:
+def test_github_takes_no_summary_without_a_summary_file() -> None:
     host = GitHub({})
     assert host.summary_room() == 0
     assert host.publish_error(ExitCode.ERROR, "no token", [], "error: no token\n") == (

@@ -109,7 +109,7 @@ def test_from_the_pull_request_to_the_merge(hub: Hub, polar: Served, token: dict
     assert hub.tip() == tip
 
 
-def test_this_repositorys_own_workflow(hub: Hub) -> None:
+def test_the_workflow_of_this_repository_plans_and_applies(hub: Hub) -> None:
     """meters.yml: sandbox, then a review of production, then production with exactly what was reviewed."""
     with served_polar() as sandbox, served_polar() as production:
 
@@ -340,14 +340,14 @@ def test_a_token_that_may_not_write_is_explained(hub: Hub, token: dict[str, str]
     assert "is protected" not in applied.summary
 
 
-def test_a_remote_that_is_away_for_a_moment(hub: Hub, token: dict[str, str]) -> None:
+def test_a_push_to_a_remote_that_is_briefly_away_is_repeated(hub: Hub, token: dict[str, str]) -> None:
     away = hub.remote.with_name("away.git")
     hub.meanwhile.write_text(f"mv {hub.remote} {away}; (sleep 1; mv {away} {hub.remote}) >/dev/null 2>&1 &\n")
     hub.merged().uses("apply", token, environments="sandbox").expect()
     assert recorded(hub) == {"calls"}
 
 
-def test_what_was_done_is_kept_also_when_apply_failed(hub: Hub, token: dict[str, str]) -> None:
+def test_the_lockfile_is_pushed_when_apply_fails(hub: Hub, token: dict[str, str]) -> None:
     hub.merged().uses("apply", token, environments="sandbox").expect()
     hub.push(meters(images="Images"))  # calls is gone, and still active
     refused = hub.merged().uses("apply", token, environments="sandbox production").expect(ok=False)
@@ -384,7 +384,7 @@ def test_a_cancelled_run_keeps_what_it_did(hub: Hub) -> None:
         assert {f"acme/{key}" for key in recorded(hub)} == created
 
 
-def test_lockfiles_on_a_branch_of_their_own(hub: Hub, token: dict[str, str]) -> None:
+def test_lockfiles_can_be_on_a_branch_of_their_own(hub: Hub, token: dict[str, str]) -> None:
     hub.protect("main")
     tip = hub.tip()
     hub.merged().uses("apply", token, environments="sandbox", persist="branch").expect()
@@ -454,7 +454,7 @@ def test_a_race_over_the_same_lines_is_lost_in_plain_words(hub: Hub, token: dict
     assert '"Calls"' in hub.read(LOCKFILE)
 
 
-def test_lockfiles_by_pull_request(hub: Hub, token: dict[str, str]) -> None:
+def test_lockfiles_can_be_changed_by_pull_request(hub: Hub, token: dict[str, str]) -> None:
     hub.protect("main")
     with served_polar() as production:
         env = token | {"POLAR_BASE_URL_PRODUCTION": production.url}
@@ -545,7 +545,7 @@ def test_the_token_takes_the_place_of_what_checkout_left(hub: Hub) -> None:
 # What may be applied
 
 
-def test_an_old_commit_is_refused(hub: Hub, polar: Served, token: dict[str, str]) -> None:
+def test_an_apply_of_an_old_commit_is_refused(hub: Hub, polar: Served, token: dict[str, str]) -> None:
     old = hub.tip()
     hub.push(meters(calls="Calls"))
     refused = hub.merged(sha=old).uses("apply", token, environments="sandbox").expect(ok=False)
@@ -628,7 +628,9 @@ def test_only_what_was_reviewed_is_applied(hub: Hub, polar: Served, token: dict[
         ({"environments": "sandbox", "digest": "zzz"}, "digest: zzz is not a digest"),
     ],
 )
-def test_inputs_that_are_none(hub: Hub, token: dict[str, str], inputs: dict[str, str], message: str) -> None:
+def test_invalid_inputs_are_refused(
+    hub: Hub, token: dict[str, str], inputs: dict[str, str], message: str
+) -> None:
     runner = hub.merged()
     log = runner.uses("apply", token, **inputs).expect(ok=False).log
     assert message in log
@@ -710,7 +712,7 @@ def test_another_version_is_installed_anew(hub: Hub, token: dict[str, str]) -> N
 
 
 @pytest.mark.parametrize("version", ["--index-url=x", "0.1.0 evil", "../x"])
-def test_a_version_is_a_version(hub: Hub, version: str) -> None:
+def test_a_version_input_that_is_not_a_version_is_refused(hub: Hub, version: str) -> None:
     runner = hub.merged()
     subprocess.run(["rm", "-r", runner.temp / "polar-iac"], check=True)
     assert (

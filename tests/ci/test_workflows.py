@@ -25,13 +25,13 @@ def check(tool: str, *arguments: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_everything_is_found() -> None:
+def test_all_actions_workflows_and_scripts_are_checked() -> None:
     assert [file.parent.name for file in ACTIONS] == ["apply", "drift", "plan"]
     assert {"ci.yml", "drift.yml", "meters.yml"} <= {file.name for file in WORKFLOWS}
     assert len(SCRIPTS) > 5
 
 
-def test_schemas() -> None:
+def test_actions_and_workflows_match_their_schemas() -> None:
     check("check-jsonschema", "--builtin-schema", "vendor.github-actions", *ACTIONS)
     check("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *WORKFLOWS)
     check("check-jsonschema", "--builtin-schema", "vendor.dependabot", ROOT / ".github" / "dependabot.yml")
@@ -139,7 +139,7 @@ def test_the_readme_shows_the_workflows_of_this_repository(name: str) -> None:
         assert polar_step(about)["with"].keys() <= inputs.keys()
 
 
-def test_the_readme_shows_workflows(tmp_path: Path) -> None:
+def test_the_workflows_in_the_readme_match_the_schema(tmp_path: Path) -> None:
     for name in PERMISSIONS:
         (text,) = re.findall(rf"```yaml\n(name: {name}\n.*?)```", README, re.DOTALL)
         (tmp_path / f"{name}.yml").write_text(text, encoding="utf-8")

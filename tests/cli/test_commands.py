@@ -53,7 +53,7 @@ class TestTheMainJob:
         assert "No changes. 1 meter matches the manifest." in workspace.ok("plan", "-e", "local")
         assert (tmp_path / ".polar-iac" / ".gitignore").read_text() == "*\n"
 
-    def test_the_example_manifest(self, tmp_path: Path) -> None:
+    def test_the_example_manifest_is_applied_and_then_unchanged(self, tmp_path: Path) -> None:
         example = Path(__file__).parents[2] / "meters.yaml"
         (tmp_path / "meters.yaml").write_bytes(example.read_bytes())
         workspace = Workspace(tmp_path, {})
@@ -117,7 +117,7 @@ class TestTheMainJob:
         openapi.check((e.method, e.body) for e in polar.tape.exchanges)
 
     @pytest.mark.unmeasured
-    def test_requests_for_a_thousand_meters(self, workspace: Workspace, polar: Served) -> None:
+    def test_a_thousand_meters_take_few_requests(self, workspace: Workspace, polar: Served) -> None:
         workspace.write({f"m{n}": meter(name=f"Meter {n}") for n in range(1000)})
         workspace.ok("apply", "-e", "sandbox", "-y", "-q")
         assert polar.tape.count("POST") == 1000
@@ -178,7 +178,7 @@ class TestFrozen:
 
 
 class TestJson:
-    def test_fits_its_schema(self, workspace: Workspace, polar: Served) -> None:
+    def test_the_plan_json_matches_its_schema(self, workspace: Workspace, polar: Served) -> None:
         workspace.write({"a": meter(), "b": meter(), "c": meter(), "d": meter(), "e": meter()})
         workspace.ok("apply", "-e", "sandbox", "-y")
         polar.polar.freeze(workspace.lock()["meters"]["d"]["id"])
@@ -261,7 +261,7 @@ class TestRefusals:
         assert "1 adopted" in workspace.ok("apply", "-e", "sandbox")
         assert workspace.lock()["organization_id"] == polar.polar.organization_id
 
-    def test_the_manifest_pins_another_organization_than_the_lockfile(
+    def test_a_pin_of_another_organization_than_the_lockfiles_is_refused(
         self, workspace: Workspace, polar: Served
     ) -> None:
         workspace.write({"a": meter()})
@@ -274,7 +274,7 @@ class TestRefusals:
             assert f"the manifest pins organization {ORGANIZATION}" in done.stderr
         assert polar.tape.exchanges == []
 
-    def test_a_token_that_sees_two_organizations_where_none_is_pinned(self, tmp_path: Path) -> None:
+    def test_a_token_that_sees_two_organizations_needs_a_pin(self, tmp_path: Path) -> None:
         def answer(_method: str, _path: str, _body: bytes) -> Answer:
             common: dict[str, Any] = {
                 "metadata": {},
@@ -294,7 +294,7 @@ class TestRefusals:
             assert workspace.reads_only("apply", "-e", "sandbox", "-y").returncode == 5
         assert {e.method for e in tape.exchanges} == {"GET"}
 
-    def test_a_token_of_another_organization(self, workspace: Workspace) -> None:
+    def test_a_token_of_another_organization_is_refused(self, workspace: Workspace) -> None:
         workspace.write({"a": meter()})
         workspace.ok("apply", "-e", "sandbox", "-y")
         with served_polar() as other:
@@ -310,7 +310,7 @@ class TestRefusals:
                 assert other.polar.organization_id in done.stderr
             assert {e.method for e in other.tape.exchanges} == {"GET"}
 
-    def test_an_empty_organization_that_is_not_the_pinned_one(
+    def test_an_empty_organization_that_is_not_the_pinned_one_is_refused(
         self, workspace: Workspace, polar: Served
     ) -> None:
         workspace.write(
@@ -322,7 +322,7 @@ class TestRefusals:
         assert polar.tape.count("POST") == 1
         assert polar.tape.sent("PATCH") == [{"is_archived": True}]
 
-    def test_ids_that_polar_does_not_know(self, workspace: Workspace) -> None:
+    def test_recorded_ids_that_polar_does_not_know_are_refused(self, workspace: Workspace) -> None:
         workspace.write({"a": meter()})
         workspace.ok("apply", "-e", "sandbox", "-y")
         with served_polar(LocalPolar(organization_id=workspace.lock()["organization_id"])) as other:
@@ -353,7 +353,7 @@ class TestAsking:
             pytest.param("production", "production", True, marks=pytest.mark.unmeasured),
         ],
     )
-    def test_on_a_terminal(
+    def test_the_answer_at_the_prompt_decides(
         self, workspace: Workspace, polar: Served, environment: str, answer: str, created: bool
     ) -> None:
         workspace.write({"a": meter()})
@@ -371,7 +371,7 @@ class TestAsking:
 
 
 class TestExitCodesAndWords:
-    def test_plan(self, workspace: Workspace) -> None:
+    def test_detailed_exitcode_is_2_only_with_changes(self, workspace: Workspace) -> None:
         workspace.write({"a": meter()})
         assert workspace.run("plan", "-e", "sandbox").returncode == 0
         assert workspace.run("plan", "-e", "sandbox", "--detailed-exitcode").returncode == 2
@@ -407,11 +407,13 @@ class TestExitCodesAndWords:
         assert not done.stdout
         assert "Traceback" not in done.stderr
 
-    def test_the_environment_variable(self, workspace: Workspace) -> None:
+    def test_the_environment_variable_chooses_the_environment(self, workspace: Workspace) -> None:
         workspace.write({"a": meter()})
         assert "→ local" in workspace.ok("plan", POLAR_ENVIRONMENT="local")
 
-    def test_tokens(self, workspace: Workspace, polar: Served) -> None:
+    def test_the_token_of_the_environment_wins_and_is_never_printed(
+        self, workspace: Workspace, polar: Served
+    ) -> None:
         workspace.write({"a": meter()})
         done = workspace.run("plan", "-e", "sandbox", POLAR_ACCESS_TOKEN="")
         assert done.returncode == 1
@@ -448,7 +450,7 @@ class TestExitCodesAndWords:
         assert "meters:write" in done.stdout
         assert polar.tape.count("POST") <= 5
 
-    def test_quiet_and_verbose(self, workspace: Workspace) -> None:
+    def test_quiet_and_verbose_change_how_much_is_printed(self, workspace: Workspace) -> None:
         workspace.write({"a": meter()})
         done = workspace.run("plan", "-e", "sandbox", "-v")
         assert "GET http" in done.stderr
@@ -467,7 +469,7 @@ class TestExitCodesAndWords:
         assert "Traceback" in done.stderr
         assert "s3cret" not in done.stderr
 
-    def test_a_broken_lockfile(self, workspace: Workspace) -> None:
+    def test_a_broken_lockfile_is_reported_at_its_line(self, workspace: Workspace) -> None:
         workspace.write({"a": meter()})
         path = workspace.path / "meters.sandbox.lock.json"
         path.write_text("<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> theirs\n")
@@ -506,7 +508,7 @@ class TestExitCodesAndWords:
 
 
 class TestWhatPolarAdds:
-    def test_nobodys_metadata_is_lost(self, workspace: Workspace, polar: Served) -> None:
+    def test_metadata_that_others_add_is_kept(self, workspace: Workspace, polar: Served) -> None:
         """A key that someone adds between the plan and the PATCH is read just before, and sent back."""
         workspace.write({"a": meter(metadata={"ours": 1})})
         workspace.ok("apply", "-e", "sandbox", "-y")
@@ -522,7 +524,7 @@ class TestWhatPolarAdds:
         assert "No changes" in workspace.ok("plan", "-e", "sandbox")
 
 
-def test_serve(workspace: Workspace) -> None:
+def test_serve_and_the_local_environment_share_one_polar(workspace: Workspace) -> None:
     """`serve` and `-e local` are the same Polar."""
     workspace.write({"a": meter()})
     workspace.ok("apply", "-e", "local", "-y")

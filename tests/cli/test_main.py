@@ -37,7 +37,7 @@ def test_help_lists_every_command() -> None:
         assert any(line.split() == [name, *help_.split()] for line in text.splitlines()), text
 
 
-def test_an_unknown_command_is_none() -> None:
+def test_an_unknown_command_is_not_loaded() -> None:
     assert cli.get_command(CONTEXT, "nonsense") is None
 
 

@@ -20,7 +20,7 @@ from tests.support.served_polar import Served
 
 
 class TestAtAPrompt:
-    def test_ctrl_c_is_an_interrupt(self, workspace: Workspace, polar: Served) -> None:
+    def test_ctrl_c_at_the_prompt_exits_as_interrupted(self, workspace: Workspace, polar: Served) -> None:
         workspace.write({"a": meter()})
         code, output = on_terminal(workspace, "apply", "-e", "sandbox", answer="\x03")
         assert code == 130
@@ -52,7 +52,7 @@ def test_a_narrow_terminal_breaks_no_words(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100])
-def test_every_line_fits(width: int) -> None:
+def test_every_line_fits_the_terminals_width(width: int) -> None:
     clauses = [{"property": "tokens", "operator": "gte", "value": n} for n in (1, 2)]
     recorded = {"calls": record(1, name="Before"), "gone": record(2)}
     planned = plan(
@@ -78,13 +78,13 @@ def test_the_caret_is_under_the_marked_text_at_any_width() -> None:
     assert excerpt[caret.index("^") : caret.rindex("^") + 1] == "2026-01-01"
 
 
-def test_many_meters_left_for_one_reason_share_a_line() -> None:
+def test_many_meters_skipped_for_one_reason_share_a_line() -> None:
     output = click.unstyle(skipped_text([Skipped(f"m{n:04}", "create", "SIGINT") for n in range(1678)]))
     assert output == "  ! m0000, m0001, m0002, m0003, m0004 and 1,673 more left as they are: SIGINT\n"
 
 
 class TestStreams:
-    def test_a_full_disk_behind_stdout(self, workspace: Workspace) -> None:
+    def test_a_full_disk_behind_stdout_is_reported(self, workspace: Workspace) -> None:
         workspace.write({"a": meter()})
         with Path("/dev/full").open("w") as full:
             import subprocess
@@ -135,7 +135,7 @@ class TestUsage:
         assert done.returncode == 1
         assert message in done.stderr
 
-    def test_a_lockfile_where_there_is_no_directory(self, workspace: Workspace) -> None:
+    def test_a_lockfile_in_a_missing_directory_is_refused(self, workspace: Workspace) -> None:
         workspace.write({"a": meter()})
         done = workspace.run("plan", "-e", "local", "--lockfile", "none/x.json")
         assert done.returncode == 1

@@ -112,14 +112,14 @@ class TestWhoMayDoWhat:
             (None, 401, 401),
         ],
     )
-    def test_the_beginning_of_a_token_says_it(
+    def test_the_prefix_of_a_token_gives_its_scopes(
         self, app: LocalPolar, token: str | None, read: int, write: int
     ) -> None:
         with client(app, token) as polar:
             assert polar.get("/meters/").status_code == read
             assert polar.post("/meters/", json=METER).status_code == write
 
-    def test_a_bad_token_is_told_from_none(self, app: LocalPolar) -> None:
+    def test_a_bad_token_is_answered_otherwise_than_a_missing_one(self, app: LocalPolar) -> None:
         with client(app, "polar_oat_expired_x") as polar:
             answer = polar.get("/meters/")
         assert answer.json()["error"] == "invalid_token"
@@ -136,7 +136,7 @@ class TestWhoMayDoWhat:
         assert 'scope="meters:read meters:write"' in reading
         assert 'scope="meters:write"' in writing
 
-    def test_a_person_names_the_organization(self, app: LocalPolar) -> None:
+    def test_a_personal_token_needs_the_organization(self, app: LocalPolar) -> None:
         with client(app, "polar_pat_x") as person:
             missing = person.post("/meters/", json=METER)
             assert missing.json()["detail"][0]["msg"] == "organization_id is required."
@@ -150,7 +150,7 @@ class TestWhoMayDoWhat:
 class TestTheOrderOfChecks:
     """Each request breaks a rule and all the rules after it."""
 
-    def test_of_a_post(self, app: LocalPolar) -> None:
+    def test_a_post_is_checked_in_order(self, app: LocalPolar) -> None:
         bad = {"authorization": "Bearer nonsense", "content-type": "application/json"}
         version = {"polar-version": "1999-01"}
 
@@ -171,7 +171,7 @@ class TestTheOrderOfChecks:
         assert status("/meters/", none | {"authorization": "Bearer polar_oat_ro_x"}, b"[]") == 403
         assert status("/meters/", none | {"authorization": "Bearer polar_oat_x"}, b"[]") == 422
 
-    def test_of_a_patch(self, app: LocalPolar, polar: httpx.Client) -> None:
+    def test_a_patch_is_checked_in_order(self, app: LocalPolar, polar: httpx.Client) -> None:
         meter = create(polar)
         app.freeze(meter["id"])
         app.attach_benefit(meter["id"])
@@ -189,7 +189,7 @@ class TestTheOrderOfChecks:
         assert is_broken(polar.patch(url, json={"name": None}))
         assert get(polar, meter) == meter
 
-    def test_the_errors_of_a_list(self, polar: httpx.Client) -> None:
+    def test_a_list_reports_all_errors_of_its_query(self, polar: httpx.Client) -> None:
         query = "is_archived=x&organization_id=x&sorting=x&limit=x&page=x"
         fields = [loc[1] for loc in locs(polar.get(f"/meters/?{query}"))]
         assert list(dict.fromkeys(fields)) == ["page", "limit", "sorting", "organization_id", "is_archived"]
@@ -197,7 +197,7 @@ class TestTheOrderOfChecks:
 
 class TestRoutes:
     @pytest.mark.parametrize("method", ["PUT", "DELETE", "HEAD", "OPTIONS"])
-    def test_other_methods(self, polar: httpx.Client, method: str) -> None:
+    def test_other_methods_are_not_allowed(self, polar: httpx.Client, method: str) -> None:
         for path in ("/meters/", f"/meters/{UNKNOWN}"):
             answer = polar.request(method, path, headers={"content-length": "0"})
             assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
@@ -218,12 +218,14 @@ class TestRoutes:
 
 class TestBodies:
     @pytest.mark.parametrize("media", ["application/json; charset=latin-1", "application/vnd.api+json"])
-    def test_json_types(self, polar: httpx.Client, media: str) -> None:
+    def test_json_media_types_are_read_as_json(self, polar: httpx.Client, media: str) -> None:
         body = json.dumps(METER)
         assert polar.post("/meters/", content=body, headers={"content-type": media}).status_code == 201
 
     @pytest.mark.parametrize("media", [None, "text/plain", "application/jsonp"])
-    def test_other_types_are_no_object(self, polar: httpx.Client, media: str | None) -> None:
+    def test_other_media_types_are_not_read_as_an_object(
+        self, polar: httpx.Client, media: str | None
+    ) -> None:
         headers = {"content-type": media} if media else {}
         answer = polar.post("/meters/", content=b'{"name": "x"}', headers=headers)
         (entry,) = answer.json()["detail"]
@@ -231,7 +233,7 @@ class TestBodies:
         assert entry["input"] == '{"name": "x"}'
 
     @pytest.mark.parametrize("data", ["null", ""])
-    def test_nothing_is_a_missing_body(self, polar: httpx.Client, data: str) -> None:
+    def test_an_empty_text_is_a_missing_body(self, polar: httpx.Client, data: str) -> None:
         answer = polar.post("/meters/", content=data, headers={"content-type": "application/json"})
         assert locs(answer) == [["body"]]
         assert answer.json()["detail"][0]["type"] == "missing"
@@ -268,7 +270,7 @@ class TestFields:
         assert meter["archived_at"] is None
         assert meter["id"] != UNKNOWN
 
-    def test_the_order_of_entries(self, polar: httpx.Client) -> None:
+    def test_errors_are_in_the_order_of_the_fields(self, polar: httpx.Client) -> None:
         body = {"aggregation": 1, "filter": 1, "custom_multiplier": 0, "unit": 1, "name": 1, "metadata": 1}
         fields = [loc[1] for loc in locs(polar.post("/meters/", json=body))]
         assert fields == ["metadata", "name", "unit", "custom_multiplier", "filter", "aggregation"]
@@ -286,7 +288,7 @@ class TestFields:
         assert create(polar, custom_multiplier=2**63 - 1)["unit"] == "scalar"
         assert is_broken(polar.post("/meters/", json={**METER, "custom_multiplier": 2**63}))
 
-    def test_names_count_code_points(self, polar: httpx.Client) -> None:
+    def test_the_length_of_a_name_counts_code_points(self, polar: httpx.Client) -> None:
         assert create(polar, name="🚀🚀🚀")["name"] == "🚀🚀🚀"
         assert create(polar, name="   ")["name"] == "   "
         assert locs(polar.post("/meters/", json={**METER, "name": "é🚀"})) == [["body", "name"]]
@@ -309,7 +311,7 @@ class TestFields:
             (UNKNOWN[1:], "invalid group length in group 0: expected 8, found 7"),
         ],
     )
-    def test_what_is_wrong_with_an_id(self, polar: httpx.Client, text: str, fault: str) -> None:
+    def test_an_invalid_id_is_explained(self, polar: httpx.Client, text: str, fault: str) -> None:
         (entry,) = polar.get(f"/meters/{quote(text)}").json()["detail"]
         assert entry["ctx"] == {"error": fault}
         assert entry["msg"] == f"Input should be a valid UUID, {fault}"
@@ -345,7 +347,7 @@ class TestNormalisation:
         ("sent", "read"),
         [(1.0, 1.0), (1e15, 1e15), (1e16, 10**16), (1.5e300, 15 * 10**299), (-0.0, 0.0), (1e-7, 1e-7)],
     )
-    def test_numbers_are_decimals(self, polar: httpx.Client, sent: float, read: float) -> None:
+    def test_numbers_are_stored_as_decimals(self, polar: httpx.Client, sent: float, read: float) -> None:
         meter = create(polar, metadata={"n": sent})
         assert repr(meter["metadata"]["n"]) == repr(sent)
         assert repr(get(polar, meter)["metadata"]["n"]) == repr(read)
@@ -381,13 +383,15 @@ class TestTimes:
             ({"filter": None, "aggregation": None, "is_archived": None}, False),
         ],
     )
-    def test_what_counts_as_a_change(self, polar: httpx.Client, body: dict[str, Any], touched: bool) -> None:
+    def test_only_a_real_change_moves_modified_at(
+        self, polar: httpx.Client, body: dict[str, Any], touched: bool
+    ) -> None:
         meter = create(polar)
         after = polar.patch(f"/meters/{meter['id']}", json=body).json()
         assert (after["modified_at"] > meter["modified_at"]) is touched
         assert after["modified_at"] == get(polar, meter)["modified_at"]
 
-    def test_a_null_that_takes_something_away_is_a_change(self, polar: httpx.Client) -> None:
+    def test_a_null_that_removes_a_value_is_a_change(self, polar: httpx.Client) -> None:
         meter = create(polar, unit="custom", custom_label="call")
         after = polar.patch(f"/meters/{meter['id']}", json={"custom_label": None}).json()
         assert after["custom_label"] is None
@@ -411,7 +415,7 @@ class TestFreezingAndArchiving:
         assert get(polar, meter) == meter
         assert polar.patch(url, json={"name": "Renamed", "unit": "token"}).status_code == 200
 
-    def test_what_holds_a_meter(self, app: LocalPolar, polar: httpx.Client) -> None:
+    def test_benefits_and_products_prevent_archiving(self, app: LocalPolar, polar: httpx.Client) -> None:
         meter = create(polar)
         app.attach_benefit(meter["id"])
         url = f"/meters/{meter['id']}"
@@ -421,7 +425,7 @@ class TestFreezingAndArchiving:
         product = polar.patch(url, json={"is_archived": True}).json()["detail"][0]["msg"]
         assert product == "Cannot archive meter that is still attached to active products"
 
-    def test_only_what_is_there_can_be_marked(self, app: LocalPolar) -> None:
+    def test_an_unknown_meter_can_not_be_frozen_or_attached(self, app: LocalPolar) -> None:
         for mark in (app.freeze, app.attach_product, app.attach_benefit):
             with pytest.raises(LookupError):
                 mark(UNKNOWN)
@@ -443,7 +447,9 @@ class TestLists:
             (".*", []),
         ],
     )
-    def test_a_query_is_a_pattern(self, polar: httpx.Client, query: str, expected: list[str]) -> None:
+    def test_a_query_matches_names_as_a_pattern(
+        self, polar: httpx.Client, query: str, expected: list[str]
+    ) -> None:
         for name in ("API requests", "100%", "a_b 10", "Überrequest"):
             create(polar, name=name)
         assert sorted(names(polar, query=query)) == sorted(expected)
@@ -496,14 +502,14 @@ class TestLists:
         assert set(seen("name")) < ids
         assert set(seen("created_at")) == ids
 
-    def test_another_organization_has_nothing_here(self, app: LocalPolar, polar: httpx.Client) -> None:
+    def test_another_organization_lists_no_meters(self, app: LocalPolar, polar: httpx.Client) -> None:
         create(polar)
         answer = polar.get(f"/meters/?organization_id={UNKNOWN}")
         assert answer.json() == {"items": [], "pagination": {"total_count": 0, "max_page": 0}}
         both = polar.get(f"/meters/?organization_id={UNKNOWN}&organization_id={app.organization_id}")
         assert both.json()["pagination"]["total_count"] == 1
 
-    def test_both_kinds_of_an_organization_id_are_told(self, polar: httpx.Client) -> None:
+    def test_both_forms_of_an_invalid_organization_id_are_reported(self, polar: httpx.Client) -> None:
         (scalar, inner) = polar.get("/meters/?organization_id=x").json()["detail"]
         assert (scalar["type"], scalar["loc"]) == ("uuid_type", ["query", "organization_id", "uuid"])
         assert (inner["type"], inner["loc"][-1]) == ("uuid_parsing", 0)
@@ -514,7 +520,7 @@ class TestLists:
             assert is_broken(polar.get(f"/meters/?page={page}&limit={limit}"))
 
     @pytest.mark.parametrize("query", ["query=%00", "metadata[%00]=x", "metadata[k]=%00"])
-    def test_nul_breaks(self, polar: httpx.Client, query: str) -> None:
+    def test_a_nul_in_a_query_breaks_polar(self, polar: httpx.Client, query: str) -> None:
         assert is_broken(polar.get(f"/meters/?{query}"))
 
     def test_metadata_is_compared_as_text(self, polar: httpx.Client) -> None:
@@ -528,7 +534,7 @@ class TestLists:
             assert names(polar, **{f"metadata[{key}]": text}) == ["Requests"]
             assert names(polar, **{f"metadata[{key}]": text + "0"}) == []
 
-    def test_a_patch_moves_what_is_found(self, polar: httpx.Client) -> None:
+    def test_lists_find_a_meter_by_its_patched_fields(self, polar: httpx.Client) -> None:
         meter = create(polar, metadata={"a": 1})
         polar.patch(f"/meters/{meter['id']}", json={"metadata": {"b": 1}, "name": "Renamed"})
         assert names(polar, **{"metadata[a]": "1"}) == []
@@ -588,7 +594,7 @@ class TestWherePolarBreaks:
         assert polar.get("/meters/").json()["items"] == [meter]
 
     @pytest.mark.parametrize("levels", [126, 127, 200])
-    def test_what_is_wrong_far_down_is_told(self, polar: httpx.Client, levels: int) -> None:
+    def test_an_error_deep_in_a_filter_is_reported(self, polar: httpx.Client, levels: int) -> None:
         filter_ = json.loads(json.dumps(nested(levels)))
         deepest = filter_
         while deepest["clauses"]:
@@ -602,7 +608,9 @@ class TestWherePolarBreaks:
             201 if levels < 127 else 500
         )
 
-    def test_nobody_thought_of_it(self, app: LocalPolar, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_unexpected_exception_is_a_500_and_is_printed(
+        self, app: LocalPolar, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(app, "_list", lambda _: 1 / 0)
         errors = io.StringIO()
         transport = httpx.WSGITransport(app, wsgi_errors=errors)
@@ -639,7 +647,7 @@ class TestWherePolarBreaks:
             '{"metadata": {"k": 1e400}}',
         ],
     )
-    def test_what_the_database_refuses(self, polar: httpx.Client, body: str) -> None:
+    def test_values_that_the_database_refuses_break_polar(self, polar: httpx.Client, body: str) -> None:
         meter = create(polar)
         headers = {"content-type": "application/json"}
         whole = json.dumps(METER)[:-1] + ", " + body[1:]  # of equal keys the last counts
@@ -647,7 +655,7 @@ class TestWherePolarBreaks:
         assert is_broken(polar.patch(f"/meters/{meter['id']}", content=body, headers=headers))
         assert polar.get("/meters/").json()["items"] == [meter]
 
-    def test_a_backslash_is_no_nul(self, polar: httpx.Client) -> None:
+    def test_an_escaped_backslash_is_not_a_nul(self, polar: httpx.Client) -> None:
         filter_ = clause("\\u0000 \\\\u0000")
         assert get(polar, create(polar, filter=filter_))["filter"] == filter_
 
@@ -664,13 +672,15 @@ class TestWherePolarBreaks:
             ("timestamp", "not_like", False),
         ],
     )
-    def test_a_bool_has_no_order(self, polar: httpx.Client, name: str, operator: str, breaks: bool) -> None:
+    def test_an_ordered_bool_breaks_a_create(
+        self, polar: httpx.Client, name: str, operator: str, breaks: bool
+    ) -> None:
         filter_ = {"conjunction": "or", "clauses": [ANY_FILTER, clause(True, operator, name)]}
         answer = polar.post("/meters/", json={**METER, "filter": filter_})
         assert is_broken(answer) if breaks else answer.status_code == 201
         assert names(polar) == ([] if breaks else ["Requests"])
 
-    def test_a_patch_does_not_notice_it(self, polar: httpx.Client) -> None:
+    def test_an_ordered_bool_is_stored_by_a_patch(self, polar: httpx.Client) -> None:
         meter = create(polar)
         assert polar.patch(f"/meters/{meter['id']}", json={"filter": clause(True, "gt")}).status_code == 200
         assert get(polar, meter)["filter"] == clause(True, "gt")
@@ -683,7 +693,7 @@ class TestWherePolarBreaks:
 
 
 class TestRateLimit:
-    def test_the_window_is_fixed(self) -> None:
+    def test_the_rate_limit_has_a_fixed_window(self) -> None:
         now = 0.0
         limit = RateLimit(3, window=59.5, clock=lambda: now)
         with closing(LocalPolar(rate_limit=limit)) as app, client(app) as polar:
@@ -704,7 +714,7 @@ class TestRateLimit:
 
 
 class TestTheDatabase:
-    def test_it_belongs_to_one_organization(self, tmp_path: Path) -> None:
+    def test_a_database_belongs_to_one_organization(self, tmp_path: Path) -> None:
         path = tmp_path / "polar.db"
         with closing(LocalPolar(path)) as first, client(first) as polar:
             meter = create(polar)
@@ -724,20 +734,20 @@ class TestTheDatabase:
             LocalPolar(path)
 
     @pytest.mark.parametrize("name", ["none/polar.db", "text"])
-    def test_what_is_no_database_is_named(self, tmp_path: Path, name: str) -> None:
+    def test_a_file_that_is_not_a_database_is_named(self, tmp_path: Path, name: str) -> None:
         (tmp_path / "text").write_text("no database, although it is long enough to be one" * 20)
         with pytest.raises(PolarIacError, match=f"{name}: cannot open the local Polar"):
             LocalPolar(tmp_path / name)
 
     @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
-    def test_a_link_is_not_followed(self, tmp_path: Path, suffix: str) -> None:
+    def test_a_link_to_a_database_is_not_followed(self, tmp_path: Path, suffix: str) -> None:
         path = tmp_path / "local.sqlite"
         (tmp_path / f"local.sqlite{suffix}").symlink_to(tmp_path / "elsewhere")
         with pytest.raises(PolarIacError, match="is a symbolic link"):
             LocalPolar(path)
         assert not (tmp_path / "elsewhere").exists()
 
-    def test_reset_leaves_the_organization(self, app: LocalPolar, polar: httpx.Client) -> None:
+    def test_a_reset_keeps_the_organization(self, app: LocalPolar, polar: httpx.Client) -> None:
         before = create(polar, metadata={"a": 1})
         app.reset()
         assert polar.get(f"/meters/{before['id']}").status_code == 404
@@ -745,14 +755,14 @@ class TestTheDatabase:
         assert after["organization_id"] == before["organization_id"]
         assert after["created_at"] > before["modified_at"]
 
-    def test_threads_share_it(self, polar: httpx.Client) -> None:
+    def test_threads_share_one_database(self, polar: httpx.Client) -> None:
         with ThreadPoolExecutor(8) as pool:
             made = list(pool.map(lambda i: create(polar, name=f"Meter {i}"), range(80)))
         times = sorted(meter["created_at"] for meter in made)
         assert len(set(times)) == 80
         assert len(names(polar, limit=100)) == 80
 
-    def test_processes_share_it(self, tmp_path: Path) -> None:
+    def test_processes_share_one_database(self, tmp_path: Path) -> None:
         path = tmp_path / "polar.db"
         program = (
             "import sys\n"
@@ -772,13 +782,13 @@ class TestTheDatabase:
 
 
 class TestServing:
-    def test_it_keeps_to_the_wsgi_protocol(self, app: LocalPolar) -> None:
+    def test_the_server_keeps_to_the_wsgi_protocol(self, app: LocalPolar) -> None:
         with client(validator(app)) as polar:
             meter = create(polar)
             assert get(polar, meter) == meter
             assert polar.get("/none").status_code == 404
 
-    def test_a_body_of_unknown_length(self, app: LocalPolar) -> None:
+    def test_a_body_of_unknown_length_is_refused(self, app: LocalPolar) -> None:
         with serving(app) as url, httpx.Client(base_url=url) as polar:
             for _ in range(2):  # the connection is still good
                 answer = polar.post("/v1/meters/", content=iter([b"x" * 100_000, b"y"]))
@@ -799,7 +809,7 @@ class TestServing:
         ("target", "status"),
         [("//v1/meters/", 404), ("/v1/meters%2F", 200), ("/v1/%6deters/", 200), ("/v1//meters/", 404)],
     )
-    def test_a_path_is_what_was_sent(self, app: LocalPolar, target: str, status: int) -> None:
+    def test_a_path_is_read_as_it_was_sent(self, app: LocalPolar, target: str, status: int) -> None:
         with serving(app) as url:
             connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=HANG_SECONDS)
             connection.request("GET", target, headers={"authorization": "Bearer polar_oat_x"})
@@ -821,7 +831,7 @@ class TestServing:
             answer.begin()
             assert answer.headers["location"] == f"{url}/v1/meters/"
 
-    def test_a_port_in_use_is_told(self, app: LocalPolar) -> None:
+    def test_a_port_in_use_is_reported(self, app: LocalPolar) -> None:
         with serving(app) as url:
             port = urlsplit(url).port or 0
             message = f"port {port} is in use: choose another with --port, or --port 0 for any free one"
@@ -841,7 +851,7 @@ class TestServing:
             assert connection.sock.recv(1) == b""  # until it is not
             connection.close()
 
-    def test_several_at_once(self, app: LocalPolar) -> None:
+    def test_several_requests_at_once_are_served(self, app: LocalPolar) -> None:
         barrier = threading.Barrier(4, timeout=HANG_SECONDS)
 
         def waiting(environ: Any, start_response: Any) -> Any:
@@ -880,7 +890,9 @@ metadata = st.dictionaries(
 
 @examples(60)
 @given(filters.map(lambda f: f if "clauses" in f else {"conjunction": "and", "clauses": [f]}), metadata)
-def test_what_is_read_and_written_back_stays(filter_: dict[str, Any], metadata: dict[str, Any]) -> None:
+def test_an_answer_that_is_sent_back_changes_nothing(
+    filter_: dict[str, Any], metadata: dict[str, Any]
+) -> None:
     """The answer to a GET can be sent back, and comes again as it was, in type and in text."""
     with closing(LocalPolar()) as app, client(app) as polar:
         meter = create(polar, filter=filter_, metadata=metadata)
@@ -899,7 +911,7 @@ def test_what_is_read_and_written_back_stays(filter_: dict[str, Any], metadata: 
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "A"]), st.sampled_from(["1", "x", "true"])), max_size=4))
-def test_metadata_conditions(pairs: list[tuple[str, str]]) -> None:
+def test_one_metadata_key_is_or_and_several_are_and(pairs: list[tuple[str, str]]) -> None:
     """One key twice is OR, several keys are AND."""
     held: list[dict[str, Any]] = [{}, {"a": 1}, {"a": "x", "b": True}, {"b": "1", "A": "x"}]
     with closing(LocalPolar()) as app, client(app) as polar:

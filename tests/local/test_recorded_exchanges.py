@@ -67,7 +67,7 @@ def test_the_answers_are_the_recorded_ones(replay: Any, scenario: dict[str, Any]
     assert replay.scenario(scenario) == ("PASS", [])
 
 
-def test_a_different_answer_is_noticed(replay: Any) -> None:
+def test_the_comparison_notices_a_different_answer(replay: Any) -> None:
     """The replay itself can fail: nothing here is compared by accident."""
     scenario = json.loads(json.dumps(SCENARIOS[0]))
     scenario["steps"][0]["response"]["body"]["name"] = "Another"

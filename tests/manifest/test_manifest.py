@@ -90,19 +90,19 @@ def brief(loaded: Manifest) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong(name: str) -> None:
+def test_each_wrong_manifest_has_the_expected_errors(name: str) -> None:
     path = MANIFESTS / "wrong" / f"{name}.yaml"
     golden(path.with_suffix(".expected"), error_text(path.read_bytes(), path.name))
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_right(name: str) -> None:
+def test_each_right_manifest_is_read_as_expected(name: str) -> None:
     path = MANIFESTS / "right" / f"{name}.yaml"
     summary = brief(load(path.read_bytes(), path.name))
     golden(path.with_suffix(".json"), json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
 
 
-def test_there_are_enough() -> None:
+def test_there_are_enough_cases() -> None:
     assert len(WRONG) >= 40
     assert len(RIGHT) >= 10
 
@@ -143,7 +143,7 @@ def test_long_lines_are_read_in_few_steps(text: str) -> None:
         error_text(text)
 
 
-def test_nesting_through_aliases_is_nesting() -> None:
+def test_nesting_through_aliases_counts_as_nesting() -> None:
     text = HEAD + "x-0: &a0 [" + "[" * 90 + "]" * 90 + "]\n"
     text += "".join(f"x-{i}: &a{i} [{'[' * 90}*a{i - 1}{']' * 90}]\n" for i in range(1, 5))
     assert error_text(text) == "meters.yaml:6:101: error: this is nested more than 300 levels deep\n"
@@ -203,14 +203,14 @@ def test_texts_and_files_have_a_limit() -> None:
 
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("problem", ["k%d: x", "x-%d: {a: 1, a: 2}", "x-%d: *nothing"])
-def test_the_first_thousand_problems_are_enough(problem: str) -> None:
+def test_only_the_first_thousand_problems_are_reported(problem: str) -> None:
     """This holds in one line of some megabytes, too."""
     text = "{" + ", ".join(problem % i for i in range(100_000)) + "}"
     with within(10_000_000):
         assert error_text(text).count("\n") == 1_000
 
 
-def test_unknown_aliases_among_many_anchors_are_told_in_few_steps() -> None:
+def test_unknown_aliases_among_many_anchors_are_reported_in_few_steps() -> None:
     text = HEAD + "x-anchors:\n" + "".join(f"  - &anchor-number-{i} {i}\n" for i in range(10_000))
     text += "x-aliases:\n" + "".join(f"  - *anchor-numbr-{i}\n" for i in range(300)) + "meters: {}\n"
     with within(5_000_000):
@@ -219,7 +219,7 @@ def test_unknown_aliases_among_many_anchors_are_told_in_few_steps() -> None:
     assert "there is no anchor &anchor-numbr-0: did you mean *anchor-number-" in errors
 
 
-def test_a_fault_that_aliases_repeat_hides_no_other() -> None:
+def test_an_error_that_aliases_repeat_hides_no_other() -> None:
     text = HEAD + "x-bad: &bad {property: a, operator: eq, value: 1.5}\nmeters:\n"
     meter = "name: Same, filter: {conjunction: and, clauses: [*bad]}, aggregation: {func: count}"
     text += "".join(f"  m{i}: {{{meter}}}\n" for i in range(1_100))
@@ -230,7 +230,7 @@ def test_a_fault_that_aliases_repeat_hides_no_other() -> None:
     ]
 
 
-def test_a_fault_that_aliases_repeat_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_that_aliases_repeat_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of clauses by one alias: each is read, but its faults are looked up and shown only once."""
     diagnose = source.Document.diagnose
     made: list[str] = []
@@ -248,7 +248,7 @@ def test_a_fault_that_aliases_repeat_is_made_once(monkeypatch: pytest.MonkeyPatc
     assert len(made) == 3
 
 
-def test_an_empty_label_is_a_label() -> None:
+def test_an_empty_custom_label_is_kept() -> None:
     """Polar takes it."""
     loaded = load(f"{HEAD}meters: {{calls: {{{BODY}, unit: custom, custom_label: ''}}}}\n")
     assert loaded.meters["calls"].spec.custom_label == ""
@@ -304,7 +304,7 @@ meters:
         (("gone", "name"), 7, "meters"),
     ],
 )
-def test_span(path: tuple[str | int, ...], line: int, marked: str) -> None:
+def test_a_span_marks_the_value_of_a_path(path: tuple[str | int, ...], line: int, marked: str) -> None:
     loaded = load(POSITIONS)
     span = loaded.span(str(path[0]), path[1:])
     text = POSITIONS.splitlines()[span.line - 1]
@@ -328,7 +328,7 @@ def test_span(path: tuple[str | int, ...], line: int, marked: str) -> None:
         ("a: !!str # note\n  # &more\n  5\n", ("a",), "5"),
     ],
 )
-def test_span_in_odd_places(text: str, path: tuple[str | int, ...], marked: str) -> None:
+def test_a_span_is_right_in_unusual_yaml(text: str, path: tuple[str | int, ...], marked: str) -> None:
     document = parse(text.encode(), "f")
     span = document.at(path)
     line = document.text.splitlines()[span.line - 1]
@@ -351,7 +351,7 @@ def refused(*entries: tuple[str, list[str | int]]) -> dict[tuple[str | int, ...]
     return problems_of([{"type": kind, "loc": loc, "msg": f"{kind}!"} for kind, loc in entries])
 
 
-def test_a_refused_value_is_one_problem() -> None:
+def test_a_value_that_polar_refuses_is_one_problem() -> None:
     clause: list[str | int] = ["body", "filter", "clauses", 0]
     assert refused(
         ("string_type", [*clause, "FilterClause", "value", "constrained-str"]),
@@ -362,7 +362,7 @@ def test_a_refused_value_is_one_problem() -> None:
     ) == {("filter", "clauses", 0, "value"): "string_type!; int_type!"}
 
 
-def test_the_branch_that_was_meant_is_kept() -> None:
+def test_only_the_errors_of_the_intended_union_branch_are_kept() -> None:
     clause: list[str | int] = ["body", "filter", "clauses", 1]
     inner: list[str | int] = [*clause, "Filter", "clauses", 0]
     assert refused(
@@ -375,7 +375,7 @@ def test_the_branch_that_was_meant_is_kept() -> None:
     ) == {("filter", "clauses", 1, "clauses", 0, "operator"): "enum!"}
 
 
-def test_an_empty_clause_lacks_everything() -> None:
+def test_an_empty_clause_reports_all_missing_keys() -> None:
     clause: list[str | int] = ["body", "filter", "clauses", 0]
     errors = refused(
         *(("missing", [*clause, "FilterClause", name]) for name in ("property", "operator", "value")),
@@ -400,14 +400,14 @@ def test_an_empty_clause_lacks_everything() -> None:
         ([], ()),
     ],
 )
-def test_loc(loc: list[str | int], path: tuple[str | int, ...]) -> None:
+def test_a_loc_of_polars_becomes_a_path(loc: list[str | int], path: tuple[str | int, ...]) -> None:
     assert refused(("x", loc)) == {path: "x!"}
 
 
 # --- Files ---
 
 
-def test_read(tmp_path: Path) -> None:
+def test_read_loads_a_file_under_its_path(tmp_path: Path) -> None:
     path = tmp_path / "meters.yaml"
     path.write_text(f"{HEAD}meters: {{calls: {{{BODY}}}}}\n", encoding="utf-8")
     assert manifest.read(path).file == str(path)
@@ -418,14 +418,14 @@ def test_read(tmp_path: Path) -> None:
     ("name", "message"),
     [("gone.yaml", "gone.yaml not found"), (".", "is a directory"), ("file.txt/meters.yaml", "cannot read")],
 )
-def test_what_cannot_be_read(tmp_path: Path, name: str, message: str) -> None:
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "file.txt").touch()
     with pytest.raises(PolarIacError, match=message) as caught:
         manifest.read(tmp_path / name)
     assert str(tmp_path) in str(caught.value)
 
 
-def test_loads_neither_the_client_nor_the_command() -> None:
+def test_reading_a_manifest_loads_no_heavy_package() -> None:
     code = (
         "import sys; from polar_iac.manifest import read;"
         "assert 'ruamel.yaml' not in sys.modules;"
@@ -504,7 +504,7 @@ def as_block(value: Any, indent: int = 0) -> str:
 
 
 @given(METERS, st.sampled_from([as_json, as_block]))
-def test_what_is_written_is_what_is_read(meters: dict[str, Any], write: Any) -> None:
+def test_a_manifest_is_read_as_it_was_written(meters: dict[str, Any], write: Any) -> None:
     loaded = load(write({"version": 1, "project": "acme", "meters": meters}))
     assert list(loaded.meters) == list(meters)
     for key, data in meters.items():
@@ -547,7 +547,7 @@ def problems(text: str | bytes) -> tuple[Diagnostic, ...]:
     return ()
 
 
-def loads_or_tells(text: str | bytes) -> None:
+def loads_or_reports(text: str | bytes) -> None:
     readable = text if isinstance(text, str) else text.decode("latin-1")
     lines = len(re.split(r"\r\n|\r|\n", readable))
     with within(1_000_000):
@@ -562,8 +562,8 @@ def loads_or_tells(text: str | bytes) -> None:
 
 @FUZZ
 @given(st.binary(max_size=200) | st.text(st.characters(codec="utf-8"), max_size=200))
-def test_any_text_loads_or_is_told(text: str | bytes) -> None:
-    loads_or_tells(text)
+def test_any_text_loads_or_is_reported(text: str | bytes) -> None:
+    loads_or_reports(text)
 
 
 FRAGMENTS = [
@@ -607,14 +607,14 @@ FRAGMENTS = [
     st.lists(st.sampled_from(FRAGMENTS), max_size=40).map("".join),
     st.sampled_from(["", f"{HEAD}meters:\n  calls:\n    ", f"{HEAD}meters: {{calls: {{", f"{HEAD}x-a: &a "]),
 )
-def test_whatever_looks_like_yaml_loads_or_is_told(text: str, before: str) -> None:
-    loads_or_tells(before + text)
+def test_any_text_like_yaml_loads_or_is_reported(text: str, before: str) -> None:
+    loads_or_reports(before + text)
 
 
 @FUZZ
 @given(st.data())
-def test_a_damaged_manifest_loads_or_is_told(data: st.DataObject) -> None:
+def test_a_damaged_manifest_loads_or_is_reported(data: st.DataObject) -> None:
     text = (MANIFESTS / "right" / f"{data.draw(st.sampled_from(RIGHT))}.yaml").read_bytes()
     start = data.draw(st.integers(0, len(text)))
     end = start + data.draw(st.integers(0, 20))
-    loads_or_tells(text[:start] + data.draw(st.binary(max_size=4)) + text[end:])
+    loads_or_reports(text[:start] + data.draw(st.binary(max_size=4)) + text[end:])

@@ -49,7 +49,7 @@ def of(case: Json) -> Outcome:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
-def test_a_recorded_case(case: Json) -> None:
+def test_the_engines_answer_as_polar_was_recorded_to(case: Json) -> None:
     ours = of(case)
     assert ours.billing == case["billing"]
     assert close(ours.billing_quantity, case["billing_quantity"])
@@ -138,7 +138,7 @@ RULES: list[tuple[str, str, Any, Json, bool, bool | str]] = [
 
 
 @pytest.mark.parametrize(("name", "operation", "value", "metadata", "billing", "sql"), RULES)
-def test_a_documented_rule(
+def test_the_engines_follow_each_documented_rule(
     name: str, operation: str, value: Any, metadata: Json, billing: bool, sql: bool | str
 ) -> None:
     matcher = compile_filter(group("and", {"property": name, "operator": operation, "value": value}))
@@ -162,7 +162,7 @@ def test_a_documented_rule(
         ("1969-12-31T23:59:58.5Z", -1, -2),
     ],
 )
-def test_the_seconds_of_a_time(moment: str, cut: int, rounded: int) -> None:
+def test_billing_cuts_a_time_to_seconds_and_sql_rounds_it(moment: str, cut: int, rounded: int) -> None:
     read = Event.from_json(event(timestamp=moment))
     assert (read.seconds_cut, read.seconds_rounded) == (cut, rounded)
 
@@ -221,13 +221,15 @@ def quantities(func: str, *values: Any, name: str = "p") -> tuple[float | None, 
         ("avg", [1e200, 1e200], 1e200),
     ],
 )
-def test_an_aggregation(func: str, values: list[Any], expected: float | None) -> None:
+def test_an_aggregation_has_the_expected_quantity(
+    func: str, values: list[Any], expected: float | None
+) -> None:
     charged, total = quantities(func, *values)
     assert close(charged, expected)
     assert close(total, expected)
 
 
-def test_an_aggregation_of_a_field_of_the_event() -> None:
+def test_a_field_of_the_event_can_be_aggregated() -> None:
     times = ["2023-11-14T22:13:20.5Z", "2023-11-14T22:13:20Z"]
     seconds = evaluate(TRUE, {"func": "max", "property": "timestamp"}, [event(timestamp=t) for t in times])
     assert seconds.charged_quantity == seconds.sql_quantity == 1_700_000_001
@@ -283,14 +285,16 @@ def test_a_path_matches_no_user_event(clause: Json, happened: Json) -> None:
 
 
 @given(filters(), events())
-def test_what_is_stored_means_the_same_as_what_was_sent(filter_: Json, happened: Json) -> None:
+def test_the_stored_filter_means_the_same_as_the_sent_one(filter_: Json, happened: Json) -> None:
     again = {**happened, "metadata": stored(happened["metadata"])}
     assert evaluate(filter_, COUNT, [happened]) == evaluate(filter_, COUNT, [again])
     assert json.dumps(stored(again["metadata"])) == json.dumps(again["metadata"])
 
 
 @given(filters(), filters(), events())
-def test_groups_are_and_and_or(first_filter: Json, second_filter: Json, happened: Json) -> None:
+def test_a_group_joins_its_parts_by_and_or_or(
+    first_filter: Json, second_filter: Json, happened: Json
+) -> None:
     one = Event.from_json(happened)
     first, second = compile_filter(first_filter), compile_filter(second_filter)
     for conjunction, join in (("and", all), ("or", any)):

@@ -32,7 +32,7 @@ def test_derived_names_are_in_display_order() -> None:
         ("custom_multiplier", "unit multiplier", "multiplier"),
     ],
 )
-def test_labels(name: str, label: str, short: str) -> None:
+def test_a_field_has_its_label_and_short_label(name: str, label: str, short: str) -> None:
     assert (FIELDS[name].label, FIELDS[name].short_label) == (label, short)
 
 
@@ -82,7 +82,7 @@ def test_paths_sort_in_display_order_and_metadata_by_key() -> None:
         ("filter", {"name", "unit", "metadata"}, False),
     ],
 )
-def test_ignored_paths(text: str, ignored: set[str], expected: bool) -> None:
+def test_ignore_changes_covers_a_field_and_its_parts(text: str, ignored: set[str], expected: bool) -> None:
     assert FieldPath.parse(text).is_ignored(ignored) is expected
 
 

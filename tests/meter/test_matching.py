@@ -40,7 +40,7 @@ def test_what_never_matches_is_a_warning(name: str, operator: str, value: Any, m
     ("operator", "message"),
     [("eq", "matches the text only, never a number"), ("ne", "matches every number too")],
 )
-def test_a_number_in_quotes_is_remarked_on(operator: str, message: str) -> None:
+def test_a_number_in_quotes_gets_a_note(operator: str, message: str) -> None:
     ((severity, text),) = remarks("tokens", operator, "100")
     assert severity == "info"
     assert message in text
@@ -60,7 +60,7 @@ def test_a_number_in_quotes_is_remarked_on(operator: str, message: str) -> None:
         ("done", "eq", True),
     ],
 )
-def test_what_means_what_it_says_is_not(name: str, operator: str, value: Any) -> None:
+def test_a_clear_clause_gets_no_note(name: str, operator: str, value: Any) -> None:
     assert remarks(name, operator, value) == []
 
 
@@ -73,14 +73,14 @@ def test_what_means_what_it_says_is_not(name: str, operator: str, value: Any) ->
         ("unique", "name", "counts a metadata property of that name"),
     ],
 )
-def test_aggregations(func: str, name: str, message: str) -> None:
+def test_a_misleading_aggregation_gets_a_warning(func: str, name: str, message: str) -> None:
     ((severity, text),) = aggregation_notes(Aggregation(func, name))
     assert severity == "warning"
     assert message in text
 
 
 @pytest.mark.parametrize(("func", "name"), [("count", None), ("sum", "timestamp"), ("unique", "user.id")])
-def test_aggregations_that_count_what_they_say(func: str, name: str | None) -> None:
+def test_a_clear_aggregation_gets_no_warning(func: str, name: str | None) -> None:
     assert list(aggregation_notes(Aggregation(func, name))) == []
 
 
@@ -96,11 +96,11 @@ class TestInThePlan:
         (change,) = plan(desired({"calls": self.QUOTED}), {"calls": record(1)}, meters).changes
         return [fact.text for fact in change.notes if fact.kind == "meaning"]
 
-    def test_as_many_as_a_reviewer_reads(self) -> None:
+    def test_similar_notes_are_summed_up_after_the_first_four(self) -> None:
         note_texts = self.note_texts(live(1))
         assert len(note_texts) == 5
         assert note_texts[-1] == "4 more clauses with similar warnings"
 
-    def test_only_of_what_changes(self) -> None:
+    def test_a_plan_notes_only_fields_that_change(self) -> None:
         renamed = {**self.QUOTED, "name": "Before"}
         assert self.note_texts(live(1, **renamed)) == []

@@ -212,7 +212,7 @@ EXAMPLES: dict[str, tuple[Json, Json]] = {
 
 
 @pytest.mark.parametrize(("filter_", "form"), EXAMPLES.values(), ids=EXAMPLES)
-def test_a_form(filter_: Json, form: Json) -> None:
+def test_each_example_has_the_expected_form(filter_: Json, form: Json) -> None:
     assert text(canonical(filter_)) == text(form)
 
 

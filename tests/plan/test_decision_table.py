@@ -213,7 +213,7 @@ class TestWhichMeterIsMeant:
         assert bookkeeping(planned) == {("calls", "forget", identifier(1))}
         assert [note.kind for note in planned.notes] == ["unknown-here"] * len(bearers)
 
-    def test_no_none(self) -> None:
+    def test_no_none_means_no_meter(self) -> None:
         assert actions(plan(desired({"calls": meter()}))) == {"calls": "create"}
 
     @pytest.mark.parametrize("archived_at", [None, ARCHIVED])
@@ -499,24 +499,24 @@ class TestFiltersOfOneMeaning:
 class TestMoved:
     MOVED = ({"from": "old", "to": "calls"},)
 
-    def test_renames_in_the_lockfile_and_rewrites_the_marker(self) -> None:
+    def test_a_move_renames_in_the_lockfile_and_rewrites_the_marker(self) -> None:
         planned = plan(desired({"calls": meter()}, moved=self.MOVED), {"old": record(1)}, [live(1, "old")])
         change = only(planned)
         assert (change.action, change.reason, marked(change)) == ("mark", "moved", ("acme/old", "acme/calls"))
         assert bookkeeping(planned) == {("calls", "moved", identifier(1))}
         assert planned.bookkeeping[0].was == "old"
 
-    def test_by_the_marker_alone(self) -> None:
+    def test_a_move_is_found_by_the_marker_alone(self) -> None:
         planned = plan(desired({"calls": meter()}, moved=self.MOVED), {}, [live(1, "old")])
         assert (only(planned).action, only(planned).reason) == ("mark", "moved")
         assert bookkeeping(planned) == {("calls", "adopt", identifier(1))}
 
-    def test_beside_another_change_of_the_key(self) -> None:
+    def test_a_move_is_carried_out_with_another_change_of_the_key(self) -> None:
         manifest = desired({"calls": meter(name="Calls")}, moved=self.MOVED)
         change = only(plan(manifest, {"old": record(1)}, [live(1, "old")]))
         assert (change.action, marked(change)) == ("update", ("acme/old", "acme/calls"))
 
-    def test_a_lockfile_that_moved_before_the_marker(self) -> None:
+    def test_a_move_rewrites_the_marker_after_the_lockfile_moved(self) -> None:
         """The run that renamed it was stopped between the two."""
         planned = plan(desired({"calls": meter()}, moved=self.MOVED), {"calls": record(1)}, [live(1, "old")])
         assert (only(planned).action, only(planned).reason) == ("mark", "moved")
@@ -527,14 +527,14 @@ class TestMoved:
         planned = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1, "old")])
         assert only(planned).cause == "mismatch"
 
-    def test_chains_are_followed(self) -> None:
+    def test_chains_of_moves_are_followed(self) -> None:
         chain = [{"from": "older", "to": "old"}, *self.MOVED]
         for key in ("older", "old"):
             planned = plan(desired({"calls": meter()}, moved=chain), {key: record(1)}, [live(1, key)])
             assert only(planned).action == "mark"
             assert bookkeeping(planned) == {("calls", "moved", identifier(1))}
 
-    def test_an_old_entry_is_harmless(self) -> None:
+    def test_an_old_move_has_no_effect(self) -> None:
         planned = plan(desired({"calls": meter()}, moved=self.MOVED), {"calls": record(1)}, [live(1)])
         assert not planned.changes
         assert not planned.bookkeeping
@@ -544,14 +544,14 @@ class TestMoved:
         planned = plan(manifest, {}, [live(1, "old"), live(2, "calls")])
         assert only(planned).cause == "duplicates"
 
-    def test_offline_too(self) -> None:
+    def test_a_move_is_carried_out_offline(self) -> None:
         planned = plan(desired({"calls": meter()}, moved=self.MOVED), {"old": record(1)}, None)
         assert not planned.changes
         assert bookkeeping(planned) == {("calls", "moved", identifier(1))}
 
 
 class TestFields:
-    def test_who_changed_it(self) -> None:
+    def test_each_field_shows_who_changed_it(self) -> None:
         manifest = desired({"calls": meter(name="New", metadata={"a": 2, "b": 1, "c": 3})})
         recorded = {"calls": record(1, name="Old", metadata={"a": 1, "b": 1, "c": 1})}
         planned = plan(manifest, recorded, [live(1, name="Old", metadata={"a": 1, "b": 2, "c": 2})])
@@ -562,7 +562,7 @@ class TestFields:
             "metadata.c": "both",
         }
 
-    def test_whom_it_concerns(self) -> None:
+    def test_each_field_shows_its_impact(self) -> None:
         manifest = desired(
             {
                 "calls": meter(
@@ -619,7 +619,7 @@ class TestFields:
             ("metadata.a", {"metadata": {"a": 9}}),
         ],
     )
-    def test_ignored_changes_are_left(self, entry: str, change: Any) -> None:
+    def test_ignored_changes_stay_as_they_are(self, entry: str, change: Any) -> None:
         block = meter(metadata={"a": 1}, lifecycle={"ignore_changes": [entry]})
         recorded = {"calls": record(1, metadata={"a": 1})}
         planned = plan(desired({"calls": block}), recorded, [live(1, **({"metadata": {"a": 1}} | change))])
@@ -655,13 +655,13 @@ class TestTargets:
 
 
 class TestOffline:
-    def test_against_the_lockfile_alone(self) -> None:
+    def test_an_offline_plan_compares_with_the_lockfile(self) -> None:
         manifest = desired({"calls": meter(name="Calls"), "new": meter()})
         planned = plan(manifest, {"calls": record(1)}, None)
         assert actions(planned) == {"calls": "update", "new": "create"}
         assert not planned.refreshed
 
-    def test_frozen_says_blocked(self) -> None:
+    def test_an_offline_plan_blocks_a_frozen_meter(self) -> None:
         planned = plan(
             desired({"calls": meter(filter=OTHER_FILTER)}), {"calls": record(1, frozen=True)}, None
         )
@@ -669,7 +669,7 @@ class TestOffline:
 
 
 class TestDigests:
-    def test_of_what_a_change_does_and_nothing_else(self) -> None:
+    def test_a_digest_covers_what_a_change_does_and_nothing_else(self) -> None:
         base = plan(desired({"calls": meter(name="Calls")}), {"calls": record(1)}, [live(1)])
         other_lines = desired({"aaa": meter(), "calls": meter(name="Calls")})
         again = plan(other_lines, {"calls": record(1), "aaa": record(2)}, [live(1), live(2, "aaa")])
@@ -691,7 +691,7 @@ class TestDigests:
         ):
             assert only(other).digest != only(base).digest
 
-    def test_of_an_empty_plan_too_says_whose_meters_it_is_about(self) -> None:
+    def test_the_digest_of_an_empty_plan_covers_environment_and_project(self) -> None:
         digests = {
             plan(desired({}, project=project), {}, [], environment=environment).digest
             for project, environment in (
@@ -702,14 +702,14 @@ class TestDigests:
         }
         assert len(digests) == 3
 
-    def test_a_marker_is_in_it(self) -> None:
+    def test_a_digest_covers_the_marker(self) -> None:
         marked, bare = (
             plan(desired({"calls": meter(name="Calls")}), {"calls": record(1)}, [live(1, key)])
             for key in ("calls", None)
         )
         assert only(marked).digest != only(bare).digest
 
-    def test_as_documented(self) -> None:
+    def test_digests_follow_the_documented_formulas(self) -> None:
         import hashlib
         import json
 
@@ -760,11 +760,11 @@ class TestRenamesAreNotRemovals:
         refused = refusal_text(planned)
         assert refused.index("from: images, to: pictures") < refused.index("archived: true")
 
-    def test_also_where_archiving_is_allowed(self) -> None:
+    def test_a_possible_rename_is_named_where_archiving_is_allowed(self) -> None:
         planned = plan(self.NEW, {"images": record(1)}, [live(1, "images")], allow_archive=True)
         assert {c.key: [e.kind for e in c.notes] for c in planned.changes}["images"][0] == "renamed"
 
-    def test_what_counts_otherwise_is_no_rename(self) -> None:
+    def test_a_meter_that_counts_otherwise_is_not_a_rename(self) -> None:
         planned = plan(self.NEW, {"images": record(1)}, [live(1, "images", filter=OTHER_FILTER)])
         assert not any(fact.kind == "renamed" for change in planned.changes for fact in change.notes)
 
@@ -822,7 +822,7 @@ class TestWhatWasNotSent:
         )
         assert [(f.path, f.after) for f in only(planned).fields] == [("metadata.team", None)]
 
-    def test_recording_twice_is_recording_once(self) -> None:
+    def test_recording_twice_gives_the_same_record(self) -> None:
         for fields in (
             {"metadata": {"a": 1, "b": 2}, "lifecycle": {"ignore_changes": ["metadata", "metadata.a"]}},
             {"name": "Seats", "lifecycle": {"ignore_changes": ["name", "metadata.a"]}},
@@ -851,18 +851,18 @@ class TestWhatWasNotSent:
 
 
 class TestArchivedOutside:
-    def test_archived_at_polar(self) -> None:
+    def test_archiving_at_polar_is_shown_as_outside(self) -> None:
         planned = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1, archived_at=ARCHIVED)])
         fact = only(planned).notes[0]
         assert (only(planned).action, fact.kind) == ("unarchive", "outside")
         assert "`archived: true`" in fact.text
 
-    def test_unarchived_at_polar(self) -> None:
+    def test_unarchiving_at_polar_is_shown_as_outside(self) -> None:
         recorded = {"calls": record(1, archived=True)}
         planned = plan(desired({"calls": meter(archived=True)}), recorded, [live(1)])
         assert (only(planned).action, only(planned).notes[0].kind) == ("archive", "outside")
 
-    def test_by_the_manifest(self) -> None:
+    def test_archiving_by_the_manifest_is_not_shown_as_outside(self) -> None:
         back = plan(
             desired({"calls": meter()}), {"calls": record(1, archived=True)}, [live(1, archived_at=ARCHIVED)]
         )
@@ -871,10 +871,10 @@ class TestArchivedOutside:
             assert not any(fact.kind == "outside" for fact in only(planned).notes)
 
 
-class TestNoRoomForTheMarker:
+class TestNoSpaceForTheMarker:
     FULL: ClassVar[dict[str, Any]] = {f"k{n}": n for n in range(50)}
 
-    def test_archiving_does_not_wait_for_it(self) -> None:
+    def test_archiving_needs_no_space_for_the_marker(self) -> None:
         planned = plan(
             desired({"calls": meter(archived=True)}),
             {"calls": record(1)},

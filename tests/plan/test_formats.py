@@ -453,7 +453,7 @@ FORMAT_2 = Plan(
 
 
 @pytest.mark.parametrize(("name", "expected"), [("plan-1.json", FORMAT_1), ("plan-2.json", FORMAT_2)])
-def test_a_plan_of_an_earlier_version_means_the_same(name: str, expected: Plan) -> None:
+def test_a_plan_of_an_earlier_version_is_read_with_the_same_meaning(name: str, expected: Plan) -> None:
     plan = read_plan(FORMATS / name)
     assert plan == expected
     assert plan_json(plan) == plan_json(expected)

@@ -54,7 +54,7 @@ def replaced(path: str, value: Any) -> Any:
         ("summary.unchanged", "1", "`summary.unchanged` must be a whole number"),
     ],
 )
-def test_the_wrong_value_is_named(path: str, value: Any, message: str) -> None:
+def test_a_value_of_the_wrong_type_is_named(path: str, value: Any, message: str) -> None:
     with pytest.raises(PolarIacError) as error:
         plan_from_document(replaced(path, value))
     assert str(error.value).startswith(f"not a plan file of polar-iac: {message}")

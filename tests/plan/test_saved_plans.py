@@ -42,7 +42,7 @@ def edit(workspace: Workspace, polar: Served, key: str, **fields: Any) -> None:
     polar.tape.clear()
 
 
-def test_holds_the_documented_json_and_no_token(planned: Workspace) -> None:
+def test_a_saved_plan_holds_the_documented_json_and_no_token(planned: Workspace) -> None:
     text = (planned.path / "plan.json").read_text()
     assert json.loads(text) == json.loads(planned.ok("plan", "-e", "sandbox", "--format", "json"))
     assert TOKEN not in text
@@ -64,7 +64,7 @@ def stale(workspace: Workspace, polar: Served, *messages: str) -> None:
     assert {e.method for e in polar.tape.exchanges} == {"GET"}
 
 
-def test_edited_in_the_manifest(planned: Workspace, polar: Served) -> None:
+def test_a_plan_is_stale_after_an_edit_of_the_manifest(planned: Workspace, polar: Served) -> None:
     planned.write({"a": meter(name="Renamed again"), "b": meter(filter=FILTER)})
     stale(
         planned,
@@ -75,7 +75,7 @@ def test_edited_in_the_manifest(planned: Workspace, polar: Served) -> None:
     )
 
 
-def test_edited_in_the_lockfile(planned: Workspace, polar: Served) -> None:
+def test_a_plan_is_stale_after_an_edit_of_the_lockfile(planned: Workspace, polar: Served) -> None:
     """A key that is recorded no more, and not marked either, would be created."""
     edit(planned, polar, "b", metadata={})
     path = planned.path / "meters.sandbox.lock.json"
@@ -85,12 +85,12 @@ def test_edited_in_the_lockfile(planned: Workspace, polar: Served) -> None:
     stale(planned, polar, "b is new in the plan: to create")
 
 
-def test_edited_live(planned: Workspace, polar: Served) -> None:
+def test_a_plan_is_stale_after_an_edit_at_polar(planned: Workspace, polar: Served) -> None:
     edit(planned, polar, "a", name="By hand")
     stale(planned, polar, 'name at Polar: reviewed "API calls", now "By hand"')
 
 
-def test_what_differs_is_told_however_long_it_is(planned: Workspace, polar: Served) -> None:
+def test_a_stale_plan_reports_each_difference_in_full(planned: Workspace, polar: Served) -> None:
     """A threshold deep in a filter, somebody's metadata, and what became blocked."""
 
     def filtered(least: int) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def test_a_comment_or_another_meters_record_is_not_stale(planned: Workspace, pol
     assert polar.tape.count("POST") == 1
 
 
-def test_digests(planned: Workspace, polar: Served) -> None:
+def test_apply_with_another_digest_is_stale(planned: Workspace, polar: Served) -> None:
     digest = json.loads((planned.path / "plan.json").read_text())["digest"]
     wrong = ("0" if digest[0] != "0" else "1") + digest[1:]
     done = planned.run("apply", "-e", "sandbox", "-y", "--digest", wrong[:32])
@@ -131,7 +131,7 @@ def test_digests(planned: Workspace, polar: Served) -> None:
     assert polar.tape.count("POST") == 1
 
 
-def test_what_a_plan_was_asked_with_goes_with_it(planned: Workspace, polar: Served) -> None:
+def test_a_saved_plan_keeps_its_options(planned: Workspace, polar: Served) -> None:
     """A plan of one meter, and of a removal that was allowed, are applied as they were reviewed."""
     planned.write({"a": meter(name="Renamed")})
     planned.ok("plan", "-e", "sandbox", "--out", "a.json", "--target", "a")
@@ -148,7 +148,7 @@ def test_what_a_plan_was_asked_with_goes_with_it(planned: Workspace, polar: Serv
     assert "No changes" in planned.ok("plan", "-e", "sandbox")
 
 
-def test_the_targets_are_the_files_own(planned: Workspace, polar: Served) -> None:
+def test_a_saved_plan_takes_no_other_targets(planned: Workspace, polar: Served) -> None:
     done = planned.run("apply", "plan.json", "-y", "--target", "a")
     assert done.returncode == 1
     assert "remove --target" in done.stderr
@@ -171,13 +171,13 @@ def test_a_device_is_written_to_and_not_replaced(planned: Workspace) -> None:
     assert fifo.is_fifo()
 
 
-def test_the_environment_is_the_files_own(planned: Workspace) -> None:
+def test_a_saved_plan_takes_no_other_environment(planned: Workspace) -> None:
     done = planned.run("apply", "plan.json", "-e", "production", "-y")
     assert done.returncode == 1
     assert "plan for sandbox" in done.stderr
 
 
-def test_show(planned: Workspace) -> None:
+def test_show_prints_saved_plans_in_every_format(planned: Workspace) -> None:
     planned.write({})
     assert "Plan: 1 to create, 1 to update" in planned.ok("show", "plan.json")
     assert "1 to create, 1 to update · sandbox" in planned.ok("show", "plan.json", "--format", "markdown")
@@ -192,7 +192,7 @@ def test_show(planned: Workspace) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format_version": 2}', "[" * 100_000, "null"])
-def test_a_file_that_is_no_plan(planned: Workspace, text: str) -> None:
+def test_a_file_that_is_not_a_plan_is_refused(planned: Workspace, text: str) -> None:
     (planned.path / "plan.json").write_text(text)
     for command in (["show", "plan.json"], ["apply", "plan.json", "-y"], ["show", "none.json"]):
         done = planned.run(*command)
@@ -201,7 +201,7 @@ def test_a_file_that_is_no_plan(planned: Workspace, text: str) -> None:
         assert "itself failed" not in done.stderr
 
 
-def test_a_file_that_was_changed(planned: Workspace, polar: Served) -> None:
+def test_a_plan_file_that_was_changed_is_refused(planned: Workspace, polar: Served) -> None:
     path = planned.path / "plan.json"
     path.write_text(path.read_text().replace('"Renamed"', '"Changed"'))
     assert planned.run("show", "plan.json").returncode == 1
@@ -209,7 +209,7 @@ def test_a_file_that_was_changed(planned: Workspace, polar: Served) -> None:
     assert polar.tape.count("PATCH") == 0
 
 
-def test_max_changes(planned: Workspace, polar: Served) -> None:
+def test_more_changes_than_max_changes_are_refused(planned: Workspace, polar: Served) -> None:
     done = planned.run("apply", "-e", "sandbox", "-y", "--max-changes", "1")
     assert done.returncode == 5
     assert "--max-changes 2" in done.stderr
@@ -217,7 +217,7 @@ def test_max_changes(planned: Workspace, polar: Served) -> None:
     planned.ok("apply", "-e", "sandbox", "-y", "--max-changes", "2")
 
 
-def test_reports(planned: Workspace) -> None:
+def test_a_plan_writes_several_reports(planned: Workspace) -> None:
     reports = ["text=a.txt", "json=a.json", "markdown=a.md"]
     text = planned.ok("plan", "-e", "sandbox", *[part for r in reports for part in ("--report", r)])
     assert (planned.path / "a.txt").read_text() == text
@@ -226,7 +226,7 @@ def test_reports(planned: Workspace) -> None:
     assert planned.run("plan", "-e", "sandbox", "--report", "pdf=a.pdf").returncode == 1
 
 
-def test_several_environments(planned: Workspace) -> None:
+def test_one_plan_can_cover_several_environments(planned: Workspace) -> None:
     environments = ("-e", "sandbox", "-e", "local")
     text = planned.ok("plan", *environments)
     assert "→ sandbox" in text
@@ -261,7 +261,7 @@ class TestOnGitHub:
         lines = (workspace.path / "output").read_text().splitlines()
         return dict(line.split("=", 1) for line in lines)
 
-    def test_plan(self, github: Workspace, polar: Served) -> None:
+    def test_a_plan_writes_annotations_summary_and_outputs(self, github: Workspace, polar: Served) -> None:
         github.write({"a": meter(name="Renamed", filter=FILTER), "b": meter(), "c": meter(name="New")})
         done = github.run("plan", "-e", "sandbox")
         assert "::warning " in done.stderr
@@ -283,7 +283,7 @@ class TestOnGitHub:
         done = github.run("plan", "-e", "sandbox")
         assert f"::error file={github.path.name}/meters.yaml,line=3,col=" in done.stderr
 
-    def test_apply_tells_what_came_of_it(self, github: Workspace, polar: Served) -> None:
+    def test_an_apply_reports_its_results(self, github: Workspace, polar: Served) -> None:
         polar.polar.freeze(github.lock()["meters"]["b"]["id"])
         github.write({"a": meter(name="Renamed"), "b": meter(filter=FILTER), "c": meter(name="New")})
         done = github.run("apply", "-e", "sandbox", "-y")
@@ -294,7 +294,7 @@ class TestOnGitHub:
         assert "1 failed" in summary
 
 
-def test_reports_stay_where_they_are_told(planned: Workspace, tmp_path: Path) -> None:
+def test_a_report_replaces_a_link_and_does_not_follow_it(planned: Workspace, tmp_path: Path) -> None:
     (planned.path / "a.md").symlink_to(tmp_path / "outside")
     planned.ok("plan", "-e", "sandbox", "--report", "markdown=a.md")
     assert not (tmp_path / "outside").exists()

@@ -40,20 +40,20 @@ def created(answer: Callable[[str, str, bytes], Answer]) -> Any:
     return asked(answer, lambda client: client.create_meter(BODY))
 
 
-class TestWhatAPostMade:
-    def test_a_201_of_this_meter(self) -> None:
+class TestAnswersToAPost:
+    def test_a_201_with_this_meter_is_accepted(self) -> None:
         assert created(lambda *_: answer_json(201, live())).id == identifier(1)
 
-    def test_a_201_that_shows_no_metadata_as_the_documentation_does(self) -> None:
+    def test_a_201_without_metadata_is_accepted(self) -> None:
         assert created(lambda *_: answer_json(201, live(marker=None))).id == identifier(1)
 
     @pytest.mark.parametrize(("status", "marker"), [(200, "acme/calls"), (201, "acme/other")])
-    def test_nothing_else_counts(self, status: int, marker: str) -> None:
+    def test_another_status_or_marker_leaves_open_what_was_created(self, status: int, marker: str) -> None:
         """A cache's 200, or another meter's answer: open is what was made."""
         with pytest.raises(TransientError):
             created(lambda *_: answer_json(status, live(marker=marker)))
 
-    def test_nor_does_what_a_redirect_leads_to(self) -> None:
+    def test_the_answer_behind_a_redirect_leaves_open_what_was_created(self) -> None:
         def answer(method: str, *_: Any) -> Answer:
             if method == "POST":
                 return 303, {"location": f"/v1/meters/{identifier(7)}"}, b""
@@ -67,7 +67,7 @@ class TestWhatAPostMade:
         [{"id": "no-uuid"}, {"organization_id": "x"}, {"created_at": "0001-01-01T00:00:00+14:00"}],
         ids=str,
     )
-    def test_nor_what_could_not_be_recorded(self, fields: dict[str, Any]) -> None:
+    def test_a_201_that_cannot_be_recorded_leaves_open_what_was_created(self, fields: dict[str, Any]) -> None:
         with pytest.raises(TransientError):
             created(lambda *_: answer_json(201, live(**fields)))
 
@@ -79,7 +79,7 @@ class TestWhatAPostMade:
 @pytest.mark.parametrize(
     "ask", [lambda c: c.get_meter(identifier(1)), lambda c: c.update_meter(identifier(1), {})]
 )
-def test_another_meters_answer_is_none(ask: Callable[[PolarClient], Any]) -> None:
+def test_an_answer_with_another_meter_is_refused(ask: Callable[[PolarClient], Any]) -> None:
     with pytest.raises(TransientError, match="another meter's"):
         asked(lambda *_: answer_json(200, live(2)), ask)
 
@@ -104,7 +104,7 @@ class TestWaiting:
             client.list_meters()
         assert len(requests) == 3
 
-    def test_nothing_is_sent_once_the_run_is_to_end(self) -> None:
+    def test_nothing_is_sent_after_a_stop(self) -> None:
         stop = Stop()
         stop.request("SIGINT")
         with (
@@ -129,7 +129,7 @@ class TestWaiting:
         ):
             client.update_meter(identifier(1), {"name": "New"})
 
-    def test_retries_are_told(self) -> None:
+    def test_each_retry_is_reported(self) -> None:
         messages: list[str] = []
         with (
             scripted(lambda *_: (503, {}, b"")) as (url, _),
@@ -155,7 +155,7 @@ class TestTheWayThere:
             "https://",
         ],
     )
-    def test_what_is_no_address(self, url: str) -> None:
+    def test_an_invalid_base_url_is_refused(self, url: str) -> None:
         with pytest.raises(PolarIacError, match="is not an address"):
             check_base_url(url)
 
@@ -187,7 +187,7 @@ class TestTheWayThere:
         ):
             client.list_meters()
 
-    def test_a_wrong_path_is_no_unknown_meter(self) -> None:
+    def test_a_wrong_path_is_not_a_missing_meter(self) -> None:
         nowhere = 404, JSON, json.dumps({"detail": "Not Found"}).encode()
         with pytest.raises(ApiError, match="check POLAR_BASE_URL") as caught:
             asked(lambda *_: nowhere, lambda client: client.list_meters())

@@ -69,7 +69,7 @@ def documented(**fields: Any) -> dict[str, Any]:
 
 
 class TestWhatIsSent:
-    def test_headers_and_paging(self, polar: Served) -> None:
+    def test_a_list_sends_headers_and_reads_every_page(self, polar: Served) -> None:
         with client(polar.url) as polar_client:
             for number in range(101):
                 polar_client.create_meter(meter(name=f"Meter {number}"))
@@ -188,7 +188,7 @@ class TestAnswers:
 
 
 class TestErrors:
-    def test_a_bad_token(self, polar: Served) -> None:
+    def test_a_bad_token_is_reported(self, polar: Served) -> None:
         with client(polar.url, "polar_oat_expired_x") as polar_client, pytest.raises(ApiError) as caught:
             polar_client.list_meters()
         assert caught.value.status == 401
@@ -200,12 +200,12 @@ class TestErrors:
         with client(polar.url, token) as polar_client, pytest.raises(ApiError, match=scope):
             polar_client.create_meter(meter())
 
-    def test_no_scope_at_all(self, polar: Served) -> None:
+    def test_a_token_without_scopes_is_reported(self, polar: Served) -> None:
         with client(polar.url, "polar_oat_noscope_x") as polar_client, pytest.raises(ApiError) as caught:
             polar_client.list_meters()
         assert "meters:read" in str(caught.value)
 
-    def test_an_unknown_id(self, polar: Served) -> None:
+    def test_an_unknown_id_is_not_found(self, polar: Served) -> None:
         with client(polar.url) as polar_client, pytest.raises(NotFoundError):
             polar_client.get_meter(identifier(1))
 
@@ -221,7 +221,7 @@ class TestErrors:
             polar_client.get_meter(identifier(1))
         assert not isinstance(caught.value, NotFoundError)
 
-    def test_refused_fields(self, polar: Served) -> None:
+    def test_refused_fields_are_reported_by_path(self, polar: Served) -> None:
         with client(polar.url) as polar_client, pytest.raises(InvalidRequestError) as caught:
             polar_client.create_meter(meter(name="ab"))
         assert caught.value.detail[0]["loc"] == ["body", "name"]
@@ -245,7 +245,7 @@ class TestErrors:
             polar_client.create_meter(meter())
         assert [(e.method, e.body) for e in tape.exchanges] == [("POST", meter())] * 2
 
-    def test_a_redirect_in_a_circle(self) -> None:
+    def test_a_redirect_in_a_circle_ends(self) -> None:
         with (
             scripted(lambda *_: (307, {"location": "/v1/meters/"}, b"")) as (url, _),
             client(url) as polar_client,
@@ -253,20 +253,20 @@ class TestErrors:
         ):
             polar_client.create_meter(meter())
 
-    def test_nobody_there(self) -> None:
+    def test_a_refused_connection_is_reported(self) -> None:
         with scripted(lambda *_: (200, {}, b"")) as (url, _):
             pass
         with client(url) as polar_client, pytest.raises(TransientError, match="no connection"):
             polar_client.list_meters()
 
-    def test_no_such_host(self) -> None:
+    def test_an_unknown_host_is_reported(self) -> None:
         with (
             client("https://polar-iac.invalid") as polar_client,
             pytest.raises(ApiError, match=r"cannot be found|no connection"),
         ):
             polar_client.list_meters()
 
-    def test_no_answer_in_time(self) -> None:
+    def test_a_timeout_is_reported(self) -> None:
         release = threading.Event()
 
         def answer(*_: Any) -> Answer:
@@ -283,7 +283,7 @@ class TestErrors:
         finally:
             release.set()
 
-    def test_tls_that_nobody_trusts(self) -> None:
+    def test_a_failed_tls_handshake_is_reported_and_not_repeated(self) -> None:
         """A plain server answers a TLS handshake with nonsense: told as TLS, and not tried again."""
         with (
             scripted(lambda *_: (200, {}, b"")) as (url, _),
@@ -357,7 +357,7 @@ def proxied(monkeypatch: pytest.MonkeyPatch, serve: Callable[[socket.socket], No
 
 class TestTheFateOfAPost:
     @pytest.mark.parametrize("kind", FATES)
-    def test_by_the_answer(self, kind: str) -> None:
+    def test_each_fault_gives_the_expected_fate(self, kind: str) -> None:
         answer, fate = FATES[kind]
         with scripted(lambda *_: answer) as (url, _):
             assert fate_of_a_post(url) == fate
@@ -380,7 +380,7 @@ class TestTheFateOfAPost:
         assert not isinstance(caught.value, TransientError)
         assert caught.value.status == status
 
-    def test_nobody_listens(self) -> None:
+    def test_a_refused_connection_means_not_sent(self) -> None:
         with socket.socket() as bound:
             bound.bind(("127.0.0.1", 0))
             assert fate_of_a_post(f"http://127.0.0.1:{bound.getsockname()[1]}") == "not-sent"
@@ -394,7 +394,9 @@ class TestTheFateOfAPost:
         ],
         ids=["no such host", "no connection in time", "no network"],
     )
-    def test_no_connection_is_made(self, error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_failed_connection_means_not_sent(
+        self, error: OSError, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def fail(*_: Any, **__: Any) -> None:
             raise error
 
@@ -402,7 +404,7 @@ class TestTheFateOfAPost:
         assert fate_of_a_post("http://127.0.0.1:9") == "not-sent"
 
     @pytest.mark.parametrize("end", [reset, socket.socket.close], ids=["reset", "closed"])
-    def test_no_tls_comes_about(self, end: Callable[[socket.socket], None]) -> None:
+    def test_a_failed_tls_handshake_means_not_sent(self, end: Callable[[socket.socket], None]) -> None:
         def serve(connection: socket.socket) -> None:
             connection.recv(65536)
             end(connection)
@@ -414,7 +416,7 @@ class TestTheFateOfAPost:
     @pytest.mark.parametrize(
         "sent", [b"", b"HTTP/1.1 2", wire(201, b"{}")[:-1]], ids=["at once", "head", "body"]
     )
-    def test_the_connection_ends_after_it_was_sent(
+    def test_a_connection_that_ends_after_sending_means_lost(
         self, sent: bytes, end: Callable[[socket.socket], None]
     ) -> None:
         def serve(connection: socket.socket) -> None:
@@ -426,7 +428,7 @@ class TestTheFateOfAPost:
             assert fate_of_a_post(url) == "lost"
 
     @pytest.mark.parametrize("answer", [b"\x15\x03\x01 no HTTP\r\n\r\n", b"HTTP/1.1 20x OK\r\n\r\n"])
-    def test_what_comes_is_not_http(self, answer: bytes) -> None:
+    def test_an_answer_that_is_not_http_means_lost(self, answer: bytes) -> None:
         def serve(connection: socket.socket) -> None:
             read_request(connection)
             connection.sendall(answer)
@@ -434,7 +436,7 @@ class TestTheFateOfAPost:
         with connections(serve) as url:
             assert fate_of_a_post(url) == "lost"
 
-    def test_no_answer_comes_in_time(self) -> None:
+    def test_no_answer_in_time_means_lost(self) -> None:
         def serve(connection: socket.socket) -> None:
             read_request(connection)
             connection.recv(1)  # until the client has had enough
@@ -452,7 +454,7 @@ class TestTheFateOfAPost:
         ],
         ids=["403", "502", "closed", "not HTTP"],
     )
-    def test_a_proxy_refuses_the_tunnel(self, answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_refused_tunnel_means_not_sent(self, answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
         seen = list[bytes]()
 
         def serve(connection: socket.socket) -> None:
@@ -465,7 +467,7 @@ class TestTheFateOfAPost:
         assert [request.split()[0] for request in seen] == [b"CONNECT"] * 6
         assert b"polar_oat" not in seen[0]
 
-    def test_a_proxy_opens_no_tunnel_in_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_tunnel_that_opens_too_late_means_not_sent(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def serve(connection: socket.socket) -> None:
             read_request(connection)
             connection.recv(1)
@@ -474,7 +476,7 @@ class TestTheFateOfAPost:
             assert fate_of_a_post("https://polar.example", timeout=0.05) == "not-sent"
 
     @pytest.mark.parametrize("answer", [b"", wire(502)], ids=["closed", "502"])
-    def test_a_proxy_loses_what_it_was_sent(self, answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_error_of_a_proxy_means_lost(self, answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
         def serve(connection: socket.socket) -> None:
             read_request(connection)
             connection.sendall(answer)
@@ -482,7 +484,7 @@ class TestTheFateOfAPost:
         with proxied(monkeypatch, serve):
             assert fate_of_a_post("http://polar.example") == "lost"
 
-    def test_it_was_sent_and_what_it_is_redirected_to_is_gone(self) -> None:
+    def test_a_redirect_to_a_closed_server_means_lost(self) -> None:
         """The server that redirected the request may have carried it out."""
         with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -528,7 +530,7 @@ class OneRequest:
 
 
 class TestConnections:
-    def test_a_post_never_goes_over_an_idle_one(self) -> None:
+    def test_a_post_never_uses_an_idle_connection(self) -> None:
         server = OneRequest()
         with connections(server) as url, client(url) as polar_client:
             for _ in range(3):
@@ -537,7 +539,7 @@ class TestConnections:
                 polar_client.create_meter(meter())
         assert "POST" not in server.lost
 
-    def test_nor_where_several_are_idle(self) -> None:
+    def test_a_post_never_uses_any_of_several_idle_connections(self) -> None:
         server, together = OneRequest(), threading.Barrier(4)
 
         def serve(connection: socket.socket) -> None:
@@ -557,14 +559,16 @@ class TestConnections:
             polar_client.create_meter(meter())
         assert not server.lost
 
-    def test_a_get_that_meets_a_closed_one_is_repeated(self) -> None:
+    def test_a_get_on_a_closed_connection_is_repeated(self) -> None:
         server = OneRequest()
         with connections(server) as url, client(url) as polar_client:
             polar_client.get_meter(identifier(1))
             polar_client.get_meter(identifier(1))
         assert server.lost == ["GET"]
 
-    def test_idle_ones_are_given_up_before_polar_closes_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_idle_connections_are_closed_before_polar_closes_them(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         assert IDLE_SECONDS < 5
         monkeypatch.setattr(connection, "IDLE_SECONDS", 0.0)
         server = OneRequest()
@@ -573,13 +577,13 @@ class TestConnections:
                 polar_client.get_meter(identifier(1))
         assert (server.connections, server.lost) == (3, [])
 
-    def test_closing_twice_does_no_harm(self, polar: Served) -> None:
+    def test_a_client_can_be_closed_twice(self, polar: Served) -> None:
         with client(polar.url) as polar_client:
             polar_client.create_meter(meter())
             with polar_client:
                 pass
 
-    def test_the_embedded_server_needs_none(self) -> None:
+    def test_the_embedded_server_needs_no_connection(self) -> None:
         embedded = LocalPolar()
         transport = httpx.WSGITransport(app=embedded)
         with client("http://localhost", transport=transport) as polar_client, polar_client:
@@ -625,7 +629,7 @@ def ended() -> Iterator[threading.Event]:
 
 class TestEndlessAnswers:
     @pytest.mark.parametrize("where", DRIPS)
-    def test_byte_after_byte(self, where: str, ended: threading.Event) -> None:
+    def test_an_answer_byte_after_byte_times_out(self, where: str, ended: threading.Event) -> None:
         with (
             connections(drip(*DRIPS[where], ended=ended)) as url,
             client(url, timeout=0.05) as polar_client,
@@ -633,7 +637,7 @@ class TestEndlessAnswers:
         ):
             polar_client.create_meter(meter())
 
-    def test_byte_after_byte_on_a_connection_that_was_used_before(self, ended: threading.Event) -> None:
+    def test_an_answer_byte_after_byte_on_a_used_connection_times_out(self, ended: threading.Event) -> None:
         def serve(connection: socket.socket) -> None:
             read_request(connection)
             connection.sendall(wire(200, json.dumps(documented()).encode()))
@@ -645,7 +649,7 @@ class TestEndlessAnswers:
                 polar_client._send("GET", "/meters/")
 
     @pytest.mark.parametrize("url", ["http://polar.example", "https://polar.example"])
-    def test_byte_after_byte_from_a_proxy(
+    def test_an_answer_byte_after_byte_from_a_proxy_times_out(
         self, url: str, ended: threading.Event, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         reasons = list[str]()
@@ -660,7 +664,7 @@ class TestEndlessAnswers:
 
     @pytest.mark.skipif(not shutil.which("openssl"), reason="makes the certificate")
     @pytest.mark.parametrize("tunnel", [False, True], ids=["direct", "through a proxy"])
-    def test_byte_after_byte_inside_tls(
+    def test_an_answer_byte_after_byte_inside_tls_times_out(
         self, tunnel: bool, tmp_path: Path, ended: threading.Event, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         import ssl
@@ -688,7 +692,7 @@ class TestEndlessAnswers:
         assert "in time" in str(caught.value)
         assert caught.value.fate == "lost"
 
-    def test_a_large_body(self) -> None:
+    def test_a_body_over_the_limit_is_refused(self) -> None:
         large = b" " * (64 * 2**20) + b"{}"
         with (
             scripted(lambda *_: (201, JSON, large)) as (url, _),
@@ -697,7 +701,7 @@ class TestEndlessAnswers:
         ):
             polar_client.create_meter(meter())
 
-    def test_a_small_body_that_is_large_when_it_is_decompressed(self) -> None:
+    def test_a_body_over_the_limit_after_decompression_is_refused(self) -> None:
         bomb = gzip.compress(b" " * (64 * 2**20) + b"{}")
         with (
             scripted(lambda *_: (201, {**JSON, "content-encoding": "gzip"}, bomb)) as (url, _),
@@ -706,7 +710,7 @@ class TestEndlessAnswers:
         ):
             polar_client.create_meter(meter())
 
-    def test_a_body_without_an_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_body_without_an_end_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(transport, "LARGEST_BODY", 2**20)
 
         def serve(connection: socket.socket) -> None:
@@ -723,7 +727,9 @@ class TestEndlessAnswers:
             polar_client.create_meter(meter())
 
     @pytest.mark.parametrize("encoding", ["gzip", "GZip", "deflate", "identity", ""])
-    def test_what_may_be_compressed(self, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_accepted_encoding_is_decompressed(
+        self, encoding: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         import zlib
 
         packed: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
@@ -738,7 +744,7 @@ class TestEndlessAnswers:
         assert tape.exchanges[0].headers["accept-encoding"] == "gzip, deflate"
 
     @pytest.mark.parametrize("encoding", ["gzip, gzip", "deflate,gzip", "br", "zstd", "identity, x", "é"])
-    def test_what_may_not_be_compressed(self, encoding: str) -> None:
+    def test_another_encoding_is_refused(self, encoding: str) -> None:
         twice = gzip.compress(gzip.compress(json.dumps(documented()).encode()))
         with (
             scripted(lambda *_: (201, {**JSON, "content-encoding": encoding}, twice)) as (url, _),
@@ -748,7 +754,7 @@ class TestEndlessAnswers:
             polar_client.create_meter(meter())
 
     @pytest.mark.parametrize("status", [401, 429, 500])
-    def test_a_status_counts_whatever_its_body(self, status: int) -> None:
+    def test_an_error_status_counts_whatever_its_body(self, status: int) -> None:
         refused = status, {**POLAR, "content-encoding": "br", "retry-after": "0"}, b"?"
         answers = iter([refused, answer_json(201, documented())])
         with scripted(lambda *_: next(answers)) as (url, _), client(url) as polar_client:
@@ -779,20 +785,20 @@ class TestEndlessLists:
         items = [documented(id=identifier(n)) for n in ids]
         return {"items": items, "pagination": {"total_count": total, "max_page": pages}}
 
-    def test_the_same_page_again_and_again(self) -> None:
+    def test_a_page_that_repeats_ends_the_list(self) -> None:
         assert self.listed(lambda _: self.page(range(3), 3, 9000), "page 2 .* repeats") == 6 * 2
 
-    def test_the_same_page_for_ever_with_no_count(self) -> None:
+    def test_a_page_that_repeats_without_a_count_ends_the_list(self) -> None:
         assert self.listed(lambda n: self.page(range(3), 0, n + 1), "page 2 .* repeats") == 6 * 2
 
-    def test_one_page_more_with_every_page(self) -> None:
+    def test_a_page_count_that_grows_with_every_page_ends_the_list(self) -> None:
         assert self.listed(lambda n: self.page(range(n, n + 1), n, n + 1), "does not end") <= 6 * 14
 
-    def test_more_pages_than_anyone_has_meters(self) -> None:
+    def test_too_many_pages_end_the_list(self) -> None:
         assert self.listed(lambda n: self.page(range(n, n + 1), 10**9, 10**9), "does not end") == 6
 
     @pytest.mark.unmeasured
-    def test_more_meters_than_were_counted(self) -> None:
+    def test_more_meters_than_counted_end_the_list(self) -> None:
         requests = self.listed(lambda n: self.page(range(400 * n, 400 * n + 400), 3, 5000), "does not end")
         assert requests == 6 * 3
 
@@ -834,7 +840,7 @@ class TestOddRedirects:
         ],
     )
     @pytest.mark.parametrize("status", [301, 307])
-    def test_one_to_nonsense(self, location: str, status: int) -> None:
+    def test_a_redirect_to_nonsense_is_refused(self, location: str, status: int) -> None:
         def answer(*_: Any) -> Answer:
             return status, {"location": location.format(host=host)}, b""
 
@@ -847,7 +853,7 @@ class TestOddRedirects:
         assert len(tape.exchanges) == 1 or "circle" in str(caught.value)
         assert all(e.headers["authorization"] == "Bearer polar_oat_test" for e in tape.exchanges)
 
-    def test_one_to_nowhere(self) -> None:
+    def test_a_redirect_without_a_location_is_refused(self) -> None:
         with (
             scripted(lambda *_: (308, {}, b"")) as (url, tape),
             client(url) as polar_client,
@@ -879,12 +885,12 @@ class TestOrganizationIds:
         assert (tape.exchanges[0].path, tape.exchanges[0].query) == ("/v1/organizations/", "limit=100")
         return organizations
 
-    def test_what_the_token_may_see(self) -> None:
+    def test_the_ids_that_the_token_sees_are_returned(self) -> None:
         items = [{"id": identifier(n).upper(), "name": f"No. {n}"} for n in range(2)]
         listed = answer_json(200, {"items": items, "pagination": {"total_count": 2, "max_page": 1}})
         assert self.asked(listed) == frozenset({identifier(0), identifier(1)})
 
-    def test_none_at_all(self) -> None:
+    def test_no_organization_gives_no_ids(self) -> None:
         listed = answer_json(200, {"items": [], "pagination": {"total_count": 0, "max_page": 0}})
         assert self.asked(listed) == frozenset()
 
@@ -904,15 +910,15 @@ class TestOrganizationIds:
         ],
         ids=str,
     )
-    def test_not_known(self, answer: Answer) -> None:
+    def test_an_unusable_answer_leaves_the_ids_unknown(self, answer: Answer) -> None:
         assert self.asked(answer) is None
 
-    def test_not_known_is_tried_no_more_often_than_anything_else(self) -> None:
+    def test_an_error_answer_is_retried_as_often_as_any_other(self) -> None:
         with scripted(lambda *_: (503, {}, b"")) as (url, tape), client(url) as polar_client:
             assert polar_client.organization_ids() is None
         assert tape.count("GET") == 6
 
-    def test_a_stop_passes(self) -> None:
+    def test_a_stop_is_raised(self) -> None:
         stop = Stop()
         stop.request("SIGINT")
         with (
@@ -977,7 +983,7 @@ VALUES = st.one_of(
     ),
     framed=st.booleans(),
 )
-def test_whatever_comes_only_our_own_errors_leave(
+def test_any_answer_raises_only_our_own_errors(
     status: int, headers: list[tuple[str, str]], body: bytes, framed: bool
 ) -> None:
     length = [("content-length", str(len(body)))] if framed else []
@@ -1008,7 +1014,7 @@ def test_whatever_comes_only_our_own_errors_leave(
 
 class TestBaseUrl:
     @pytest.mark.parametrize("url", ["https://polar.example", "http://localhost:8010", "http://[::1]:80/"])
-    def test_good(self, url: str) -> None:
+    def test_a_valid_base_url_is_accepted(self, url: str) -> None:
         assert check_base_url(url) == url.rstrip("/")
 
     @pytest.mark.parametrize(
@@ -1021,7 +1027,7 @@ class TestBaseUrl:
             "https://",
         ],
     )
-    def test_bad(self, url: str) -> None:
+    def test_an_invalid_base_url_is_refused(self, url: str) -> None:
         with pytest.raises(PolarIacError):
             check_base_url(url)
 
@@ -1039,7 +1045,7 @@ class TestRateLimits:
         assert waits == [pytest.approx(60, abs=1.5)]
         assert clock.time == pytest.approx(60, abs=1.5)
 
-    def test_a_date_as_retry_after(self) -> None:
+    def test_a_date_as_retry_after_is_waited_for(self) -> None:
         from datetime import UTC, datetime, timedelta
         from email.utils import format_datetime
 
@@ -1054,14 +1060,14 @@ class TestRateLimits:
         ("header", "seconds"),
         [("999999", 3600), ("Thu, 01 Jan 2099 00:00:00 GMT", 3600), ("nonsense", 60), ("-5", 60), ("0", 0.1)],
     )
-    def test_an_odd_retry_after(self, header: str, seconds: float) -> None:
+    def test_an_unusual_retry_after_is_read(self, header: str, seconds: float) -> None:
         clock = FakeClock()
         answers = iter([(429, {"retry-after": header}, b""), answer_json(200, documented())])
         with scripted(lambda *_: next(answers)) as (url, _), client(url, clock=clock) as polar_client:
             polar_client.get_meter(identifier(1))
         assert clock.time == pytest.approx(seconds, rel=0.03)
 
-    def test_where_two_wait_one_tries(self) -> None:
+    def test_of_two_waiting_threads_one_tries(self) -> None:
         """The other waits for the upper bound, as long as nothing is heard of the try."""
         clock = FakeClock()
         gate = RateGate(clock, lambda _: None)
@@ -1132,7 +1138,7 @@ class TestRateLimits:
         gate.enter()
         assert 60 <= clock.time <= 62
 
-    def test_against_a_limited_server(self) -> None:
+    def test_creates_on_a_limited_server_all_succeed(self) -> None:
         with (
             served_polar(LocalPolar(rate_limit=RateLimit(10, 1.0))) as polar,
             client(polar.url) as polar_client,
@@ -1142,7 +1148,7 @@ class TestRateLimits:
             assert len(polar_client.list_meters()) == 25
 
 
-def test_the_first_reason_for_a_stop_counts() -> None:
+def test_the_first_reason_for_a_stop_is_kept() -> None:
     stop = Stop()
     stop.request("SIGINT")
     stop.request("the deadline has come")

@@ -79,7 +79,7 @@ class VirtualClock:
 
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("parallelism", [1, 4])
-def test_a_thousand_creates_at_a_hundred_a_minute(tmp_path: Path, parallelism: int) -> None:
+def test_a_thousand_creates_keep_to_a_hundred_a_minute(tmp_path: Path, parallelism: int) -> None:
     clock = VirtualClock(parallelism)
     waits: list[float] = []
     limited = RateLimit(100, 60.0, clock.now)

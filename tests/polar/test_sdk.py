@@ -25,7 +25,7 @@ def polar(app: LocalPolar) -> Iterator[Polar]:
         yield polar
 
 
-def test_a_meters_life(app: LocalPolar, polar: Polar) -> None:
+def test_the_sdk_creates_reads_updates_and_archives_a_meter(app: LocalPolar, polar: Polar) -> None:
     created = polar.meters.create(
         name="AI tokens",
         filter={
@@ -56,7 +56,7 @@ def test_a_meters_life(app: LocalPolar, polar: Polar) -> None:
     assert polar.meters.update(created.id, is_archived=False).archived_at is None
 
 
-def test_every_page(polar: Polar) -> None:
+def test_the_sdk_reads_every_page(polar: Polar) -> None:
     filter_: dict[str, object] = {"conjunction": "and", "clauses": []}
     names = [f"Meter {i:02}" for i in range(25)]
     for name in names:
@@ -65,7 +65,7 @@ def test_every_page(polar: Polar) -> None:
     assert polar.meters.list(limit=10).pagination.max_page == 3
 
 
-def test_errors_are_typed(polar: Polar) -> None:
+def test_the_sdk_raises_typed_errors(polar: Polar) -> None:
     with pytest.raises(ResourceNotFound) as missing:
         polar.meters.get("22222222-2222-4222-9222-222222222222")
     assert missing.value.error.detail == "Not found"
@@ -82,7 +82,7 @@ def test_errors_are_typed(polar: Polar) -> None:
     assert forbidden.value.status_code == 403
 
 
-def test_the_rate_limit_is_understood() -> None:
+def test_the_sdk_understands_the_rate_limit() -> None:
     with (
         closing(LocalPolar(rate_limit=RateLimit(2))) as app,
         serving(app) as url,

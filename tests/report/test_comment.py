@@ -210,7 +210,7 @@ def thousands() -> Plan:
     return many(5_000)
 
 
-def test_no_change_is_one_line() -> None:
+def test_a_plan_without_changes_is_one_line() -> None:
     text = comment(nothing())
     golden("comment-0.md", text)
     read_comment(text)
@@ -219,19 +219,19 @@ def test_no_change_is_one_line() -> None:
     assert (empty, marker, rest) == ("", "<!-- polar-iac:acme:sandbox -->", [""])
 
 
-def test_no_change_anywhere() -> None:
+def test_two_plans_without_changes_are_one_line() -> None:
     text = comment(nothing(), nothing(environment="production"))
     read_comment(text)
     assert text.startswith("Polar meters: no changes · sandbox and production. 2 meters match ")
 
 
-def test_one_change() -> None:
+def test_a_comment_with_one_change_is_golden() -> None:
     text = comment(one())
     golden("comment-1.md", text)
     assert read_comment(text).headings[0] == "Polar meters: 1 to update · sandbox"
 
 
-def test_a_few_changes() -> None:
+def test_a_comment_with_a_few_changes_is_golden() -> None:
     text = comment(few())
     golden("comment-few.md", text)
     parsed = read_comment(text)
@@ -247,7 +247,7 @@ def test_a_few_changes() -> None:
     assert few().digest[:32] in parsed.code
 
 
-def test_thirty_changes() -> None:
+def test_a_comment_with_thirty_changes_is_golden() -> None:
     text = comment(many(30))
     golden("comment-30.md", text)
     assert len(text) < GITHUB_TAKES
@@ -256,7 +256,7 @@ def test_thirty_changes() -> None:
 
 @pytest.mark.first
 @pytest.mark.unmeasured
-def test_five_thousand_changes() -> None:
+def test_a_comment_with_five_thousand_changes_is_golden_and_cut() -> None:
     text = comment(thousands())
     golden("comment-5000.md", text)
     parsed = read_comment(text)
@@ -279,7 +279,7 @@ def test_five_thousand_changes() -> None:
     assert all(verb in opened for verb in ("**Update** ", "**Archive** ", "**Blocked, nothing changes** "))
 
 
-def test_two_environments() -> None:
+def test_a_comment_about_two_environments_is_golden() -> None:
     text = comment(few(), in_production())
     golden("comment-environments.md", text)
     parsed = read_comment(text)
@@ -299,7 +299,7 @@ def test_two_environments() -> None:
     assert comment(in_production(), few()).endswith("<!-- polar-iac:acme:production+sandbox -->\n")
 
 
-def test_everything_at_once() -> None:
+def test_a_comment_with_everything_is_golden() -> None:
     text = comment(plan_with_everything())
     golden("comment-everything.md", text)
     read_comment(text)
@@ -329,7 +329,7 @@ def test_a_budget_pays_for_the_separators_too() -> None:
     assert len("\n\n".join(["1234", "1234"])) == 10
 
 
-def test_those_who_need_less_leave_it_to_the_others() -> None:
+def test_a_budget_is_shared_by_max_min_fairness() -> None:
     assert Budget(12).share([2, 10, 10]) == fair_cap([2, 10, 10], 12) == 5
     assert Budget(30).share([2, 10, 10]) == 10
     assert Budget(-1).share([2, 10]) == 0
@@ -378,7 +378,7 @@ def wide(padding: int) -> Plan:
     return plan(manifest, {"calls": record(1, filter=before)}, [live(1, filter=before)])
 
 
-def test_a_long_diff_takes_the_room_that_is_left() -> None:
+def test_a_long_diff_takes_the_space_that_remains() -> None:
     """Two hundred clauses fit into a comment, whole."""
     read = read_comment(text := comment(wide(40)))
     assert 15_000 < len(text) < 30_000
@@ -387,7 +387,7 @@ def test_a_long_diff_takes_the_room_that_is_left() -> None:
 
 
 @pytest.mark.parametrize("padding", [200, 900])
-def test_what_is_cut_of_a_change_are_lines_and_no_remarks(padding: int) -> None:
+def test_a_cut_change_loses_lines_and_no_notes(padding: int) -> None:
     planned = wide(padding)
     text = comment(planned)
     assert 45_000 < len(text) <= 60_000
@@ -440,7 +440,7 @@ def test_a_filter_that_holds_fences_stays_in_its_own() -> None:
     assert '-   a = "```"' in read.code
 
 
-def test_offline_is_said() -> None:
+def test_an_offline_plan_is_marked_as_offline() -> None:
     planned = plan(desired({"a": meter()}), {}, None)
     assert "Planned offline" in "".join(read_comment(comment(planned)).words)
     both = "".join(read_comment(comment(planned, in_production())).words)
@@ -501,7 +501,7 @@ def test_a_refusal_names_the_environment_it_is_about() -> None:
 
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("limit", [4_000, 60_000])
-def test_a_refusal_of_many_leaves_room(limit: int) -> None:
+def test_a_refusal_of_many_keys_fits_the_limit(limit: int) -> None:
     keys = [f"meter-{n:03d}" for n in range(300)]
     there = [
         live(n, key, filter=every(*(clause(f"p{n}-{m}", "eq", "x" * 50) for m in range(30))))
@@ -513,14 +513,14 @@ def test_a_refusal_of_many_leaves_room(limit: int) -> None:
     assert "will refuse" in "".join(read_comment(text).words)
 
 
-def test_remarks_of_many_keep_their_first_words() -> None:
+def test_cut_notes_keep_their_first_words() -> None:
     text = comment(many(30))
     words = "".join(read_comment(text).words)
     assert "freeze unknown (note " in words
     assert "see note" not in words
 
 
-def test_a_blocked_change_is_only_wanted() -> None:
+def test_a_blocked_change_is_shown_as_wanted() -> None:
     text = comment(replace(in_production(), environment="sandbox"))
     title = text.index("**Blocked, nothing changes** `premium-completions`")
     assert title < text.index("Wanted:\n\nfilter · **billing**")
@@ -548,14 +548,14 @@ def test_a_long_path_is_linked_whole() -> None:
     assert all(len(line) < 110 for line in read.code)
 
 
-def test_bookkeeping_alone_is_no_change() -> None:
+def test_bookkeeping_alone_is_not_a_change() -> None:
     manifest = desired({"calls": meter()}, moved=[{"from": "old", "to": "calls"}])
     text = comment(plan(manifest, {"old": record(1)}, [live(1, "calls")]))
     assert text.startswith("Polar meters: no changes · sandbox.")
     assert "moved: the same meter under a new key" in "".join(read_comment(text).words)
 
 
-def test_notes_alone_are_no_change() -> None:
+def test_notes_alone_are_not_a_change() -> None:
     text = comment(plan(desired({}), {}, [live(1, "zeta-a")]))
     assert text.startswith("Polar meters: no changes · sandbox.")
     assert "neither this manifest nor this lockfile knows it" in "".join(read_comment(text).words)
@@ -569,13 +569,13 @@ def test_evidence_says_where_it_is_from() -> None:
     assert {"polar", "2026-05-01T00:00:00Z"} <= set(read.code)
 
 
-def test_equal_names_are_told_apart() -> None:
+def test_equal_names_are_distinguished() -> None:
     one_, other = few(), replace(few(), project="other")
     assert headline([one_, nothing()]).startswith("sandbox acme 1: 1 to create, 2 to update, 1 to archive;")
     assert "sandbox acme and sandbox other" in headline([one_, other])
 
 
-def test_a_plan_twice_says_everything_once() -> None:
+def test_the_same_plan_twice_is_described_once() -> None:
     production = replace(few(), environment="production")
     text = comment(few(), production)
     read = read_comment(text)
@@ -639,7 +639,7 @@ def test_an_annotation_keeps_its_lines() -> None:
     assert annotation.message == "refused:\nmeters:\n  a: {archived: true}\\u001b[2J"
 
 
-def test_commands_of_two_environments_are_told_once() -> None:
+def test_annotations_of_two_environments_are_written_once() -> None:
     commands = list(read_commands(commands_for(few(), replace(few(), environment="production"))))
     assert {c.properties["title"].partition(" · ")[2] for c in commands} == {"sandbox and production"}
 
@@ -652,7 +652,7 @@ def test_no_more_annotations_than_github_shows() -> None:
     assert commands[-1].message.endswith("more like these are in the plan")
 
 
-def test_outputs() -> None:
+def test_outputs_have_changes_summary_and_digest() -> None:
     assert read_outputs(output_lines(plan_outputs([few()]))) == {
         "changes": "4",
         "summary": "1 to create, 2 to update, 1 to archive · sandbox",
@@ -701,7 +701,7 @@ def test_results_come_first_and_failures_first_of_them(tmp_path: Path) -> None:
 @pytest.mark.first
 @pytest.mark.unmeasured
 @pytest.mark.parametrize(("filled", "place"), [(0, "summary"), (950_000, "log")])
-def test_what_was_cut_is_where_the_comment_says(tmp_path: Path, filled: int, place: str) -> None:
+def test_a_cut_comment_says_where_all_changes_are(tmp_path: Path, filled: int, place: str) -> None:
     large = many(900)
     summary = tmp_path / "summary.md"
     summary.write_text(" " * filled)
@@ -829,7 +829,7 @@ def test_a_plan_file_that_was_changed_is_refused(path: str, value: Any) -> None:
         plan_from_document(changed(path, value))
 
 
-def test_a_change_that_stands_twice_is_refused() -> None:
+def test_a_change_that_appears_twice_is_refused() -> None:
     document = saved(few())
     document["changes"].append(document["changes"][-1])
     with pytest.raises(PolarIacError, match="was changed"):
@@ -863,7 +863,7 @@ def test_a_change_that_stands_twice_is_refused() -> None:
         changed("summary.unchanged", 1.5),
     ],
 )
-def test_what_is_no_plan_is_refused_in_plain_words(document: Any) -> None:
+def test_a_file_that_is_not_a_plan_is_refused_in_plain_words(document: Any) -> None:
     with pytest.raises(PolarIacError, match="not a plan file of polar-iac: ") as error:
         plan_from_document(document)
     assert "\x1b" not in str(error.value)

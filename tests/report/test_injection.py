@@ -288,7 +288,7 @@ def test_nothing_breaks_out_of_a_comment(text: str) -> None:
     )
 
 
-def test_what_is_not_seen_is_escaped() -> None:
+def test_invisible_characters_are_escaped() -> None:
     unseen = "\u034f\u115f\u1160\u180b\u2800\u3164\uffa0\ufe0f\U000e0100\u00a0\u2003\u3000"
     for text in (code(f"a{unseen}b"), fence([f"a{unseen}b"])):
         assert set(text) <= set("`\nab\\uU0123456789cdef")
@@ -296,7 +296,7 @@ def test_what_is_not_seen_is_escaped() -> None:
 
 
 @pytest.mark.parametrize("text", CORPUS)
-def test_a_comment_has_the_same_bones_whatever_is_in_it(text: str) -> None:
+def test_hostile_text_does_not_change_the_structure_of_a_comment(text: str) -> None:
     """Except in prose, a hostile comment differs from a plain one only by the words in its code."""
     assert bones(text) == bones("plain")
 
@@ -312,18 +312,18 @@ def bones(text: str) -> list[str]:
 
 @given(text=st.text(st.characters(), max_size=60))
 @examples(25)
-def test_no_text_at_all_breaks_out(text: str) -> None:
+def test_no_random_text_breaks_out(text: str) -> None:
     read_comment(side_by_side(text))
 
 
 @given(text=st.text("`|\\\n -~#<>[]()*_@:.!\"'a1", max_size=40))
 @examples(40)
-def test_no_markup_at_all_breaks_out(text: str) -> None:
+def test_no_random_markup_breaks_out(text: str) -> None:
     read_comment(side_by_side(text))
 
 
 @pytest.mark.parametrize("text", CORPUS)
-def test_an_environment_is_not_trusted_either(text: str) -> None:
+def test_the_name_of_an_environment_is_escaped(text: str) -> None:
     few = replace(hostile_plan("x"), changes=hostile_plan("x").changes[1:3])
     both = [few, replace(few, environment=text)]
     read_comment(plan_markdown(both, manifest_file="meters.yaml", links=LINKS))

@@ -59,7 +59,7 @@ MODELS = either(
 )
 
 
-def test_a_plan_with_everything() -> None:
+def test_a_plan_with_everything_is_golden() -> None:
     manifest = desired(
         {
             "embeddings": meter(name="Embeddings", filter=every(clause("name", "eq", "embedding"))),
@@ -129,7 +129,7 @@ def test_a_plan_with_everything() -> None:
     golden("everything.json", plan_json(planned))
 
 
-def test_what_came_of_it() -> None:
+def test_results_of_every_kind_are_golden() -> None:
     place = Diagnostic(SourceSpan("meters.yaml", 3, 5, 9), "Polar refused `calls`: no", "    name: x")
     events: list[Event] = [
         Applied("created", "create", identifier(1)),
@@ -147,7 +147,7 @@ def test_what_came_of_it() -> None:
     assert "line=3" in commands[0]
 
 
-def test_nothing_to_do() -> None:
+def test_a_plan_without_changes_says_so() -> None:
     planned = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1)])
     golden("nothing.txt", click.unstyle(plan_text(planned, "meters.yaml")))
     golden("offline.txt", click.unstyle(plan_text(plan(desired({"a": meter()}), {}, None), "meters.yaml")))
@@ -173,7 +173,7 @@ def test_nothing_to_do() -> None:
         ("wrapped", every(LLM), either(every(LLM, clause("a", "eq", 1)), clause("b", "eq", 2))),
     ],
 )
-def test_filter_diffs(name: str, before: Any, after: Any) -> None:
+def test_filter_diffs_are_golden(name: str, before: Any, after: Any) -> None:
     one, two = (Filter.from_json(side).canonical() for side in (before, after))
     lines = [f"{line.sign} {'  ' * line.depth}{line.text}\n" for line in filter_diff(one, two)]
     golden(f"filter-{name}.txt", "".join(lines))
@@ -252,7 +252,7 @@ def test_hostile_live_names_stay_on_their_line(name: str) -> None:
         )
 
 
-def test_diagnostics() -> None:
+def test_diagnostics_are_golden() -> None:
     problems = [
         Diagnostic(SourceSpan("m.yaml", 3, 12, 15), "a short one", "    value: 1.5"),
         Diagnostic(SourceSpan("m.yaml", 4, 400, 403), "on a long line", "x" * 399 + "BAD" + "y" * 600),

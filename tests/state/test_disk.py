@@ -34,7 +34,7 @@ APPLY = (
 
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("size", [0, 1, 300, 1000, 2500, 4000])
-def test_a_disk_that_fills_up(workspace: Workspace, polar: Served, size: int) -> None:
+def test_a_full_disk_loses_no_id(workspace: Workspace, polar: Served, size: int) -> None:
     """No file may grow beyond `size` bytes, which fails a write as a full disk does."""
     workspace.write({f"m{n}": meter(name=f"Meter {n}") for n in range(8)})
 
@@ -64,7 +64,7 @@ def test_a_disk_that_fills_up(workspace: Workspace, polar: Served, size: int) ->
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="wants a file system that nobody can write")
-def test_a_read_only_directory(workspace: Workspace, polar: Served) -> None:
+def test_a_read_only_directory_is_reported(workspace: Workspace, polar: Served) -> None:
     workspace.write({"a": meter()})
     done = workspace.run(*APPLY, "--lockfile", "/sys/meters.sandbox.lock.json")
     assert done.returncode == 1
@@ -90,7 +90,7 @@ def slow(workspace: Workspace) -> Iterator[LocalPolar]:
 
 
 @pytest.mark.usefixtures("slow")
-def test_a_lockfile_deleted_in_mid_run(workspace: Workspace) -> None:
+def test_a_lockfile_deleted_during_a_run_is_written_anew(workspace: Workspace) -> None:
     workspace.write({"m0": meter()})
     workspace.ok(*APPLY)
     workspace.write({f"m{n}": meter(name=f"Meter {n}") for n in range(20)})

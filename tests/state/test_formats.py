@@ -179,7 +179,7 @@ def test_a_lockfile_is_read_and_written_as_it_was(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", JOURNALS)
-def test_a_journal_means_the_same(environment: str) -> None:
+def test_a_journal_is_read_with_the_same_meaning(environment: str) -> None:
     assert journal.read(journal_path(environment), LOCKFILES[environment]) == JOURNALS[environment]
 
 

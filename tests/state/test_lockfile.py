@@ -31,7 +31,7 @@ def loads(text: str) -> Lockfile:
 
 
 class TestText:
-    def test_is_read_in_pull_requests_and_merged_by_git(self) -> None:
+    def test_the_text_has_one_value_a_line_and_sorted_keys(self) -> None:
         text = lockfile.dumps(GOOD)
         assert text.endswith("}\n")
         assert list(json.loads(text)) == ["environment", "meters", "organization_id", "project", "version"]
@@ -52,7 +52,7 @@ class TestText:
             st.tuples(strategies.specs(), st.booleans(), st.uuids(version=4)),
         )
     )
-    def test_round_trip(self, meters: dict[str, Any]) -> None:
+    def test_a_lockfile_is_read_as_it_was_written(self, meters: dict[str, Any]) -> None:
         records = {
             key: Record(str(uid), MeterSpec.from_json(spec), frozen)
             for key, (spec, frozen, uid) in meters.items()
@@ -106,7 +106,7 @@ TWICE["b"]["id"] = TWICE["a"]["id"]
         (broken(meters=TWICE), "2:3", "record the same meter"),
     ],
 )
-def test_broken_lockfiles(text: str, place: str, message: str) -> None:
+def test_a_broken_lockfile_is_reported_at_its_place(text: str, place: str, message: str) -> None:
     with pytest.raises(DiagnosticError) as caught:
         loads(text)
     (diagnostic,) = caught.value.diagnostics
@@ -120,7 +120,7 @@ def test_broken_lockfiles(text: str, place: str, message: str) -> None:
         assert diagnostic.span.line > 1
 
 
-def test_no_text_at_all(tmp_path: Path) -> None:
+def test_an_unreadable_lockfile_is_reported_and_a_missing_one_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(PolarIacError, match="UTF-8"):
@@ -131,7 +131,7 @@ def test_no_text_at_all(tmp_path: Path) -> None:
 
 
 class TestWriting:
-    def test_keeps_the_mode_and_leaves_nothing_beside(self, tmp_path: Path) -> None:
+    def test_writing_keeps_the_mode_and_leaves_no_other_file(self, tmp_path: Path) -> None:
         path = tmp_path / "meters.sandbox.lock.json"
         mask = os.umask(0o027)
         try:
@@ -157,14 +157,14 @@ class TestWriting:
         with pytest.raises(PolarIacError, match="symbolic link"):
             state_directory(path)
 
-    def test_a_directory_that_cannot_be_written(self, tmp_path: Path) -> None:
+    def test_a_directory_that_cannot_be_written_is_reported(self, tmp_path: Path) -> None:
         with pytest.raises(PolarIacError, match="cannot write"):
             lockfile.save(tmp_path / "none" / "lock.json", GOOD)
         (tmp_path / ".polar-iac").write_text("a file")
         with pytest.raises(PolarIacError, match="cannot write"):
             state_directory(tmp_path / "lock.json")
 
-    def test_a_write_that_fails_leaves_nothing_beside(
+    def test_a_failed_write_leaves_no_other_file(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = tmp_path / "meters.sandbox.lock.json"
@@ -187,7 +187,7 @@ class TestJournal:
         state_directory(path)
         return Journal(journal.path_for(path), state), path
 
-    def test_tells_the_story_that_the_run_knew(self, tmp_path: Path) -> None:
+    def test_a_journal_is_read_with_the_state_that_the_run_had(self, tmp_path: Path) -> None:
         record_, path = self.open(tmp_path)
         with record_:
             record_.learn_organization(identifier(9))
@@ -208,7 +208,7 @@ class TestJournal:
                 key: [(i.marker, i.spec.name) for i in intents] for key, intents in state.unresolved.items()
             } == {"lost": [("acme/lost", "Lost")]}
 
-    def test_a_last_line_cut_short_never_happened(self, tmp_path: Path) -> None:
+    def test_a_last_line_that_is_cut_short_is_ignored(self, tmp_path: Path) -> None:
         record_, path = self.open(tmp_path)
         with record_:
             record_.forget("a", identifier(1))
@@ -233,7 +233,7 @@ class TestJournal:
         assert set(state.meters) == {"b"}
         assert set(state.unresolved) == {"new"}
 
-    def test_what_no_sweep_has_judged_outlives_the_run(self, tmp_path: Path) -> None:
+    def test_creates_before_a_sweep_stay_in_the_journal(self, tmp_path: Path) -> None:
         record_, path = self.open(tmp_path)
         with record_:
             record_.record("new", Record(identifier(3), spec()), answer="created")
@@ -257,7 +257,7 @@ class TestJournal:
         (written,) = lockfile.read(path, "sandbox", "acme").meters.values()
         assert (written.extra, written.spec and written.spec.name) == ({"also": "y"}, "Renamed")
 
-    def test_a_line_that_is_no_entry_is_told_with_its_place(self, tmp_path: Path) -> None:
+    def test_a_line_that_is_not_an_entry_is_reported_with_its_place(self, tmp_path: Path) -> None:
         file = tmp_path / "journal"
         for line in (
             "{}",
@@ -301,7 +301,7 @@ class TestJournal:
         with pytest.raises(PolarIacError, match=r"journal:1:1: error: this line is not a journal entry"):
             journal.read(file, GOOD)
 
-    def test_the_words_of_the_file_are_those_of_earlier_versions(self, tmp_path: Path) -> None:
+    def test_the_journal_keeps_the_words_of_earlier_versions(self, tmp_path: Path) -> None:
         record_, path = self.open(tmp_path, Lockfile("sandbox", None, "acme"))
         with record_:
             record_.learn_organization(ORGANIZATION)
@@ -328,7 +328,7 @@ class TestJournal:
             '{"effect":"swept","key":""}',
         ]
 
-    def test_is_folded_and_removed_and_a_lockfile_without_news_is_left(self, tmp_path: Path) -> None:
+    def test_finish_folds_the_journal_and_writes_no_lockfile_without_news(self, tmp_path: Path) -> None:
         record_, path = self.open(tmp_path)
         with record_:
             record_.forget("a", identifier(1))
