@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,22 +16,11 @@ from polar_iac.manifest import read as manifest
 from polar_iac.report.diagnostics import diagnostics_text
 from polar_iac.report.text import plan_text
 from tests.support.build import desired, live, meter, plan, record
+from tests.support.golden import golden_block
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 LLM = {"property": "name", "operator": "eq", "value": "llm_call"}
-
-
-def hold_output(name: str, text: str) -> None:
-    """Hold the block after `<!-- output: NAME -->` against `text`; REGENERATE=1 writes it."""
-    block = re.compile(rf"(<!-- output: {name} -->\n```\n)(.*?)(```\n)", re.DOTALL)
-    readme = README.read_text(encoding="utf-8")
-    if os.environ.get("REGENERATE"):
-        readme = block.sub(lambda match: match[1] + text + match[3], readme)
-        README.write_text(readme, encoding="utf-8")
-    match = block.search(readme)
-    assert match is not None
-    assert match[2] == text
 
 
 def test_the_plan_in_the_readme_is_the_real_output() -> None:
@@ -63,7 +51,7 @@ def test_the_plan_in_the_readme_is_the_real_output() -> None:
         live(2, "exports", name="Exports"),
         *(live(3 + n, f"m{n}") for n in range(12)),
     ]
-    hold_output("plan", click.unstyle(plan_text(plan(manifest_, recorded, meters), "meters.yaml")))
+    golden_block(README, "plan", click.unstyle(plan_text(plan(manifest_, recorded, meters), "meters.yaml")))
 
 
 def test_the_errors_in_the_readme_are_the_real_output() -> None:
@@ -83,7 +71,7 @@ meters:
 """
     with pytest.raises(DiagnosticError) as caught:
         manifest.load(text.encode(), "meters.yaml")
-    hold_output("errors", click.unstyle(diagnostics_text(caught.value.diagnostics)))
+    golden_block(README, "errors", click.unstyle(diagnostics_text(caught.value.diagnostics)))
 
 
 def test_the_manifest_in_the_readme_is_valid() -> None:

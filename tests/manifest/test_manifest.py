@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from polar_iac.polar.refusals import problems_of
 from polar_iac.yaml import tree as source
 from polar_iac.yaml.parse import parse
 from tests.support.examples import examples
+from tests.support.golden import golden
 
 MANIFESTS = Path(__file__).parent / "cases"
 WRONG = sorted(path.stem for path in (MANIFESTS / "wrong").glob("*.yaml"))
@@ -44,13 +44,6 @@ def error_text(text: str | bytes, file: str = "meters.yaml") -> str:
 
 def load(text: str | bytes, file: str = "meters.yaml") -> Manifest:
     return manifest.load(text.encode() if isinstance(text, str) else text, file)
-
-
-def golden(path: Path, text: str) -> None:
-    """Compare with the file at `path`; REGENERATE=1 writes it anew: read it before you commit."""
-    if os.environ.get("REGENERATE"):
-        path.write_text(text, encoding="utf-8", newline="\n")
-    assert text == path.read_text(encoding="utf-8")
 
 
 @contextmanager

@@ -36,11 +36,12 @@ from polar_iac.report.comment.document import comment_marker, headline, plan_mar
 from polar_iac.report.comment.risks import risk
 from polar_iac.report.formats import RENDERERS
 from polar_iac.report.text import plan_text, refusal_text
-from tests.report.test_text import GOLDEN, clause, either, every, golden
+from tests.report.test_text import GOLDEN, clause, either, every
 from tests.support import strategies
 from tests.support.build import ORGANIZATION, desired, identifier, live, meter, plan, record
 from tests.support.comments import HOME, read_commands, read_comment, read_outputs
 from tests.support.examples import examples
+from tests.support.golden import golden
 
 SHA = "3f2a9c41d07be58c6a1f04d2e97bb8350c1d6e7a"
 LINKS = GitHubLinks("https://github.com", "acme/billing", SHA, run_id="9182736450")
@@ -212,7 +213,7 @@ def thousands() -> Plan:
 
 def test_a_plan_without_changes_is_one_line() -> None:
     text = comment(nothing())
-    golden("comment-0.md", text)
+    golden(GOLDEN / "comment-0.md", text)
     read_comment(text)
     line, empty, marker, *rest = text.split("\n")
     assert line.startswith("Polar meters: no changes · sandbox.")
@@ -227,13 +228,13 @@ def test_two_plans_without_changes_are_one_line() -> None:
 
 def test_a_comment_with_one_change_is_golden() -> None:
     text = comment(one())
-    golden("comment-1.md", text)
+    golden(GOLDEN / "comment-1.md", text)
     assert read_comment(text).headings[0] == "Polar meters: 1 to update · sandbox"
 
 
 def test_a_comment_with_a_few_changes_is_golden() -> None:
     text = comment(few())
-    golden("comment-few.md", text)
+    golden(GOLDEN / "comment-few.md", text)
     parsed = read_comment(text)
     assert parsed.headings == [
         "Polar meters: 1 to create, 2 to update, 1 to archive · sandbox",
@@ -249,7 +250,7 @@ def test_a_comment_with_a_few_changes_is_golden() -> None:
 
 def test_a_comment_with_thirty_changes_is_golden() -> None:
     text = comment(many(30))
-    golden("comment-30.md", text)
+    golden(GOLDEN / "comment-30.md", text)
     assert len(text) < GITHUB_TAKES
     assert sorted(keys_shown(text)) == [change.key for change in many(30).changes]
 
@@ -258,7 +259,7 @@ def test_a_comment_with_thirty_changes_is_golden() -> None:
 @pytest.mark.unmeasured
 def test_a_comment_with_five_thousand_changes_is_golden_and_cut() -> None:
     text = comment(thousands())
-    golden("comment-5000.md", text)
+    golden(GOLDEN / "comment-5000.md", text)
     parsed = read_comment(text)
     assert 50_000 < len(text) < 60_000
     keys = keys_shown(text)
@@ -281,7 +282,7 @@ def test_a_comment_with_five_thousand_changes_is_golden_and_cut() -> None:
 
 def test_a_comment_about_two_environments_is_golden() -> None:
     text = comment(few(), in_production())
-    golden("comment-environments.md", text)
+    golden(GOLDEN / "comment-environments.md", text)
     parsed = read_comment(text)
     assert parsed.skeleton.count("table_open") == 2
     assert parsed.headings[0] == (
@@ -301,7 +302,7 @@ def test_a_comment_about_two_environments_is_golden() -> None:
 
 def test_a_comment_with_everything_is_golden() -> None:
     text = comment(plan_with_everything())
-    golden("comment-everything.md", text)
+    golden(GOLDEN / "comment-everything.md", text)
     read_comment(text)
 
 
@@ -457,7 +458,7 @@ def test_a_removal_says_that_nothing_is_applied_and_what_to_paste() -> None:
     declared = {"stays": meter(), "members": meter(**SEATS)}
     planned = plan(desired(declared), recorded, [*meters, live(4, "stays")])
     text = comment(planned)
-    golden("comment-refused.md", text)
+    golden(GOLDEN / "comment-refused.md", text)
     read = read_comment(text)
     words = "".join(read.words)
     assert "will refuse this plan as a whole, before any effect:" in words

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -28,17 +27,9 @@ from polar_iac.report.wording import listed, meters_match, quantity
 from polar_iac.sanitize import printable
 from tests.support import strategies
 from tests.support.build import desired, identifier, live, meter, plan, record
+from tests.support.golden import golden
 
 GOLDEN = Path(__file__).parent / "golden"
-
-
-def golden(name: str, text: str) -> None:
-    """Hold `text` against the golden file; REGENERATE=1 writes it, to be read before it is committed."""
-    path = GOLDEN / name
-    if os.environ.get("REGENERATE"):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    assert text == path.read_text(encoding="utf-8")
 
 
 def clause(name: str, operator: str, value: Any) -> dict[str, Any]:
@@ -125,8 +116,8 @@ def test_a_plan_with_everything_is_golden() -> None:
         live(11, "again", project="other", name="Theirs", filter=every(clause("kind", "eq", True))),
     ]
     planned = plan(manifest, recorded, meters, made=Made(created=frozenset({identifier(13)})))
-    golden("everything.txt", click.unstyle(plan_text(planned, "meters.yaml")))
-    golden("everything.json", plan_json(planned))
+    golden(GOLDEN / "everything.txt", click.unstyle(plan_text(planned, "meters.yaml")))
+    golden(GOLDEN / "everything.json", plan_json(planned))
 
 
 def test_results_of_every_kind_are_golden() -> None:
@@ -141,7 +132,7 @@ def test_results_of_every_kind_are_golden() -> None:
         Unknown("whether another run created the same meters is not known: no connection"),
     ]
     output = "".join(map(event_text, events)) + result_text(events) + "\n"
-    golden("events.txt", click.unstyle(output))
+    golden(GOLDEN / "events.txt", click.unstyle(output))
     commands = workflow_commands(failure_annotations(events)).splitlines()
     assert [line.partition("::")[2].partition(" ")[0] for line in commands] == ["error"] * 3
     assert "line=3" in commands[0]
@@ -149,8 +140,11 @@ def test_results_of_every_kind_are_golden() -> None:
 
 def test_a_plan_without_changes_says_so() -> None:
     planned = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1)])
-    golden("nothing.txt", click.unstyle(plan_text(planned, "meters.yaml")))
-    golden("offline.txt", click.unstyle(plan_text(plan(desired({"a": meter()}), {}, None), "meters.yaml")))
+    golden(GOLDEN / "nothing.txt", click.unstyle(plan_text(planned, "meters.yaml")))
+    golden(
+        GOLDEN / "offline.txt",
+        click.unstyle(plan_text(plan(desired({"a": meter()}), {}, None), "meters.yaml")),
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,7 +170,7 @@ def test_a_plan_without_changes_says_so() -> None:
 def test_filter_diffs_are_golden(name: str, before: Any, after: Any) -> None:
     one, two = (Filter.from_json(side).canonical() for side in (before, after))
     lines = [f"{line.sign} {'  ' * line.depth}{line.text}\n" for line in filter_diff(one, two)]
-    golden(f"filter-{name}.txt", "".join(lines))
+    golden(GOLDEN / f"filter-{name}.txt", "".join(lines))
 
 
 @given(before=strategies.filters, after=strategies.filters)
@@ -259,4 +253,4 @@ def test_diagnostics_are_golden() -> None:
         Diagnostic(SourceSpan("m.yaml", 5, 5, 8), "after wide and strange characters", "数字\x1b[ BAD\t"),
         Diagnostic(SourceSpan("m.yaml", 6, 1, 2), "without a line"),
     ]
-    golden("diagnostics.txt", click.unstyle(diagnostics_text(problems)))
+    golden(GOLDEN / "diagnostics.txt", click.unstyle(diagnostics_text(problems)))
