@@ -52,7 +52,7 @@ def _shown(of: Round) -> Iterator[Flag]:
 def _shown_create(of: Round, write: Write) -> Iterator[Flag]:
     change = of.creates.get(write.body.get("metadata", {}).get(MARKER))
     if change is None:
-        yield Flag("unshown-write", f"{write} is no create of the plan")
+        yield Flag("unshown-write", f"{write} is not a create of the plan")
     elif normal(write.body) != normal(change["after"]):
         yield Flag("unshown-value", f"{write} is not what {change['key']} was to become")
 

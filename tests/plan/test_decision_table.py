@@ -470,7 +470,7 @@ class TestFiltersOfOneMeaning:
     }
 
     @pytest.mark.parametrize("frozen", [False, True])
-    def test_the_dashboards_form_is_no_change(self, frozen: bool) -> None:
+    def test_the_dashboards_form_is_not_a_change(self, frozen: bool) -> None:
         recorded = {"calls": record(1, frozen=frozen)}
         planned = plan(desired({"calls": meter()}), recorded, [live(1, filter=self.DASHBOARD)])
         assert not planned.changes
@@ -786,13 +786,13 @@ class TestRenamesAreNotRemovals:
 
 
 class TestWhatWasNotSent:
-    """`ignore_changes`, and what archiving leaves alone: the lockfile is no witness of it."""
+    """Fields that were not sent, because they are ignored or the meter is archived."""
 
     def applied(self, was: Record | None, meter_id: int = 1, **fields: Any) -> Record:
         declared = desired({"calls": meter(**fields)}).meters["calls"]
         return record_of(identifier(meter_id), declared.spec, declared.ignore_changes, was)
 
-    def test_what_was_ignored_and_is_no_more_is_the_manifests_change(self) -> None:
+    def test_a_field_that_is_not_ignored_anymore_is_the_manifests_change(self) -> None:
         ignoring: dict[str, Any] = {"lifecycle": {"ignore_changes": ["name", "unit"]}}
         was = self.applied(record(1), name="Seats", unit="token", **ignoring)
         assert was.ignored == {"name", "unit"}

@@ -84,7 +84,7 @@ class TestWhatIsSent:
         assert headers["authorization"] == "Bearer polar_oat_test"
         assert headers["polar-version"] == "2026-04"
 
-    def test_the_organization_exactly_when_the_token_is_no_organization_token(self, polar: Served) -> None:
+    def test_the_organization_is_sent_unless_the_token_belongs_to_one(self, polar: Served) -> None:
         own = polar.polar.organization_id
         with client(polar.url, "polar_pat_test", organization_id=own) as personal:
             personal.create_meter(meter())
@@ -152,7 +152,7 @@ class TestAnswers:
             polar_client.create_meter(meter())
         assert tape.count("POST") == 1
 
-    def test_a_closed_keep_alive_connection_is_no_error(self) -> None:
+    def test_a_closed_keep_alive_connection_is_not_an_error(self) -> None:
         """Polar closes idle connections after 5 s, and says so to nobody: the next request meets a closed
         one."""
         answered = json.dumps(documented()).encode()

@@ -221,7 +221,7 @@ class Matcher:
 
 
 def compile_filter(filter_: Mapping[str, Any]) -> Matcher:
-    """Compile a filter for both engines. NULL is no match, and texts are ordered by code point in both.
+    """Compile a filter for both engines. NULL does not match, and texts are ordered by code point in both.
 
     SQL orders texts by the database's collation instead: see `orders_text`. Clauses are asked from left to
     right until one decides; the database may ask the cheap ones first, which shows only where a number
