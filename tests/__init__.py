@@ -1,5 +1,6 @@
 """The tests. Where a shell started them in the background, Ctrl-C is ignored, and so it would be in every
-command that they start: they undo that, since some of them press it."""
+command that they start: they undo that, since some of them press it.
+"""
 
 import signal
 

@@ -33,7 +33,8 @@ def time_out(kind: str) -> float:
 @pytest.mark.parametrize("kind", [kind for kind in FAULTS if kind not in (*PAGED, *FINAL)])
 def test_one_fault_and_one_apply_is_enough(kind: str, tmp_path: Path) -> None:
     """The second request of a method meets the fault: of the creates it has company, of the reads it is one
-    before a PATCH."""
+    before a PATCH.
+    """
 
     def meet(method: str) -> None:
         lookup_timeout = LOOKUP_TIMEOUT if kind.endswith("-before") else LONG

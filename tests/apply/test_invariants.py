@@ -305,7 +305,8 @@ def test_the_invariants_hold_after_each_of_several_manifests(
     polar: Served, checkout: Checkout, steps: list[Step]
 ) -> None:
     """Metadata that the manifest set and drops is removed, while that of others stays; a meter that is
-    renamed stays the same one."""
+    renamed stays the same one.
+    """
     furnish(polar, checkout, World({}, []))
     for body in (meter(name="Calls"), meter(name="Calls", metadata={MARKER: "other/a", "team": 1})):
         checkout.client.create_meter(body)

@@ -124,7 +124,8 @@ CHANGES: tuple[tuple[int, Callable[[World, Meter], str]], ...] = (
 
 def add(world: World) -> str:
     """Add a meter: nobody's, another project's, or with a marker of ours; maybe just as one is declared, and
-    maybe archived, or with a part that only later versions know."""
+    maybe archived, or with a part that only later versions know.
+    """
     rng = world.rng
     key, block = rng.choice(KEYS), any_block(rng)
     if world.meters and rng.random() < 0.5:

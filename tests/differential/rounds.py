@@ -65,7 +65,8 @@ class Moment:
 
     def may_have_made(self, meter: Meter) -> bool:
         """True if an unanswered create in the journal would have made just this meter. A duplicate of another
-        run looks the same."""
+        run looks the same.
+        """
         creates = [entry for entry in self.entries if entry["effect"] == "create"]
         return any(
             (create["marker"], normal(create["spec"])) == (meter.marker, normal(meter.document))
@@ -136,7 +137,8 @@ class Round:
 
     def in_vain(self, change: Json) -> bool:
         """True for a change that is planned again although Polar has refused it: that of an archived meter,
-        about which a plan only warns."""
+        about which a plan only warns.
+        """
         record = self.after.records.get(change["key"], {})
         return (
             change["action"] == "unarchive"

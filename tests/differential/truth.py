@@ -100,7 +100,8 @@ def same(one: Any, other: Any) -> bool:
 
 def normal(document: Mapping[str, Any]) -> dict[str, str]:
     """A meter, of Polar's, of the manifest's or of a plan's, by path, in a form that is equal where two mean
-    the same. Whether it is archived is not in it, nor the marker."""
+    the same. Whether it is archived is not in it, nor the marker.
+    """
     plain = {name: document.get(name) for name in FIELDS} | {"unit": document.get("unit") or "scalar"}
     plain["filter"] = normal_filter(document["filter"])
     plain["aggregation"] = _aggregation(document["aggregation"])

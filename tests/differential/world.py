@@ -34,7 +34,8 @@ LOCKFILE = "meters.sandbox.lock.json"
 @dataclass
 class World:
     """Everything that a history changes. `rng` is set anew for each step, so that a history with steps left
-    out keeps the others."""
+    out keeps the others.
+    """
 
     directory: Path
     polar: LocalPolar

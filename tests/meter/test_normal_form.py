@@ -122,7 +122,8 @@ def _nested(draw: st.DrawFn, conjunction: str, parts: list[Json]) -> list[Json]:
 
 def _padded(draw: st.DrawFn, conjunction: str, parts: list[Json]) -> list[Json]:
     """Parts with one that changes nothing: one of them again, every event in an `and`, or anything at all in
-    an `or` that is every event already."""
+    an `or` that is every event already.
+    """
     neutral = list(parts)
     if conjunction == "and":
         neutral += [group("and"), group("or")]

@@ -154,7 +154,8 @@ class TestAnswers:
 
     def test_a_closed_keep_alive_connection_is_not_an_error(self) -> None:
         """Polar closes idle connections after 5 s, and says so to nobody: the next request meets a closed
-        one."""
+        one.
+        """
         answered = json.dumps(documented()).encode()
         head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(answered)}\r\n\r\n"
         served, closed = list[bytes](), threading.Event()
@@ -515,7 +516,8 @@ class TestTheFateOfAPost:
 
 class OneRequest:
     """A server that answers one request on each connection, keeps it open, and closes it unanswered when a
-    second comes: Polar closes idle connections, and what was sent just then is lost."""
+    second comes: Polar closes idle connections, and what was sent just then is lost.
+    """
 
     def __init__(self) -> None:
         self.lost = list[str]()

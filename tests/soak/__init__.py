@@ -21,7 +21,8 @@ T = TypeVar("T")
 class Soak(Generic[T]):
     """`trial(seed, directory)` runs one trial in an empty directory, raises when something is wrong, and
     returns what `figures` makes lines of; the same seed runs the same trial. `count` is how many trials a
-    full run has. Results travel between processes, so they can be pickled."""
+    full run has. Results travel between processes, so they can be pickled.
+    """
 
     what: str
     count: int

@@ -49,7 +49,8 @@ APPLIES = 12
 @dataclass(frozen=True, eq=False)
 class Scene:
     """Declared and existing meters: `there` maps keys to the blocks of our own meters,
-    `recorded` the keys of them that the lockfile knows; `foreign` are bodies."""
+    `recorded` the keys of them that the lockfile knows; `foreign` are bodies.
+    """
 
     meters: dict[str, dict[str, Any]]
     moved: list[dict[str, str]]

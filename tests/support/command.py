@@ -36,7 +36,8 @@ _MEASURES = "COVERAGE_PROCESS_"
 
 def measured() -> dict[str, str]:
     """The variables with which a Python process measures its coverage, where this one is measured. It takes
-    a tenth of a second, so that only those have them that show something new."""
+    a tenth of a second, so that only those have them that show something new.
+    """
     return {name: value for name, value in os.environ.items() if name.startswith(_MEASURES)}
 
 

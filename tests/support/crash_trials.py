@@ -154,7 +154,8 @@ def slow_scene(seconds: float = 0.02) -> Iterator[Scene]:
 
 def only_lost_creates(path: Path) -> bool:
     """Tell whether all that the journal still knows are creates without an answer, of keys that have a meter
-    by now: a meter that they made may appear late, and is then known as ours."""
+    by now: a meter that they made may appear late, and is then known as ours.
+    """
     state = lockfile.read(path, "sandbox", PROJECT)
     unfinished = journal.read(journal.path_for(path), state)
     return unfinished.meters == state.meters and not unfinished.created and not unfinished.unresolved
@@ -211,7 +212,8 @@ def killed_after(
 
 def stopped_after(scene: Scene, fork_server: ForkServer, directory: Path, seconds: float, number: int) -> int:
     """SIGINT or SIGTERM `seconds` after the first request: what was under way is recorded, and the next
-    run goes on."""
+    run goes on.
+    """
     foreign = scene.furnish(directory)
     pid = fork_server.start(directory, scene.environ, *APPLY)
     fork_server.reach(pid)

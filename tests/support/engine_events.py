@@ -105,7 +105,8 @@ def json_text(value: Any) -> str:
 
 def double(number: float) -> float:
     """Return a JSON number as the double that PostgreSQL casts it to. Ints of any size are ingested, and
-    one beyond a double fails the whole query (observed with 1e400 written out)."""
+    one beyond a double fails the whole query (observed with 1e400 written out).
+    """
     try:
         return float(number)
     except OverflowError as error:

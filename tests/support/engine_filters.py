@@ -109,7 +109,8 @@ SqlTest = Callable[[Event], bool | None]
 @dataclass(frozen=True)
 class _Sql:
     """A part of the WHERE clause. `constant` is what the query builder knows before it asks; `refused`
-    means that PostgreSQL does not take the text, whatever the data."""
+    means that PostgreSQL does not take the text, whatever the data.
+    """
 
     test: SqlTest
     constant: bool | None = None

@@ -170,7 +170,8 @@ _HTML = b"<html><head><title>Bad gateway</title></head><body><h1>cloud says no</
 
 def _losses() -> Iterator[tuple[str, Fault, Fault | None]]:
     """Ways to lose an answer, and how it is lost where the request is processed afterwards all the same:
-    never when Polar itself has answered."""
+    never when Polar itself has answered.
+    """
     yield "reset", Exchange.reset, Exchange.reset
     yield "close", Exchange.close, Exchange.close
     yield "hang", Exchange.hang, Exchange.hang

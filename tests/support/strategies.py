@@ -111,7 +111,8 @@ def blocks(draw: st.DrawFn) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Existing:
     """A meter that is there before a run. `recorded` is the spec in the lockfile, None when it is not
-    recorded."""
+    recorded.
+    """
 
     key: str | None
     marker: str | None

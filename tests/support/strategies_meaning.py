@@ -41,7 +41,8 @@ _numbers = st.sampled_from(NUMBERS)
 @st.composite
 def clauses(draw: st.DrawFn, *, refused: bool = False) -> Json:
     """A clause, with no more than two `metadata.` in front. `refused`: also those that the manifest refuses,
-    which order by a bool or compare a timestamp with one."""
+    which order by a bool or compare a timestamp with one.
+    """
     name = draw(st.sampled_from(PROPERTIES))
     value = draw(st.one_of(_texts, st.sampled_from(INTS), st.booleans()))
     operators: Sequence[str] = OPERATORS
