@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from tests.support.command import Workspace, measured
 from tests.support.examples import FULL, SAMPLE
 from tests.support.fork_server import ForkServer, fork_server
 from tests.support.served_polar import Served, served_polar
+from tests.support.shared import DIRECTORY
 
 # How long an example takes says more of the machine than of what is tested.
 settings.register_profile(
@@ -29,6 +32,8 @@ settings.register_profile(
 settings.register_profile(SAMPLE, settings.get_profile(FULL), max_examples=25)
 settings.load_profile(SAMPLE)
 
+_SHARED = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
@@ -37,15 +42,25 @@ def pytest_configure(config: pytest.Config) -> None:
         " goes through hundreds of times, others show; measured, it takes three times as long.",
     )
     config.addinivalue_line(
-        "markers", "first: begin with this test; at the end it would keep one worker alone."
+        "markers",
+        "slow: takes many seconds. Such tests begin first, since at the end one would keep a worker alone;"
+        ' `-m "not slow"` leaves them out.',
     )
+    if not hasattr(config, "workerinput"):  # workers inherit the directory of the run that starts them
+        config.stash[_SHARED] = tempfile.TemporaryDirectory(prefix="polar-iac-tests-")
+        os.environ[DIRECTORY] = config.stash[_SHARED].name
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if directory := config.stash.get(_SHARED, None):
+        directory.cleanup()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and is_hypothesis_test(item.function):
             item.add_marker(pytest.mark.unmeasured)
-    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

@@ -682,7 +682,7 @@ def change(polar: Served, meter_id: str, **fields: Any) -> None:
 # Installing
 
 
-@pytest.mark.first
+@pytest.mark.slow
 def test_the_action_installs_its_own_checkout(hub: Hub, token: dict[str, str]) -> None:
     """The one test with the real install step; it takes half a minute."""
     runner = hub.merged()

@@ -42,6 +42,7 @@ from tests.support.build import ORGANIZATION, desired, identifier, live, meter, 
 from tests.support.comments import HOME, read_commands, read_comment, read_outputs
 from tests.support.examples import examples
 from tests.support.golden import golden
+from tests.support.shared import shared
 
 SHA = "3f2a9c41d07be58c6a1f04d2e97bb8350c1d6e7a"
 LINKS = GitHubLinks("https://github.com", "acme/billing", SHA, run_id="9182736450")
@@ -207,8 +208,9 @@ def many(count: int) -> Plan:
     return plan(desired(meters), recorded, there)
 
 
+@cache
 def thousands() -> Plan:
-    return many(5_000)
+    return shared("thousands", lambda: many(5_000))
 
 
 def test_a_plan_without_changes_is_one_line() -> None:
@@ -255,7 +257,7 @@ def test_a_comment_with_thirty_changes_is_golden() -> None:
     assert sorted(keys_shown(text)) == [change.key for change in many(30).changes]
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.unmeasured
 def test_a_comment_with_five_thousand_changes_is_golden_and_cut() -> None:
     text = comment(thousands())
@@ -336,7 +338,7 @@ def test_a_budget_is_shared_by_max_min_fairness() -> None:
     assert Budget(-1).share([2, 10]) == 0
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.unmeasured
 def test_a_comment_is_cut_at_whole_changes() -> None:
     """In one test, since most of the work is to make the plan."""
@@ -645,7 +647,7 @@ def test_annotations_of_two_environments_are_written_once() -> None:
     assert {c.properties["title"].partition(" · ")[2] for c in commands} == {"sandbox and production"}
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.unmeasured
 def test_no_more_annotations_than_github_shows() -> None:
     commands = list(read_commands(commands_for(thousands())))
@@ -667,7 +669,7 @@ def test_outputs_have_changes_summary_and_digest() -> None:
 # The job's summary
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.unmeasured
 def test_the_summary_of_a_step_stays_below_what_github_takes(tmp_path: Path) -> None:
     """Bytes, of all that one step appends; GitHub shows none of a file that is too long."""
@@ -699,7 +701,7 @@ def test_results_come_first_and_failures_first_of_them(tmp_path: Path) -> None:
     assert "Nothing has been changed yet" not in text
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.unmeasured
 @pytest.mark.parametrize(("filled", "place"), [(0, "summary"), (950_000, "log")])
 def test_a_cut_comment_says_where_all_changes_are(tmp_path: Path, filled: int, place: str) -> None:

@@ -25,6 +25,7 @@ def changed_outside(change: dict[str, Any], recorded: dict[str, Any] | None) -> 
 
 
 def main(arguments: list[str]) -> bool:
+    """Tell whether a plan shows a change made outside. `arguments`: plan files, each before its lockfile."""
     for plan_file, lockfile in zip(arguments[::2], arguments[1::2], strict=True):
         plan = json.loads(Path(plan_file).read_text(encoding="utf-8"))
         try:
