@@ -1,8 +1,9 @@
 """A warmed process that forks the command: hundreds of runs, each a process of its own that can be killed.
 
-`python -m tests.support.fork_server` reads one JSON request a line and answers with one. Each child runs the
-real `main`; where a test asks for it, it dies by SIGKILL at the n-th boundary: before or after a journal
-write (or in the middle of it), a request, a response, the lockfile's write or its rename.
+`python -m tests.support.fork_server SOCKET` forks the command for whoever connects, with the directory,
+environment and streams of the request, until its stdin ends. Each child runs the real `main`. With a fourth
+stream it writes a byte there at each boundary, and dies by SIGKILL at boundary `kill_at`: before or after a
+journal write (or in the middle of it), a request, a response, the lockfile's write or its rename.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import importlib
 import itertools
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,12 +22,13 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tests.support.command import HANG_SECONDS, clean_environment
+from tests.support.warm_command import Run
 
 WARM = (
     *("_ruamel_yaml", "deepdiff", "filelock", "tqdm", "multiprocessing.synchronize", "encodings.idna"),
@@ -56,16 +60,21 @@ class Ended:
 class ForkServer:
     """The warmed process, from the test's side."""
 
-    def __init__(self, streams: Path, environ: dict[str, str]) -> None:
-        self._streams = streams
+    def __init__(self, directory: Path, environ: dict[str, str]) -> None:
+        self.address = directory / "socket"
+        self._directory = directory
+        self._numbers = itertools.count(1)
+        self._runs: dict[int, tuple[Run, list[Path]]] = {}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fork_server", str(streams)],
+            [sys.executable, "-m", "tests.support.fork_server", str(self.address)],
             cwd=Path(__file__).parents[2],
             env=environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
 
     def close(self) -> None:
         self._process.communicate()
@@ -74,33 +83,43 @@ class ForkServer:
         self, directory: Path, environ: dict[str, str], *arguments: str, kill_at: int | None = None
     ) -> int:
         """Fork a run of the command in `directory`; its process id."""
-        request = {"cwd": str(directory), "environ": environ, "argv": arguments, "kill_at": kill_at}
-        return int(self._ask(request)["pid"])
+        number = next(self._numbers)
+        paths = [self._directory / f"{number}.{name}" for name in STREAMS]
+        streams = [os.open(os.devnull, os.O_RDONLY)]
+        streams += [os.open(path, os.O_WRONLY | os.O_CREAT, 0o600) for path in paths]
+        try:
+            request = {"cwd": str(directory), "environ": clean_environment(**environ), "argv": arguments}
+            run = Run(str(self.address), {**request, "kill_at": kill_at}, streams)
+        finally:
+            for stream in streams:
+                os.close(stream)
+        self._runs[run.pid] = run, paths
+        return run.pid
 
     def wait(self, pid: int) -> Ended:
-        code = int(self._ask({"wait": pid})["code"])
-        stdout, stderr, counted = (self._streams / f"{pid}.{name}" for name in STREAMS)
+        run, paths = self._runs.pop(pid)
+        code = run.wait()
+        stdout, stderr, boundaries = paths
         out, err = (path.read_text(encoding="utf-8", errors="replace") for path in (stdout, stderr))
-        ended = Ended(code, out, err, counted.stat().st_size)
-        for path in (stdout, stderr, counted):
+        ended = Ended(code, out, err, boundaries.stat().st_size)
+        for path in paths:
             path.unlink()
         return ended
 
     def reach(self, pid: int, boundaries: int = 1) -> None:
         """Return once a run has met this many boundaries: the first one is its first request."""
-        self._until(lambda: (self._streams / f"{pid}.boundaries").stat().st_size >= boundaries)
+        path = self._runs[pid][1][2]
+        self._until(lambda: path.stat().st_size >= boundaries)
 
     def say(self, pid: int, text: str) -> None:
         """Return once a run has said this on stderr."""
-        self._until(lambda: text in (self._streams / f"{pid}.stderr").read_text(encoding="utf-8"))
+        path = self._runs[pid][1][1]
+        self._until(lambda: text in path.read_text(encoding="utf-8"))
 
     @staticmethod
     def _until(come: Callable[[], bool], seconds: float = HANG_SECONDS) -> None:
         end = time.monotonic() + seconds
-        while True:
-            with suppress(FileNotFoundError):  # it is just being forked
-                if come():
-                    return
+        while not come():
             if time.monotonic() > end:
                 raise TimeoutError("a run does not come to where it is waited for")
             time.sleep(0.002)
@@ -110,18 +129,11 @@ class ForkServer:
     ) -> Ended:
         return self.wait(self.start(directory, environ, *arguments, kill_at=kill_at))
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return dict(json.loads(self._process.stdout.readline()))
-
 
 @contextmanager
 def fork_server(**variables: str) -> Iterator[ForkServer]:
-    with tempfile.TemporaryDirectory() as streams:
-        warmed = ForkServer(Path(streams), clean_environment(**variables))
+    with tempfile.TemporaryDirectory() as directory:  # a socket's path must be short
+        warmed = ForkServer(Path(directory), clean_environment(**variables))
         try:
             yield warmed
         finally:
@@ -180,18 +192,19 @@ def _at_boundaries(meet: Callable[[], None]) -> None:
         setattr(owner, name, value)
 
 
-def _child(request: dict[str, Any]) -> None:
-    pid = os.getpid()
+def _child(request: dict[str, Any], streams: Sequence[int]) -> NoReturn:
     os.chdir(request["cwd"])
     os.environ.clear()
-    os.environ.update(clean_environment(**request["environ"]))
-    streams = (os.path.join(sys.argv[1], f"{pid}.{name}") for name in STREAMS)  # noqa: PTH118
-    stdout, stderr, counted = (
-        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600) for path in streams
-    )
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(stdout, 1)
-    os.dup2(stderr, 2)
+    os.environ.update(request["environ"])
+    for stream, given in zip((0, 1, 2), streams, strict=False):
+        os.dup2(given, stream)
+        os.close(given)
+    for boundaries in streams[3:]:
+        _count_boundaries(boundaries, request["kill_at"])
+    _run_main(request["argv"])
+
+
+def _count_boundaries(counted: int, kill_at: int | None) -> None:
     numbers, lock = itertools.count(1), threading.Lock()
     real_write = os.write
 
@@ -199,16 +212,15 @@ def _child(request: dict[str, Any]) -> None:
         with lock:
             number = next(numbers)
             real_write(counted, b".")
-            if number == request["kill_at"]:
-                os.kill(pid, signal.SIGKILL)
+            if number == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     _at_boundaries(meet)
-    # A signal in the midst of an import leaves a file to the collector; only here is that told.
+    # A signal in the midst of an import leaves a file to the collector; only here does a test see that.
     warnings.filterwarnings("ignore", category=ResourceWarning)
-    run_main(request["argv"])
 
 
-def run_main(arguments: Sequence[str]) -> NoReturn:
+def _run_main(arguments: Sequence[str]) -> NoReturn:
     """Be the command from `main` on, and end this process as it ends."""
     from polar_iac.cli.main import main
 
@@ -224,22 +236,71 @@ def run_main(arguments: Sequence[str]) -> NoReturn:
         os._exit(code)
 
 
-def _serve() -> None:
+def _serve(address: str) -> None:
     for name in WARM:
         importlib.import_module(name)
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "wait" in request:
-            _, status = os.waitpid(request["wait"], 0)
-            answer = {"code": os.waitstatus_to_exitcode(status)}
-        else:
-            pid = os.fork()
-            if pid == 0:
-                _child(request)
-            answer = {"pid": pid}
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+    woken, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    running: dict[socket.socket, int] = {}
+    awaited = set[socket.socket]()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        listening.listen(16)
+        print("ready", flush=True)
+        while True:
+            sources: list[Any] = [0, woken, listening, *running.keys() - awaited]
+            ready, _, _ = select.select(sources, [], [])
+            if 0 in ready:
+                return
+            if woken in ready:
+                os.read(woken, 4096)
+            if listening in ready:
+                connection, _ = listening.accept()
+                running[connection] = _start(connection, [listening, *running])
+            for connection in running.keys() & set(ready):
+                _hear(connection, awaited)
+            # A child is reaped only when its client asks: until then its process id may be sent signals.
+            for connection in list(awaited):
+                if _answer(connection, running[connection]):
+                    awaited.remove(connection)
+                    del running[connection]
+
+
+def _start(connection: socket.socket, others: Sequence[socket.socket]) -> int:
+    size, streams, _, _ = socket.recv_fds(connection, 4, len(STREAMS) + 1)
+    request = json.loads(connection.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL))
+    pid = os.fork()
+    if pid == 0:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for other in (connection, *others):
+            other.close()
+        _child(request, streams)
+    for stream in streams:
+        os.close(stream)
+    with suppress(OSError):  # the client was killed
+        connection.sendall(b"%d\n" % pid)
+    return pid
+
+
+def _hear(connection: socket.socket, awaited: set[socket.socket]) -> None:
+    """Note that a client waits, or has gone, so that nobody else waits for its child."""
+    with suppress(OSError):
+        connection.recv(1)
+    awaited.add(connection)
+
+
+def _answer(connection: socket.socket, pid: int) -> bool:
+    """Tell a client the exit code of its child, if the child has ended."""
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    if not ended:
+        return False
+    with closing(connection), suppress(OSError):  # the client was killed
+        connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+    return True
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(sys.argv[1])

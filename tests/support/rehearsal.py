@@ -24,6 +24,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from tests.support.command import HANG_SECONDS, clean_environment
+from tests.support.fork_server import ForkServer
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = "acme/billing"
@@ -252,18 +253,13 @@ class Hub:
 
 @contextmanager
 def warmed() -> Iterator[Path]:
-    """A process that runs the command without its start-up; the path of its socket."""
+    """The socket of a process that runs the command without its start-up."""
     with tempfile.TemporaryDirectory() as directory:  # a socket's path must be short
-        address = Path(directory) / "warm"
-        command = [sys.executable, "-m", "tests.support.warm_command", str(address)]
-        server = subprocess.Popen(command, cwd=ROOT, env=base_environment(), stdout=subprocess.PIPE)
+        server = ForkServer(Path(directory), base_environment())
         try:
-            assert server.stdout
-            assert server.stdout.readline() == b"ready\n"
-            yield address
+            yield server.address
         finally:
-            server.kill()
-            server.communicate()
+            server.close()
 
 
 def base_environment() -> dict[str, str]:
