@@ -249,9 +249,9 @@ class TestUnansweredCreates:
         with Journal(file, state) as open_journal:
             open_journal.intend("calls", f"{PROJECT}/calls", spec(), NOW)
         file.write_text(re.sub(r',"at":"[^"]*"', "", file.read_text()))
-        story_ = journal.read(file, state)
-        assert set(story_.unresolved) == {"calls"}
-        assert story_.made([live(1, created_at="2026-02-01T00:00:00.000000Z")]) == NOTHING_MADE
+        unfinished = journal.read(file, state)
+        assert set(unfinished.unresolved) == {"calls"}
+        assert unfinished.made([live(1, created_at="2026-02-01T00:00:00.000000Z")]) == NOTHING_MADE
 
     def test_a_renamed_key_drops_no_record_of_another_meter(self, path: Path) -> None:
         """A move drops no record by its key alone: the record may hold another id."""
