@@ -321,7 +321,7 @@ def _unlisted(key: str, meter_id: str, manifest: Manifest, after: MeterSpec | No
     moved = f" and remove the move from `{key}`" if stale else ""
     return Blocked(
         "unlisted",
-        f"`{key}` is gone from the manifest, but {meter_id} still bills. Keep its block with "
+        f"`{key}` is gone from the manifest, but {meter_id} is still active. Keep its block with "
         f"`archived: true` to archive it{moved}, or allow this once with --allow-archive.",
         after,
     )
