@@ -31,7 +31,7 @@ GET and PATCH are two requests, so the check makes it unlikely, not impossible, 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from polar_iac.apply.events import Applied, Failed, Skipped
 from polar_iac.apply.marked import active_by_marker, key_by_id, record_found
@@ -40,9 +40,11 @@ from polar_iac.meter.live import LiveMeter, Made
 from polar_iac.meter.marker import OwnershipMarker
 from polar_iac.meter.record import Record
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.polar.client import PolarClient
 from polar_iac.polar.errors import ApiError, NotFoundError
 from polar_iac.state.journal import Journal
+
+if TYPE_CHECKING:
+    from polar_iac.polar.client import PolarClient
 
 
 class CreatedMeters(Protocol):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from polar_iac.apply.creates import Create, Creates, CreateState, Lookup
 from polar_iac.apply.duplicates import archive_duplicate, no_duplicates, settle_duplicates
@@ -29,10 +29,12 @@ from polar_iac.meter.marker import OwnershipMarker
 from polar_iac.meter.record import Record, record_of
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.model import Change, Plan
-from polar_iac.polar.client import PolarClient
 from polar_iac.polar.errors import ApiError, InvalidRequestError, TransientError
 from polar_iac.state.journal import Journal
 from polar_iac.state.journal_state import Answer, Intent
+
+if TYPE_CHECKING:
+    from polar_iac.polar.client import PolarClient
 
 _ABORTING = frozenset({401, 403})
 """Statuses that every later request would also get."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 from polar_iac.clock import Clock, poll_until
 from polar_iac.meter.live import LiveMeter
-from polar_iac.polar.client import OnPage, PolarClient
+
+if TYPE_CHECKING:
+    from polar_iac.polar.client import OnPage, PolarClient
 
 LOOKUP_TIMEOUT = 10.0
 """Seconds during which a lookup is repeated. Polar may read from a replica that lags (read)."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.record import Record
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.polar.client import PolarClient
+
+if TYPE_CHECKING:
+    from polar_iac.polar.client import PolarClient
 
 
 def key_by_id(meters: Mapping[str, Record]) -> dict[str, str]:

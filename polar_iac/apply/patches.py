@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from polar_iac.apply.jobs import Job
 from polar_iac.clock import StoppedError
@@ -13,8 +13,10 @@ from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.marker import MARKER, OwnershipMarker
 from polar_iac.meter.merge import merge_metadata
 from polar_iac.plan.model import Change
-from polar_iac.polar.client import PolarClient
 from polar_iac.polar.errors import ApiError
+
+if TYPE_CHECKING:
+    from polar_iac.polar.client import PolarClient
 
 
 def change_meter(job: Job, change: Change, project: str, client: PolarClient) -> LiveMeter:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from polar_iac.apply.duplicates import others_may_settle
 from polar_iac.apply.events import Event
@@ -23,11 +23,13 @@ from polar_iac.meter.live import NOTHING_MADE, LiveMeter, Made
 from polar_iac.meter.record import Record
 from polar_iac.plan.decide import make_plan
 from polar_iac.plan.model import Plan
-from polar_iac.polar.client import OnPage, PolarClient
-from polar_iac.polar.environments import confirm_by_listing, confirm_organization
+from polar_iac.polar.organization import confirm_by_listing, confirm_organization
 from polar_iac.state.journal import Journal
 from polar_iac.state.journal_state import Intent
 from polar_iac.state.lockfile import Lockfile
+
+if TYPE_CHECKING:
+    from polar_iac.polar.client import OnPage, PolarClient
 
 
 def pinned_organization(manifest: Manifest, lockfile: Lockfile) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
 
 from polar_iac.apply.executor import Limits
 from polar_iac.apply.session import ApplySession, Session, pinned_organization
@@ -14,9 +15,10 @@ from polar_iac.cli.terminal import Progress
 from polar_iac.clock import Clock
 from polar_iac.files import state_directory
 from polar_iac.plan.model import Plan
-from polar_iac.polar.client import PolarClient
-from polar_iac.polar.environments import connect
 from polar_iac.state import journal
+
+if TYPE_CHECKING:
+    from polar_iac.polar.client import PolarClient
 
 
 def plan_once(
@@ -78,6 +80,9 @@ def open_session(
 def _connect(
     inputs: Inputs, connection: Connection, clock: Clock, progress: Progress
 ) -> AbstractContextManager[PolarClient]:
+    # Here, so that an offline plan does not wait for the HTTP client.
+    from polar_iac.polar.environments import connect
+
     return connect(
         inputs.lockfile.environment,
         os.environ,

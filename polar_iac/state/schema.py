@@ -67,7 +67,8 @@ LOCKFILE: TypeAdapter[Any] = TypeAdapter(LockfileFields)
 class _Entry(BaseModel):
     """Journal entry. The order of the fields is the order in the file. Unknown fields are ignored."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    # Built when the first journal is read: most plans have none.
+    model_config = ConfigDict(strict=True, frozen=True, defer_build=True)
 
 
 class Begin(_Entry):
@@ -157,7 +158,9 @@ Entry = (
     | Forgotten
     | Recorded
 )
-_ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="effect")])
+_ENTRY: TypeAdapter[Entry] = TypeAdapter(
+    Annotated[Entry, Field(discriminator="effect")], config=ConfigDict(defer_build=True)
+)
 
 
 def entry_from(line: bytes) -> Entry:
