@@ -150,7 +150,7 @@ class TestAnEmptyOrganizationThatIsNotThePinnedOne:
             assert done.returncode == 1
             assert f"belongs to organization {faulty.polar.organization_id}" in done.stderr
             assert faulty.requests["POST"] == 1
-            # No 201 told that it is this run's: it is named, not touched.
+            # No 201 says that it is this run's: it is named, not touched.
             assert faulty.requests["PATCH"] == 0
             assert "bears the marker acme/a there" in done.stderr
 

@@ -273,7 +273,7 @@ class TestALostCreateIsSentAgainOnlyWhenItCanNoLongerLand:
             assert len(active(checkout.client)) == 1
 
     def test_a_failed_lookup_is_reported(self, tmp_path: Path) -> None:
-        """An answer of 500 is an answer, and a lookup that fails has told nothing."""
+        """An answer of 500 is an answer, and a lookup that fails says nothing."""
         only = desired({"m1": meter(name="Meter 1")})
         with faulty_checkout(tmp_path, lookup_timeout=0.0, resend_after=0.0) as (faulty, checkout):
             refuse = by_rule("500-before", "POST", 1)

@@ -285,7 +285,7 @@ class TestErrors:
             release.set()
 
     def test_a_failed_tls_handshake_is_reported_and_not_repeated(self) -> None:
-        """A plain server answers a TLS handshake with nonsense: told as TLS, and not tried again."""
+        """A plain server answers a TLS handshake with nonsense: reported as TLS, and not tried again."""
         with (
             scripted(lambda *_: (200, {}, b"")) as (url, _),
             client(url.replace("http:", "https:")) as polar_client,

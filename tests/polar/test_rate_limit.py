@@ -27,7 +27,7 @@ from tests.support.served_polar import scripted
 class VirtualClock:
     """Time that jumps to the next moment somebody waits for, once nobody has anything else to do.
 
-    That is told by all `workers` sleeping, or by nothing having asked for the time for a few milliseconds.
+    It jumps when all `workers` sleep, or when nothing has asked for the time for a few milliseconds.
     """
 
     def __init__(self, workers: int) -> None:

@@ -1,6 +1,6 @@
 """Trials by seed, run many times over: the suite runs a sample of them, `python -m tests.soak` all.
 
-A soak is a module of this package with a `SOAK`; nothing else has to be told of it.
+A soak is a module of this package with a `SOAK`; nothing else has to know of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A full disk, a directory that cannot be written, a lockfile that goes: told clearly, and healed."""
+"""A full disk, a directory that cannot be written, a lockfile that goes: reported clearly, and repaired."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A fault is named for what the client sees of it and for what becomes of the request: `reset-before` is never
 processed, `reset-after` is processed and its answer lost, `reset-late` is processed a while after the client
-was told that its connection is gone.
+saw that its connection is gone.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _losses() -> Iterator[tuple[str, Fault, Fault | None]]:
         "503": answer(503, b"upstream connect error", content_type="text/plain"),
         "504": answer(504, _HTML, content_type="text/html; charset=utf-8"),
     }.items():
-        # The connection is closed then: a client that is not told would lose its next request, too.
+        # The connection is closed then: a client that does not know would lose its next request, too.
         last = Answer(error.status, (*error.headers, ("connection", "close")), error.body)
         late = None if error.status == 500 else partial(Exchange.send, data=last)
         yield name, partial(Exchange.send, data=error), late
