@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from polar_iac.manifest.node_reader import NodeReader, describe, describe_text
+from polar_iac.manifest.node_reader import ONE_CLAUSE_EACH, NodeReader, describe, describe_text, quotes_hint
 from polar_iac.meter.canonical import canonical_property, canonical_value
 from polar_iac.meter.fields import (
     CUSTOM_UNIT,
@@ -132,7 +132,8 @@ class MeterReader:
         if isinstance(value, Doubtful):
             self.reader.fault(node, value.advice)
         elif type(value) is not int:
-            self.reader.fault(node, f"custom_multiplier must be a whole number, got {describe(node)}")
+            hint = quotes_hint(node, int)
+            self.reader.fault(node, f"custom_multiplier must be a whole number, got {describe(node)}{hint}")
         elif not 0 < value <= _MAX_INT64:
             self.reader.fault(node, f"custom_multiplier must be from 1 to {_MAX_INT64}, got {describe(node)}")
         else:
@@ -184,15 +185,16 @@ class MeterReader:
         if "operator" in entries:
             operator = self.reader.choice(entries["operator"], "operator", OPERATORS)
         if "value" in entries:
-            value = self.value(entries["value"])
+            value = self.value(entries["value"], operator)
             if type(value) is bool and name is not None and operator in OPERATORS:
                 self.bool_clause(canonical_property(name), operator, entries["value"])
         return Clause(name or "", operator, value)
 
-    def value(self, node: tree.Node) -> Scalar:
+    def value(self, node: tree.Node, operator: str) -> Scalar:
         """Return a clause's value in its YAML type: `5`, `"5"`, and `true` are different."""
         value = _value(node)
         if type(value) is str:
+            value = self.reader.without_break(node, "value", value)
             if len(value) > 1000:
                 self.reader.fault(node, f"value must have at most 1,000 characters, got {len(value):,}")
             elif "\0" in value:
@@ -212,6 +214,10 @@ class MeterReader:
             self.reader.fault(node, f"value must be a whole number, got {describe(node)}{hint}")
         else:
             message = f"value must be text, a whole number, true or false, got {describe_text(node)}"
+            if isinstance(node, tree.List):
+                # Each event is unequal to one of two values, so that `ne` needs `and`.
+                conjunction = "and" if operator in _NEGATIVE else "or"
+                message = f"{message}: {ONE_CLAUSE_EACH.format(conjunction)}"
             self.reader.fault(node, message)
         return ""
 
@@ -317,6 +323,7 @@ class MeterReader:
             self.reader.fault(node, f"ignore_changes takes {names}, got {describe(node)}")
 
 
+_NEGATIVE = frozenset(("ne", "not_like", "not_in", "nin", "none_of", "not_one_of", "!=", "not"))
 _CLAUSE_KEYS = frozenset(CLAUSE_KEYS)
 _FILTER_KEYS = frozenset(FILTER_KEYS)
 _TOO_DEEP = (

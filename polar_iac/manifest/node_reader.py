@@ -7,12 +7,63 @@ from collections.abc import Mapping, Sequence
 
 from polar_iac.errors import Diagnostic, DiagnosticError
 from polar_iac.yaml import tree
-from polar_iac.yaml.scalars import Doubtful, Grouped, clip, nearest
+from polar_iac.yaml.scalars import Doubtful, Grouped, clip, nearest, resolve, word_of_yaml_1_1
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _SLUG_RULE = "1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit"
+_HUMP = re.compile("(?<=[a-z0-9])(?=[A-Z])")
+"""Where a word begins in camelCase."""
+ONE_CLAUSE_EACH = "write one clause for each value, in a filter with `conjunction: {}`"
+_OPPOSITE = (
+    "Polar has no not: write the opposite operator in each clause (eq and ne, gt and lte, like and not_like),"
+    " and `or` for `and`"
+)
+_OTHER_OPERATORS: Mapping[str, str] = {
+    **dict.fromkeys(("in", "any_of", "one_of", "is_one_of"), ONE_CLAUSE_EACH.format("or")),
+    **dict.fromkeys(("not_in", "nin", "none_of", "not_one_of"), ONE_CLAUSE_EACH.format("and")),
+    **dict.fromkeys(("between", "range"), "write two clauses, one with gte and one with lte"),
+    **dict.fromkeys(
+        ("startswith", "starts_with", "begins_with", "prefix", "endswith", "ends_with", "suffix"),
+        "Polar looks at no beginnings or ends: like finds a text anywhere in the property",
+    ),
+    **dict.fromkeys(
+        ("regex", "regexp", "matches", "match", "glob", "ilike", "icontains"),
+        "Polar knows no patterns: like finds a literal text in the property, upper and lower case differ",
+    ),
+    **dict.fromkeys(
+        ("exists", "is_set", "present", "is_not_null", "not_null"),
+        'write `operator: like` and `value: ""`, which every event with the property matches',
+    ),
+    **dict.fromkeys(
+        ("not_exists", "is_not_set", "absent", "missing", "is_null"),
+        "Polar cannot ask for it: no clause matches an event without the property",
+    ),
+}
+_OTHER_CHOICES: Mapping[str, Mapping[str, str]] = {
+    "operator": _OTHER_OPERATORS,
+    "func": {
+        **dict.fromkeys(
+            ("last", "latest", "current"),
+            "Polar has no last value: use max where the value only grows, or sum with events of what changed",
+        ),
+        **dict.fromkeys(
+            ("first", "earliest"), "Polar has no first value: use min where the value only grows"
+        ),
+    },
+    "conjunction": dict.fromkeys(("not", "none", "nor"), _OPPOSITE),
+}
+"""What to write for other tools' choices that Polar does not have."""
 _CLAUSE = "belongs in a clause, in the list `clauses` of a filter"
 _ELSEWHERE: Mapping[str, str] = {
+    **dict.fromkeys(("and", "or"), "write it as `conjunction`, and its list as `clauses`"),
+    "not": _OPPOSITE,
+    **dict.fromkeys(
+        ("event_name", "event_type", "event"),
+        "write a clause in the filter, `{property: name, operator: eq, value: …}`",
+    ),
+    "prevent_destroy": "remove it: no meter is archived unless `archived: true` or --allow-archive says so",
+    "create_before_destroy": "remove it: a meter is changed in place, and never replaced",
+    "depends_on": "remove it: meters do not depend on one another",
     "organization_id": "belongs under environments, at the top of the file",
     **dict.fromkeys(("property", "operator", "value"), _CLAUSE),
     **dict.fromkeys(("conjunction", "clauses"), "belongs under filter"),
@@ -38,7 +89,7 @@ _SYNONYMS: Mapping[str, str] = {
     "total": "sum",
     "maximum": "max",
     "minimum": "min",
-    "distinct": "unique",
+    **dict.fromkeys(("distinct", "count_distinct", "count_unique", "unique_count"), "unique"),
     "all": "and",
     "any": "or",
 }
@@ -88,8 +139,11 @@ class NodeReader:
             if name in allowed or (name.startswith("x-") and "x-…" in allowed):
                 continue
             guess = _meant_key(name, [other for other in allowed if other not in node.entries])
-            if name in _ELSEWHERE:
-                hint = _ELSEWHERE[name]
+            words = _snake_case(name)
+            if words in _ELSEWHERE and words not in allowed:
+                hint = _ELSEWHERE[words]
+            elif words in _OTHER_OPERATORS and "operator" in allowed:
+                hint = _OTHER_OPERATORS[words]
             elif guess:
                 hint = f"did you mean `{guess}`?"
                 meant.add(guess)
@@ -117,16 +171,32 @@ class NodeReader:
         value = node.value if isinstance(node, tree.Scalar) else None
         if type(value) is str:
             if "\0" not in value:
-                return value
+                return self.without_break(node, what, value)
             self.fault(node, f"{what} holds a NUL character: remove it")
         elif isinstance(value, Grouped):
             return str(value)
         elif isinstance(value, Doubtful):
-            self.fault(node, value.advice)
+            word = word_of_yaml_1_1(value)
+            message = f'{value} without quotes may be {word}: put it in quotes, "{value}"'
+            self.fault(node, message if word else value.advice)
         else:
             hint = "" if value is None else ": put it in quotes"
             self.fault(node, f"{what} must be text, got {describe_text(node)}{hint}")
         return None
+
+    def without_break(self, node: tree.Node, what: str, value: str) -> str:
+        """Report a text of one line that ends with a line break because it is written as a block.
+
+        A break that is written as an escape is meant. Returns the text without it.
+        """
+        if not value.endswith("\n") or (mark := self.document.text[node.start : node.start + 1]) not in (
+            "|",
+            ">",
+        ):
+            return value
+        message = f"{what} ends with a line break (U+000A), which `{mark}` keeps: write `{mark}-`"
+        self.fault(node, message)
+        return value.rstrip("\n")
 
     def choice(self, node: tree.Node, what: str, choices: Sequence[str]) -> str:
         """Return one of `choices`. An empty text, or one that is not a choice, was reported."""
@@ -135,7 +205,10 @@ class NodeReader:
             return ""
         if text not in choices:
             guess = _meant_choice(text, choices)
-            hint = f": did you mean {guess}?" if guess else ""
+            advice = (
+                f"did you mean {guess}?" if guess else _OTHER_CHOICES.get(what, {}).get(_snake_case(text))
+            )
+            hint = f": {advice}" if advice else ""
             self.fault(node, f"{what} must be one of {', '.join(choices)}, got {describe(node)}{hint}")
         return text
 
@@ -144,33 +217,52 @@ class NodeReader:
         text = self.text(node, what)
         if text is None or _SLUG.fullmatch(text):
             return text or ""
-        self.fault(node, f"{what} must be {_SLUG_RULE}, got {describe(node)}")
+        valid = _snake_case(text).replace("_", "-")
+        hint = f": write {valid}" if _SLUG.fullmatch(valid) else ""
+        self.fault(node, f"{what} must be {_SLUG_RULE}, got {describe(node)}{hint}")
         return ""
 
     def boolean(self, node: tree.Node, what: str) -> bool:
         value = node.value if isinstance(node, tree.Scalar) else None
         if type(value) is not bool:
-            self.fault(node, f"{what} must be true or false, got {describe(node)}")
+            word = word_of_yaml_1_1(value) if isinstance(value, str) else None
+            hint = f": write {word}" if word else quotes_hint(node, bool)
+            self.fault(node, f"{what} must be true or false, got {describe(node)}{hint}")
         return value is True
 
 
 def _meant_key(name: str, allowed: Sequence[str]) -> str | None:
-    """Return the key that was probably meant: misspelled, shortened (`op`, `label`), or written out."""
+    """Return the key that was probably meant: misspelled, shortened (`op`, `label`), or written out.
+
+    Other tools write `displayName` for `name`.
+    """
     if len(name) > 1 and name.isalpha():
         near = [k for k in allowed if k.startswith(name) or k.endswith(f"_{name}") or name.startswith(k)]
         if len(near) == 1:
             return near[0]
-    return nearest(name, tuple(allowed))
+    words = _snake_case(name)
+    return nearest(words, tuple(allowed)) or next((k for k in allowed if words.endswith(f"_{k}")), None)
+
+
+def _snake_case(text: str) -> str:
+    """Return a name of another tool as Polar would write it. Example: `notLike` is `not_like`."""
+    return _HUMP.sub("_", text[:100]).lower().replace("-", "_").replace(" ", "_")
 
 
 def _meant_choice(text: str, choices: Sequence[str]) -> str | None:
     """Return the choice that was meant, if beyond doubt: a wrong guess would bill something else."""
-    lower = text.lower()
+    lower = _snake_case(text)
     choice = lower if lower in choices else _SYNONYMS.get(lower)
     if choice in choices:
         return choice
     guess = nearest(text, tuple(choices), 0.8) if len(text) >= 4 else None
     return guess if guess and len(guess) >= 4 and guess[0] == lower[0] else None
+
+
+def quotes_hint(node: tree.Node, kind: type) -> str:
+    """Return what to do about a number, or a true or false, that is in quotes."""
+    quoted = isinstance(node, tree.Scalar) and not node.plain and type(resolve(node.text)) is kind
+    return ": remove the quotes" if quoted else ""
 
 
 def describe_text(node: tree.Node) -> str:

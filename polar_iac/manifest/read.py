@@ -14,7 +14,7 @@ from polar_iac.errors import PolarIacError
 from polar_iac.manifest.meters import MeterReader
 from polar_iac.manifest.model import DesiredMeter, Manifest, Move
 from polar_iac.manifest.moves import read_moves
-from polar_iac.manifest.node_reader import NodeReader, describe
+from polar_iac.manifest.node_reader import NodeReader, describe, quotes_hint
 from polar_iac.yaml import tree
 from polar_iac.yaml.messages import MAX_BYTES
 from polar_iac.yaml.parse import parse
@@ -84,7 +84,8 @@ def _version(reader: NodeReader, node: tree.Node) -> None:
     value = node.value if isinstance(node, tree.Scalar) else None
     # `type() is`, because `True == 1` in Python: `version: true` must not pass.
     if type(value) is not int:
-        reader.fault(node, f"version must be the number 1, got {describe(node)}")
+        hint = quotes_hint(node, int)
+        reader.fault(node, f"version must be the number 1, got {describe(node)}{hint}")
     elif value != 1:
         reader.fault(node, f"this polar-iac reads version 1 only, got {describe(node)}")
 

@@ -8,7 +8,7 @@ from textwrap import indent
 from typing import Any
 
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.yaml.scalars import resolve
+from polar_iac.yaml.scalars import is_only_text
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*(?: [A-Za-z0-9_.-]+)*")
 
@@ -23,7 +23,7 @@ def block(key: str, spec: MeterSpec) -> str:
 
     def quoted(representer: Any, text: str) -> Any:
         """Quote everything except plain words, because YAML parsers disagree on the rest."""
-        plain = _PLAIN.fullmatch(text) and resolve(text) == text
+        plain = _PLAIN.fullmatch(text) and is_only_text(text)
         # Single quotes have no escapes, and fold any character that YAML treats as a line break.
         style = None if plain else "'" if text.isprintable() else '"'
         return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,25 @@ def unprintable(text: str) -> int | None:
     """
     match = re.search("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text)
     return match.start() if match else None
+
+
+_ODD_SPACE = "\u00a0\u1680\u2000-\u200b\u202f\u205f\u2060\u3000\ufeff"
+_ODD_INDENT = re.compile(rf"^ *(?P<odd>[{_ODD_SPACE}])", re.MULTILINE)
+_ODD_AFTER_COLON = re.compile(rf":(?P<odd>[{_ODD_SPACE}])")
+
+
+def odd_indents(text: str) -> Iterator[int]:
+    """Find lines that characters indent which look like spaces. YAML takes these for text."""
+    return iter(()) if text.isascii() else (match.start("odd") for match in _ODD_INDENT.finditer(text))
+
+
+def odd_indent(character: str) -> str:
+    """Return what is wrong with a line that this character indents."""
+    return f"{_named(character)} indents this line: YAML wants spaces"
+
+
+def _named(character: str) -> str:
+    return f"the character U+{ord(character):04X} ({unicodedata.name(character).lower()})"
 
 
 _MAX_KEY = 1_024
@@ -104,7 +124,7 @@ def explain(error: Any, text: str) -> _Explanation:
     index = error.problem_mark.index if error.problem_mark else 0
     opened = error.context_mark.index if error.context_mark else index
     failure = _ParserError(error.problem or "", error.context or "", index, opened, text)
-    for rule in (_conflict, _open_quote, _long_key, _bracket, _missing_value, _bad_character, _second_colon):
+    for rule in _RULES:
         if explanation := rule(failure):
             return explanation
     problem = failure.problem
@@ -119,6 +139,25 @@ def explain(error: Any, text: str) -> _Explanation:
 def _conflict(failure: _ParserError) -> _Explanation | None:
     conflict = _CONFLICT.search(failure.text)
     return (conflict.start(), "git left a merge conflict here: resolve it first") if conflict else None
+
+
+def _odd_space(failure: _ParserError) -> _Explanation | None:
+    """Explain an error by what only looks like a space, in its lines or the one before.
+
+    The line before counts because its text goes on in the next one, which then fails.
+    """
+    text = failure.text
+    if text.isascii():
+        return None
+    before = text[: text.rfind("\n", 0, failure.opened) + 1].rstrip()
+    first = before.rfind("\n") + 1
+    last = text.find("\n", failure.index)
+    part = text[first : last if last >= 0 else len(text)]
+    if indents := [first + index for index in odd_indents(part)]:
+        return indents[-1], odd_indent(text[indents[-1]])
+    if odd := _ODD_AFTER_COLON.search(part):
+        return first + odd.start("odd"), f"{_named(odd['odd'])} follows the colon: YAML wants a space"
+    return None
 
 
 def _open_quote(failure: _ParserError) -> _Explanation | None:
@@ -175,6 +214,12 @@ def _second_colon(failure: _ParserError) -> _Explanation | None:
 def _long_key(failure: _ParserError) -> _Explanation | None:
     start = _long_key_start(failure.text, failure.problem, failure.index, failure.opened)
     return None if start is None else (start, f"a key may have at most {_MAX_KEY:,} characters")
+
+
+_RULES = (
+    *(_conflict, _open_quote, _odd_space, _long_key, _bracket),
+    *(_missing_value, _bad_character, _second_colon),
+)
 
 
 def _long_key_start(text: str, problem: str, index: int, opened: int) -> int | None:

@@ -8,7 +8,15 @@ from itertools import islice
 from typing import Any
 
 from polar_iac.errors import DiagnosticError
-from polar_iac.yaml.messages import MARK, UnreadableError, decode, explain, unprintable
+from polar_iac.yaml.messages import (
+    MARK,
+    UnreadableError,
+    decode,
+    explain,
+    odd_indent,
+    odd_indents,
+    unprintable,
+)
 from polar_iac.yaml.scalars import clip, nearest, resolve
 from polar_iac.yaml.tree import MAX_PROBLEMS, Collection, Document, List, Map, Node, Nothing, Scalar, Unread
 
@@ -48,8 +56,27 @@ def parse(data: bytes, file: str) -> Document:
     except _StopError:
         pass
     else:
-        return document
+        odd = _odd_indents(document)
+        if not odd:
+            return document
+        # These alone, since the tree is not the one that was meant.
+        document.problems = [document.problem(start, odd_indent(document.text[start])) for start in odd]
     raise DiagnosticError(document.problems) from None
+
+
+def _odd_indents(document: Document) -> list[int]:
+    """Find the unquoted texts that begin with what looks like an indentation. In a block it is just text."""
+    odd = set(odd_indents(document.text))
+    unread, seen, found = [document.root] if odd else [], set[int](), set[int]()
+    while unread:
+        node = unread.pop()
+        if isinstance(node, Scalar):
+            if node.plain and node.start in odd:
+                found.add(node.start)
+        elif id(node) not in seen:
+            seen.add(id(node))
+            unread += node.children
+    return sorted(found)[:MAX_PROBLEMS]
 
 
 _UNREADABLE = "\N{REPLACEMENT CHARACTER}"

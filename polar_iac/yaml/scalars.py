@@ -34,7 +34,12 @@ _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-SUSPECT = frozenset(["", *"~nNtTfF+-.0123456789"])
+_OLD_WORDS = {
+    **dict.fromkeys(("yes", "Yes", "YES", "on", "On", "ON"), "true"),
+    **dict.fromkeys(("no", "No", "NO", "off", "Off", "OFF"), "false"),
+}
+"""Words that YAML 1.1 reads as true or false, and YAML 1.2 as texts."""
+SUSPECT = frozenset(["", *"~nNtTfFyYoO+-.0123456789"])
 """First characters of plain scalars that may be something other than text."""
 _INT = re.compile(r"[-+]?[0-9]+")
 _BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
@@ -51,9 +56,19 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t][0-9: \t.TtZz+-]*)?
 
 
 def resolve(text: str) -> Value:
-    """Return the value of an unquoted text by the core schema of YAML 1.2 (`yes` and `on` are texts)."""
+    """Return the value of an unquoted text by the core schema of YAML 1.2.
+
+    What YAML 1.1 reads otherwise is doubtful.
+    """
     if text in _WORDS:
         return _WORDS[text]
+    if not text[0].isalpha():
+        return _number(text)
+    return Doubtful(text, _either(text, _OLD_WORDS[text])) if text in _OLD_WORDS else text
+
+
+def _number(text: str) -> Value:
+    """Return the value of an unquoted text that may be a number or a date."""
     if _INT.fullmatch(text):
         if len(text) > MAX_DIGITS:
             return _too_long(text)
@@ -77,10 +92,11 @@ def resolve(text: str) -> Value:
     if _ODD_NUMBER.fullmatch(text):
         if len(text) > MAX_DIGITS:
             return _too_long(text)
-        return Doubtful(text, _either(text, str(_odd_number(text.replace("_", "").lower()))))
+        plain = clip(str(_odd_number(text.replace("_", "").lower())))
+        return Doubtful(text, _either(text, plain, "the number "))
     if len(text) <= MAX_DIGITS and (grouped := _GROUPED.fullmatch(text)):
         digits = text.replace(".", "").replace(",", ".") if grouped["points"] else text.replace(",", "")
-        return Grouped(text, _either(text, digits))
+        return Grouped(text, _either(text, clip(digits), "the number "))
     return text
 
 
@@ -89,9 +105,18 @@ def _odd_number(digits: str) -> int | float:
     return float(digits) if base == 10 and {".", "e"} & set(digits) else int(digits, base)
 
 
-def _either(text: str, number: str) -> str:
-    number = clip(number)
-    return f"{clip(text)} may be the number {number} or a text: write {number}, or put it in quotes"
+def _either(text: str, other: str, kind: str = "") -> str:
+    return f"{clip(text)} may be {kind}{other} or a text: write {other}, or put it in quotes"
+
+
+def word_of_yaml_1_1(text: str) -> str | None:
+    """Return `true` or `false` where YAML 1.1 reads a word as that, else None."""
+    return _OLD_WORDS.get(text)
+
+
+def is_only_text(text: str) -> bool:
+    """Tell whether an unquoted text is nothing but text, for every version of YAML."""
+    return type(resolve(text)) is str
 
 
 def _too_long(text: str) -> Doubtful:

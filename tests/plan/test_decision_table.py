@@ -918,6 +918,7 @@ def test_a_block_that_is_printed_declares_that_meter(block: dict[str, Any], arch
         "2026-01-01",
         "~",
         "yes",
+        "Off",
         "null",
         "0x10",
         "a: b",
