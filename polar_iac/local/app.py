@@ -23,6 +23,7 @@ from polar_iac.local import validation
 from polar_iac.local.meters import Meters, NotFoundError, ServerError
 from polar_iac.local.request_errors import ErrorEntry, RequestError, polar_error
 from polar_iac.local.store import Store
+from polar_iac.sanitize import printable
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 DEFAULT_VERSION = "2026-04"
-VERSIONS = {DEFAULT_VERSION, "2026-10"}
+VERSIONS = (DEFAULT_VERSION, "2026-10", "2027-01")
+"""Versions with the same bodies of meters. The newest SDK sends the last one."""
 
 MAX_BODY = 10 * 1024 * 1024
 
@@ -207,7 +209,8 @@ class LocalPolar:
     def _answer(self, request: _Request) -> _Answer:
         """Run the checks that come before all others, then the rest of the request.
 
-        The order is observed. The texts of the first two answers are assumed.
+        The order is observed. The first two errors are read in Polar's tests, except for their details, which
+        are assumed.
         """
         version = request.header("polar-version") or DEFAULT_VERSION
         try:
@@ -219,13 +222,15 @@ class LocalPolar:
             elif (request.content_length or 0) > MAX_BODY:
                 answer = _json(413, {"error": "RequestBodyTooLarge", "detail": "Request body is too large."})
             elif version not in VERSIONS:
+                # The answer is that for a missing meter, so the cause is told where the server runs.
+                _report(request, f"Polar-Version {version} is unknown; known are {', '.join(VERSIONS)}")
                 answer = _json(404, {"detail": "Not Found"})
             else:
                 answer = self._versioned(request)
         except ServerError:
             return _BROKEN
         except Exception as error:  # noqa: BLE001  Polar answers 500 to any unexpected error.
-            print(f"the local Polar failed: {error!r}", file=request.environ["wsgi.errors"])
+            _report(request, f"the local Polar failed: {error!r}")
             _log.info("%s %s", request.method, request.path, exc_info=True)
             return _BROKEN
         if version not in VERSIONS:
@@ -370,6 +375,10 @@ def _encode(value: object) -> object:
     if isinstance(value, uuid.UUID):
         return str(value)
     return {}  # the exception that a validator raised
+
+
+def _report(request: _Request, message: str) -> None:
+    print(printable(message), file=request.environ["wsgi.errors"])
 
 
 def _drain(environ: WSGIEnvironment) -> None:

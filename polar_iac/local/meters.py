@@ -97,8 +97,6 @@ class Meters:
             if update.is_archived:
                 _check_archivable(stored)
             changes = _changes(update)
-            if all(value is None and stored.document[name] is None for name, value in changes.items()):
-                changes = {}  # nulls for fields that are null change nothing (observed)
             if update.is_archived is not None:
                 changes["archived_at"] = self._store.now() if update.is_archived else None
             written = {**stored.document, **changes}
@@ -146,7 +144,8 @@ def _check_archivable(meter: StoredMeter) -> None:
 def _changes(update: schemas.MeterUpdate) -> JsonObject:
     """Return the fields that a PATCH writes: all that were sent, except a null filter or aggregation.
 
-    A field that was sent with its current value counts too. Raises ServerError for a null name or unit.
+    A field that was sent with its current value counts too, null or not. Raises ServerError for a null name
+    or unit.
     """
     changes = schemas.written(update)
     for name in ("filter", "aggregation"):

@@ -209,11 +209,21 @@ class TestRoutes:
         assert answer.headers["location"] == "http://elsewhere:81/v1/meters/?query=a%20b"
         assert "content-type" not in answer.headers
 
-    @pytest.mark.parametrize("version", ["2026-04", "2026-10"])
+    @pytest.mark.parametrize("version", ["2026-04", "2026-10", "2027-01"])
     def test_a_version_is_echoed(self, polar: httpx.Client, version: str) -> None:
         for path in ("/meters/", "/meters", "/none", "/meters/x"):
             answer = polar.get(path, headers={"polar-version": version})
             assert answer.headers["polar-version"] == version
+
+    def test_an_unknown_version_is_reported_where_the_server_runs(self, app: LocalPolar) -> None:
+        errors = io.StringIO()
+        transport = httpx.WSGITransport(app, wsgi_errors=errors)
+        headers = {"authorization": "Bearer polar_oat_x", "polar-version": "2020-01\t"}
+        with httpx.Client(transport=transport, base_url="http://polar.test/v1", headers=headers) as polar:
+            answer = polar.get("/meters/")
+            assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"})
+        known = "known are 2026-04, 2026-10, 2027-01"
+        assert errors.getvalue() == f"Polar-Version 2020-01\\t is unknown; {known}\n"
 
 
 class TestBodies:
@@ -373,8 +383,9 @@ class TestTimes:
         ("body", "touched"),
         [
             ({"name": "Requests"}, True),  # equal
-            ({"custom_label": None}, False),
-            ({"custom_label": None, "custom_multiplier": None}, False),
+            ({"custom_label": None}, True),  # equal too
+            ({"custom_label": None, "custom_multiplier": None}, True),
+            ({"custom_label": None, "filter": None}, True),
             ({"custom_label": None, "is_archived": False}, True),
             ({"custom_label": None, "unit": "scalar"}, True),
             ({"is_archived": False}, True),
