@@ -18,6 +18,7 @@ from polar_iac.files import write_atomically
 from polar_iac.meter.canonical import canonical_json
 from polar_iac.meter.record import Record
 from polar_iac.state.schema import LOCKFILE, RECORD
+from polar_iac.yaml.messages import MARK
 
 VERSION = 1
 _CONFLICT = re.compile(r"^(<{7}|={7}|>{7}|\|{7})(\s|$)", re.MULTILINE)
@@ -60,7 +61,11 @@ def read(path: Path, environment: str, project: str) -> Lockfile:
 
 
 def loads(text: str, file: str, environment: str, project: str) -> Lockfile:
-    """Parse a lockfile's text, and check that it is for this environment and project."""
+    """Parse a lockfile's text, and check that it is for this environment and project.
+
+    It may begin with byte order marks, as the manifest may.
+    """
+    text = text.lstrip(MARK)
     if conflict := _CONFLICT.search(text):
         raise _diagnostic(text, file, conflict.start(), "a git conflict marker: resolve the merge first")
     try:

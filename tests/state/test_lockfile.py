@@ -130,6 +130,18 @@ def test_an_unreadable_lockfile_is_reported_and_a_missing_one_is_empty(tmp_path:
     assert lockfile.read(tmp_path / "none", "sandbox", "acme").organization_id is None
 
 
+@pytest.mark.parametrize("marks", [1, 2])
+def test_a_lockfile_may_begin_with_byte_order_marks(tmp_path: Path, marks: int) -> None:
+    """Windows editors write one, and some a second one. The next apply writes none."""
+    path, mark = tmp_path / "lock", "\ufeff" * marks
+    path.write_text(mark + lockfile.dumps(GOOD), encoding="utf-8")
+    assert lockfile.read(path, "sandbox", "acme") == loads(lockfile.dumps(GOOD))
+    with pytest.raises(DiagnosticError) as caught:
+        loads(f'{mark}{{"version": 2}}')
+    (diagnostic,) = caught.value.diagnostics
+    assert (diagnostic.span.column, diagnostic.excerpt) == (2, '{"version": 2}')
+
+
 class TestWriting:
     def test_writing_keeps_the_mode_and_leaves_no_other_file(self, tmp_path: Path) -> None:
         path = tmp_path / "meters.sandbox.lock.json"
