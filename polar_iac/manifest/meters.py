@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from polar_iac.manifest.node_reader import ONE_CLAUSE_EACH, NodeReader, describe, describe_text, quotes_hint
+from polar_iac.manifest.node_reader import NodeReader, describe, describe_text, quotes_hint, several_values
 from polar_iac.meter.canonical import canonical_property, canonical_value
 from polar_iac.meter.fields import (
     CUSTOM_UNIT,
@@ -215,9 +215,7 @@ class MeterReader:
         else:
             message = f"value must be text, a whole number, true or false, got {describe_text(node)}"
             if isinstance(node, tree.List):
-                # Each event is unequal to one of two values, so that `ne` needs `and`.
-                conjunction = "and" if operator in _NEGATIVE else "or"
-                message = f"{message}: {ONE_CLAUSE_EACH.format(conjunction)}"
+                message = f"{message}: {several_values(operator)}"
             self.reader.fault(node, message)
         return ""
 
@@ -323,7 +321,6 @@ class MeterReader:
             self.reader.fault(node, f"ignore_changes takes {names}, got {describe(node)}")
 
 
-_NEGATIVE = frozenset(("ne", "not_like", "not_in", "nin", "none_of", "not_one_of", "!=", "not"))
 _CLAUSE_KEYS = frozenset(CLAUSE_KEYS)
 _FILTER_KEYS = frozenset(FILTER_KEYS)
 _TOO_DEEP = (

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from polar_iac.errors import Diagnostic, DiagnosticError
+from polar_iac.meter.filter import OPERATORS
 from polar_iac.yaml import tree
 from polar_iac.yaml.scalars import Doubtful, Grouped, clip, nearest, resolve, word_of_yaml_1_1
 
@@ -13,14 +14,26 @@ _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _SLUG_RULE = "1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit"
 _HUMP = re.compile("(?<=[a-z0-9])(?=[A-Z])")
 """Where a word begins in camelCase."""
-ONE_CLAUSE_EACH = "write one clause for each value, in a filter with `conjunction: {}`"
+_SEVERAL: Mapping[str, str] = {
+    **dict.fromkeys(("in", "any_of", "one_of", "is_one_of"), "eq"),
+    **dict.fromkeys(("not_in", "nin", "none_of", "not_one_of"), "ne"),
+}
+"""Other tools' operators for several values, and the one that compares with each."""
 _OPPOSITE = (
     "Polar has no not: write the opposite operator in each clause (eq and ne, gt and lte, like and not_like),"
-    " and `or` for `and`"
+    " and `or` for `and`; an event without the property matches neither"
 )
+
+
+def _one_clause_each(operator: str) -> str:
+    # Any event is unequal to one of two values, so that these need `and`.
+    conjunction = "and" if operator in ("ne", "not_like") else "or"
+    clause = f"{{property: …, operator: {operator}, value: …}}"
+    return f"write one clause for each value, `{{conjunction: {conjunction}, clauses: [{clause}, …]}}`"
+
+
 _OTHER_OPERATORS: Mapping[str, str] = {
-    **dict.fromkeys(("in", "any_of", "one_of", "is_one_of"), ONE_CLAUSE_EACH.format("or")),
-    **dict.fromkeys(("not_in", "nin", "none_of", "not_one_of"), ONE_CLAUSE_EACH.format("and")),
+    **{name: _one_clause_each(operator) for name, operator in _SEVERAL.items()},
     **dict.fromkeys(("between", "range"), "write two clauses, one with gte and one with lte"),
     **dict.fromkeys(
         ("startswith", "starts_with", "begins_with", "prefix", "endswith", "ends_with", "suffix"),
@@ -257,6 +270,12 @@ def _meant_choice(text: str, choices: Sequence[str]) -> str | None:
         return choice
     guess = nearest(text, tuple(choices), 0.8) if len(text) >= 4 else None
     return guess if guess and len(guess) >= 4 and guess[0] == lower[0] else None
+
+
+def several_values(operator: str) -> str:
+    """Return how to compare with several values by an operator, which may be another tool's."""
+    meant = _SEVERAL.get(_snake_case(operator)) or _meant_choice(operator, OPERATORS)
+    return _one_clause_each(meant or "eq")
 
 
 def quotes_hint(node: tree.Node, kind: type) -> str:
