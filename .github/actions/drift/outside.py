@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> bool:
     for plan_file, lockfile in zip(arguments[::2], arguments[1::2], strict=True):
         plan = json.loads(Path(plan_file).read_text(encoding="utf-8"))
         try:
-            meters = json.loads(Path(lockfile).read_text(encoding="utf-8"))["meters"]
+            meters = json.loads(Path(lockfile).read_text(encoding="utf-8-sig"))["meters"]
         except FileNotFoundError:
             meters = {}
         if any(changed_outside(change, meters.get(change["key"])) for change in plan["changes"]):
