@@ -8,10 +8,15 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from polar_iac.errors import PolarIacError, RefusedError
 
 STATE_DIRECTORY = ".polar-iac"
+LARGEST_FILE = 256 * 2**20
+"""Maximum size of a file that is read whole, in bytes. A plan of 5,000 changes has a few MB."""
+_DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+"""Paths of what this process has open already. Example: the shell makes `/dev/fd/63` of `<(command)`."""
 
 
 def state_directory(lockfile: Path) -> Path:
@@ -56,6 +61,33 @@ def refuse_tracked_state(lockfile: Path) -> None:
             f"{directory} is tracked by git. It holds what only this machine knows, and a pull request could "
             f"plant a journal in it: remove it from the repository (git rm -r --cached {directory})"
         )
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file to read. Raises OSError, and PolarIacError for a pipe or a device.
+
+    A pipe that nobody writes to would be waited for, and a device such as `/dev/zero` never ends. A directory
+    is left to `open` to refuse.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or str(path).startswith(_DESCRIPTORS)):
+        raise PolarIacError(f"{path} is {_kind(mode)}, not a file: save what it holds in a file")
+    return path.open("rb")
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISFIFO(mode):
+        return "a pipe"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+def read_file(path: Path) -> bytes:
+    """Read a whole file. Raises OSError, and PolarIacError for a pipe, a device, or a huge file."""
+    with open_file(path) as file:
+        data = file.read(LARGEST_FILE + 1)
+    if len(data) > LARGEST_FILE:
+        raise PolarIacError(f"{path} is larger than {LARGEST_FILE // 2**20} MiB")
+    return data
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -109,11 +141,11 @@ def write_file(path: Path, text: str) -> None:
     A device or a pipe (`/dev/stdout`) is written to and not replaced. Raises PolarIacError when the file
     cannot be written.
     """
-    if path.exists() and not path.is_file():
-        try:
-            with path.open("w", encoding="utf-8") as stream:
-                stream.write(text)
-        except OSError as error:
-            raise PolarIacError(f"cannot write {path}: {error.strerror}") from error
-    else:
-        write_atomically(path, text)
+    try:
+        if not path.exists() or path.is_file():
+            write_atomically(path, text)
+            return
+        with path.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise PolarIacError(f"cannot write {path}: {error.strerror}") from error

@@ -16,7 +16,7 @@ from polar_iac.ci.host import host_for
 from polar_iac.cli import options
 from polar_iac.cli.error_boundary import command
 from polar_iac.cli.inputs import Selection, read_inputs
-from polar_iac.cli.output import print_result
+from polar_iac.cli.output import print_error, print_result
 from polar_iac.cli.review import check_project, permit, selection_of
 from polar_iac.cli.terminal import (
     STOPPED,
@@ -130,7 +130,7 @@ def apply(
                 plan, live = _confirm(session, client, plan)
             steps = session.execute(plan, live, client, stop=stop)
             events = _report_steps(steps, plan, stop, progress, quiet=common.quiet)
-    click.echo(host_for(os.environ).publish_results(plan, events), err=True, nl=False)
+    print_error(host_for(os.environ).publish_results(plan, events))
     return _exit_code(common, events, stop)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from polar_iac.cli.options import Options, common_options
-from polar_iac.errors import ExitCode
+from polar_iac.cli.output import print_error
+from polar_iac.errors import ExitCode, PolarIacError
 
 
 def command(function: Callable[..., ExitCode]) -> click.Command:
@@ -29,11 +30,12 @@ def command(function: Callable[..., ExitCode]) -> click.Command:
             logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
         file_given = context.get_parameter_source("file") is not click.core.ParameterSource.DEFAULT
         try:
+            _check_working_directory()
             code = function(Options(file, quiet, verbose, debug, file_given), **rest)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
+            print_error("interrupted\n")
             code = ExitCode.INTERRUPTED
         except Exception as error:  # noqa: BLE001  no traceback reaches a user
             # Here, so that `validate` does not wait for the modules of the reports.
@@ -44,3 +46,13 @@ def command(function: Callable[..., ExitCode]) -> click.Command:
 
     name = function.__name__.rstrip("_")
     return click.command(name, context_settings={"help_option_names": ["-h", "--help"]})(common_options(run))
+
+
+def _check_working_directory() -> None:
+    """Raise PolarIacError when the working directory was removed: no relative path leads anywhere."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise PolarIacError(
+            f"the working directory cannot be used ({error.strerror}): change to one that exists"
+        ) from error

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
@@ -78,21 +81,46 @@ def _terminate(_number: int, _frame: object) -> NoReturn:
     raise _TerminatedError
 
 
+def _prepare_streams() -> None:
+    """Make stdout and stderr take any text, wherever they lead.
+
+    Characters that the encoding lacks are replaced. What is closed leads nowhere: otherwise the next file
+    that is opened, such as the journal, would take its number, and be written to as stdout.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
+        elif number and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def main() -> None:
     """Run the command. click's own errors exit 1, because 2 means that a plan has changes."""
+    _prepare_streams()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = cli.main(standalone_mode=False)
+    except OSError as error:  # of `--help` and `--version`; commands report their own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # also suppresses the error at exit
+        with suppress(OSError):
+            click.echo(f"error: cannot write to stdout: {error.strerror}", err=True)
+        code = 1
     except (click.ClickException, click.Abort, KeyboardInterrupt, _TerminatedError) as end:
         # Here, so that `--help` does not wait for it.
         from polar_iac.errors import ExitCode
 
         match end:
             case click.ClickException():
-                end.show()
+                with suppress(OSError):
+                    end.show()
                 code = ExitCode.ERROR
             case click.Abort():
-                click.echo("Aborted; nothing was changed.", err=True)
+                with suppress(OSError):
+                    click.echo("Aborted; nothing was changed.", err=True)
                 code = ExitCode.ERROR
             case KeyboardInterrupt():
                 code = ExitCode.INTERRUPTED

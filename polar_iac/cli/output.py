@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 import click
 
@@ -27,7 +28,13 @@ def plain(text: str, host: Host) -> str:
 
 def print_message(text: str) -> None:
     """Print a message to stderr."""
-    click.echo(plain(text, host_for(os.environ)), err=True)
+    print_error(plain(text, host_for(os.environ)) + "\n")
+
+
+def print_error(text: str) -> None:
+    """Print text that is safe already to stderr. A full or closed stderr does not stop the run."""
+    with suppress(OSError):
+        click.echo(text, err=True, nl=False)
 
 
 def print_result(text: str) -> None:

@@ -7,10 +7,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-import click
-
 from polar_iac.ci.host import Host, host_for
-from polar_iac.cli.output import print_result
+from polar_iac.cli.output import print_error, print_result
 from polar_iac.cli.terminal import columns
 from polar_iac.plan.model import Plan
 from polar_iac.report.formats import RENDERERS, RenderContext, write_reports
@@ -22,7 +20,7 @@ def output_plans(plans: Sequence[Plan], format_: str, reports: Sequence[str], ma
     context = render_context(host, manifest_file)
     write_reports(reports, plans, context)
     print_result(RENDERERS[format_](plans, replace(context, width=columns(sys.stdout))))
-    click.echo(host.publish_plans(plans, manifest_file), err=True, nl=False)
+    print_error(host.publish_plans(plans, manifest_file))
 
 
 def render_context(host: Host, manifest_file: str) -> RenderContext:

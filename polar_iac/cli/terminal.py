@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -136,7 +136,8 @@ def stopped_by_signals(stop: Stop, quiet: bool) -> Iterator[None]:
             os._exit(STOPPED[name])
         stop.request(name)
         if not quiet:
-            os.write(2, b"stopping after the requests in flight; press Ctrl-C again to quit now\n")
+            with suppress(OSError):
+                os.write(2, b"stopping after the requests in flight; press Ctrl-C again to quit now\n")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

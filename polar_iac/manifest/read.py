@@ -11,6 +11,7 @@ from pathlib import Path
 
 from polar_iac import ENVIRONMENTS
 from polar_iac.errors import PolarIacError
+from polar_iac.files import open_file
 from polar_iac.manifest.meters import MeterReader
 from polar_iac.manifest.model import DesiredMeter, Manifest, Move
 from polar_iac.manifest.moves import read_moves
@@ -29,7 +30,7 @@ def read(path: Path) -> Manifest:
     Raises DiagnosticError with every problem found, PolarIacError when the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise PolarIacError(f"{path} not found (use -f FILE)") from None

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from polar_iac.errors import PolarIacError
+from polar_iac.files import read_file
 from polar_iac.plan.model import Plan
 
 
@@ -23,7 +24,7 @@ def read_plans(path: Path) -> list[Plan]:
     from polar_iac.plan.read_document import plans_from_document
 
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_file(path))
     except OSError as error:
         raise PolarIacError(f"{path}: error: cannot read the plan: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

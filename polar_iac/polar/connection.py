@@ -152,12 +152,15 @@ def check_base_url(url: str, *, allow_http: bool = False) -> str:
     invalid = PolarIacError("POLAR_BASE_URL is not an address like https://api.polar.sh")
     try:
         parts = urlsplit(url)
-        httpx.URL(url)
+        port = parts.port  # raises ValueError above 65535
+        address = httpx.URL(url)
+        # Both raise ValueError for what no resolver takes. Examples: `xn--a`, `a..b`, a label of 64 letters.
+        _ = address.host, address.raw_host.decode("ascii").encode("idna")
     except (ValueError, httpx.InvalidURL):
         raise invalid from None
     # Example: https://user:password@api.polar.sh/?team=1#top
     extra = "@" in parts.netloc or parts.query or parts.fragment
-    if parts.scheme not in ("http", "https") or not parts.hostname or extra:
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or extra:
         raise invalid
     if parts.scheme == "http" and not allow_http and parts.hostname not in LOOPBACK:
         raise PolarIacError(

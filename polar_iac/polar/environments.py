@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
 from polar_iac.clock import Clock
 from polar_iac.errors import PolarIacError
 from polar_iac.polar.client import BASE_URLS, ORGANIZATION_TOKEN, PolarClient
 from polar_iac.polar.connection import check_base_url
+from polar_iac.polar.network_variables import unusable_variable
 
 LOCAL_TOKEN = "polar_oat_local"  # noqa: S105  opens the embedded Polar, which guards nothing
 LOCAL_DATABASE = "local.sqlite"
@@ -35,13 +38,11 @@ def connect(
     request, in seconds.
     """
     if environment == "local":
-        from httpx import WSGITransport
-
         from polar_iac.local import LocalPolar
 
         server = LocalPolar(state_directory() / LOCAL_DATABASE)
         try:
-            transport = WSGITransport(app=server)
+            transport = httpx.WSGITransport(app=server)
             with PolarClient("http://localhost", LOCAL_TOKEN, transport=transport, clock=clock) as client:
                 yield client
         finally:
@@ -54,16 +55,22 @@ def connect(
             "may see several organizations, say in the manifest which one is meant: "
             f"environments: {{{environment}: {{organization_id: …}}}}"
         )
-    base_url = _setting("POLAR_BASE_URL", environment, variables) or BASE_URLS[environment]
-    with PolarClient(
-        check_base_url(base_url, allow_http=allow_http),
-        token,
-        organization_id=organization_id,
-        clock=clock,
-        on_wait=on_wait,
-        on_retry=on_retry,
-        timeout=timeout,
-    ) as client:
+    base_url = check_base_url(
+        _setting("POLAR_BASE_URL", environment, variables) or BASE_URLS[environment], allow_http=allow_http
+    )
+    try:
+        client = PolarClient(
+            base_url,
+            token,
+            organization_id=organization_id,
+            clock=clock,
+            on_wait=on_wait,
+            on_retry=on_retry,
+            timeout=timeout,
+        )
+    except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+        raise unusable_variable(variables, error) from error
+    with client:
         yield client
 
 

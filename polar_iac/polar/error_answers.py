@@ -10,11 +10,16 @@ from pydantic import BaseModel, ValidationError
 from polar_iac.polar.errors import ApiError, Fate, InvalidRequestError, NotFoundError, TransientError
 from polar_iac.polar.transport import API_VERSION, Answer, Watch
 
+_PROXIES = "HTTPS_PROXY, HTTP_PROXY and ALL_PROXY"
+
 
 def no_answer(error: httpx.TransportError, base_url: httpx.URL, watch: Watch) -> ApiError:
     """Return the error of a request that got no answer, with what is known of the request's fate."""
     cause, fate = str(error).lower(), watch.fate(error)
     host = base_url.netloc.decode("ascii")
+    proxy = _proxy_of(base_url, watch)
+    if proxy and not watch.connected and isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+        return TransientError(f"no connection to the proxy {proxy} (see {_PROXIES}): {error}", fate=fate)
     if isinstance(error, httpx.TimeoutException):
         return TransientError(f"{host} did not answer in time", fate=fate)
     untrusted = any(sign in cause for sign in ("certificate", "wrong_version"))
@@ -23,13 +28,21 @@ def no_answer(error: httpx.TransportError, base_url: httpx.URL, watch: Watch) ->
     if isinstance(error, httpx.UnsupportedProtocol):
         return ApiError(f"{host} cannot be asked: {error}")
     if isinstance(error, httpx.ProxyError):
-        return TransientError(f"the proxy refuses a connection to {host}: {error}", fate=fate)
+        return TransientError(f"the proxy {proxy or ''} refuses a connection to {host}: {error}", fate=fate)
     if any(sign in cause for sign in ("name or service", "getaddrinfo", "nodename", "name resolution")):
         message = f"the host {host} cannot be found: check the network and POLAR_BASE_URL"
         return TransientError(message, fate=fate)
     if isinstance(error, httpx.ConnectError):
         return TransientError(f"no connection to {host}: {error}", fate=fate)
     return TransientError(f"the connection to {host} broke before the answer came", fate=fate)
+
+
+def _proxy_of(base_url: httpx.URL, watch: Watch) -> str | None:
+    """Return host and port of the proxy that a request went to, or None where it went to Polar itself."""
+    port = base_url.port or {"http": 80, "https": 443}.get(base_url.scheme)
+    if watch.peer is None or watch.peer == (base_url.raw_host.decode("ascii"), port):
+        return None
+    return "{}:{}".format(*watch.peer)
 
 
 def error_from(answer: Answer) -> ApiError:

@@ -51,9 +51,13 @@ class Watch:
         self.tunneling = False
         """True once a proxy was asked for a connection."""
         self.sent = False
+        self.peer: tuple[str, int] | None = None
+        """Host and port that a connection was last tried to: Polar's, or a proxy's."""
 
     def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+        if event.endswith("connect_tcp.started"):
+            self.peer = info["host"], info["port"]
+        elif event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             self.connected = True
             _bound(info["return_value"])
         elif event.endswith(".send_request_headers.started"):

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError, SourceSpan
-from polar_iac.files import write_atomically
+from polar_iac.files import read_file, write_atomically
 from polar_iac.meter.canonical import canonical_json
 from polar_iac.meter.record import Record
 from polar_iac.state.schema import LOCKFILE, RECORD
@@ -50,7 +50,7 @@ def read(path: Path, environment: str, project: str) -> Lockfile:
     Raises DiagnosticError with the position of the fault, PolarIacError when the file cannot be read.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_file(path).decode("utf-8")
     except FileNotFoundError:
         return Lockfile(environment, None, project)
     except UnicodeDecodeError as error:
