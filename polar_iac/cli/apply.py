@@ -17,12 +17,13 @@ from polar_iac.cli import options
 from polar_iac.cli.error_boundary import command
 from polar_iac.cli.inputs import Selection, read_inputs
 from polar_iac.cli.output import print_error, print_result
-from polar_iac.cli.review import check_project, permit, selection_of
+from polar_iac.cli.review import check_project, is_applied, permit, selection_of
 from polar_iac.cli.terminal import (
     STOPPED,
     Progress,
     columns,
     confirm,
+    require_terminal,
     stopped_by_deadline,
     stopped_by_signals,
 )
@@ -99,6 +100,7 @@ def apply(
     reviewed = read_plan(plan_file) if plan_file else None
     if plan_file and reviewed:
         selection = selection_of(reviewed, plan_file, selection, file_given=common.file_given)
+        _check_terminal(reviewed, auto_approve=auto_approve)
     _check_digest(digest)
     # The reviewed meters may be gone. That makes the plan stale, and is not a command-line error.
     check_targets = reviewed is None
@@ -125,13 +127,22 @@ def apply(
             live = session.read_live(client)
             plan = session.plan(live)
             print_result(plan_text(plan, str(selection.file), columns(sys.stdout)))
-            permit(plan, reviewed, digest=digest, max_changes=max_changes)
+            if reviewed and is_applied(reviewed, plan, inputs.lockfile, live.meters):
+                print_result(f"Already applied: Polar is as {plan_file} leaves it.\n")
+            else:
+                permit(plan, reviewed, digest=digest, max_changes=max_changes)
             if plan.wanted and not auto_approve:
                 plan, live = _confirm(session, client, plan)
             steps = session.execute(plan, live, client, stop=stop)
             events = _report_steps(steps, plan, stop, progress, quiet=common.quiet)
     print_error(host_for(os.environ).publish_results(plan, events))
     return _exit_code(common, events, stop)
+
+
+def _check_terminal(reviewed: Plan, *, auto_approve: bool) -> None:
+    """Raise click.UsageError when a saved plan has something to ask, before anything is read from Polar."""
+    if reviewed.wanted and not auto_approve:
+        require_terminal()
 
 
 def _check_digest(digest: str | None) -> None:

@@ -20,7 +20,9 @@ def command(function: Callable[..., ExitCode]) -> click.Command:
     """Make a command of a function: common options, its exit code, and no traceback for a user."""
 
     @functools.wraps(function)
-    def run(file: Path, quiet: bool, verbose: bool, debug: bool, no_color: bool, **rest: Any) -> None:
+    def run(
+        manifest_files: tuple[Path, ...], quiet: bool, verbose: bool, debug: bool, no_color: bool, **rest: Any
+    ) -> None:
         context = click.get_current_context()
         if no_color or os.environ.get("NO_COLOR"):
             context.color = False
@@ -28,10 +30,10 @@ def command(function: Callable[..., ExitCode]) -> click.Command:
             import logging  # here, so that `validate` does not wait for it
 
             logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
-        file_given = context.get_parameter_source("file") is not click.core.ParameterSource.DEFAULT
+        file_given = context.get_parameter_source("manifest_files") is not click.core.ParameterSource.DEFAULT
         try:
             _check_working_directory()
-            code = function(Options(file, quiet, verbose, debug, file_given), **rest)
+            code = function(Options(manifest_files, quiet, verbose, debug, file_given), **rest)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except KeyboardInterrupt:

@@ -31,7 +31,7 @@ COMMANDS = {
     ),
     "validate": (
         "polar_iac.cli.validate.validate",
-        "Check the manifest, offline; needs no environment.",
+        "Check manifests, offline; needs no environment.",
     ),
 }
 """Import path and short help of each command. `polar-iac --help` imports none of them."""

@@ -31,12 +31,19 @@ class File(click.Path):
 class Options:
     """Options that every command takes."""
 
-    file: Path
+    files: tuple[Path, ...]
     quiet: bool
     verbose: bool
     debug: bool
     file_given: bool = False
     """True if the command line names the manifest."""
+
+    @property
+    def file(self) -> Path:
+        """The manifest of a command that takes one. Raises click.UsageError when several are named."""
+        if len(self.files) > 1:
+            raise click.UsageError("-f names one manifest here: only `validate` takes several")
+        return self.files[0]
 
     def say(self, text: str) -> None:
         """Print a progress message to stderr, unless --quiet."""
@@ -67,8 +74,10 @@ def common_options(function: Any) -> Any:
         click.option(
             "-f",
             "--file",
+            "manifest_files",
             type=File(),
-            default="meters.yaml",
+            multiple=True,
+            default=("meters.yaml",),
             show_default=True,
             help="The manifest.",
         ),

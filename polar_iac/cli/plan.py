@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ from polar_iac.errors import ExitCode
 from polar_iac.files import write_file
 from polar_iac.plan.document import plan_json
 from polar_iac.plan.model import Plan
+from polar_iac.report.formats import check_replaceable, report_file
 from polar_iac.report.text import refusal_text
 
 
@@ -49,6 +51,9 @@ def plan(
     """Show what an apply would change, and why."""
     if len(environments) > 1:
         _check_files_of_several(lockfile_path, out)
+    # Now, so that nobody waits for a plan that is not written. It is checked again when it is.
+    for file in (*_plan_files(out, environments), *(report_file(report)[1] for report in reports)):
+        check_replaceable(file)
     stop = Stop()
     plans = []
     for environment in dict.fromkeys(environments) or (None,):
@@ -56,7 +61,8 @@ def plan(
         made = _plan_one(selection, None if offline else connection, deadline, stop, quiet=common.quiet)
         plans.append(made)
         if out:
-            file = Path(out.replace("{env}", made.environment))
+            (file,) = _plan_files(out, [made.environment])
+            check_replaceable(file)
             write_file(file, plan_json(made))
             common.say(f"Saved as {file}: `polar-iac apply {file}` does exactly this, or nothing.")
     output_plans(plans, format_, reports, str(common.file))
@@ -73,6 +79,10 @@ def _check_files_of_several(lockfile_path: Path | None, out: str | None) -> None
         raise click.UsageError("--lockfile names one file: use it with one environment at a time")
     if out and "{env}" not in out:
         raise click.UsageError("--out names one file for several environments: add {env} to its name")
+
+
+def _plan_files(out: str | None, environments: Sequence[str]) -> list[Path]:
+    return [Path(out.replace("{env}", environment)) for environment in environments] if out else []
 
 
 def _plan_one(

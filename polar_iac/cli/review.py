@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from polar_iac.cli.inputs import Selection
 from polar_iac.errors import RefusedError, StalePlanError
-from polar_iac.plan.model import Plan, differences
+from polar_iac.meter.canonical import canonical_json
+from polar_iac.meter.live import LiveMeter
+from polar_iac.meter.spec import MeterSpec
+from polar_iac.plan.model import Change, Plan, differences
 from polar_iac.report.stale import stale_text
 from polar_iac.report.text import refusal_text
+
+if TYPE_CHECKING:
+    from polar_iac.state.lockfile import Lockfile
 
 
 def selection_of(reviewed: Plan, plan_file: Path, given: Selection, *, file_given: bool) -> Selection:
@@ -53,6 +61,31 @@ def check_project(reviewed: Plan, project: str) -> None:
 
 def _other_plan(planned: str, given: str) -> RefusedError:
     return RefusedError(f"the plan is for the {planned}, not for {given}: plan again, or remove the option")
+
+
+def is_applied(reviewed: Plan, fresh: Plan, recorded: Lockfile, meters: Sequence[LiveMeter]) -> bool:
+    """Tell whether a saved plan was carried out already: nothing of it is left, and its meters show it."""
+    left = differences(reviewed, fresh)
+    specs = {meter.id: meter.spec for meter in meters}
+    return (
+        bool(left)
+        and not (fresh.wanted or fresh.refusal or reviewed.outdated)
+        and all(
+            difference.fresh is None
+            and difference.reviewed is not None
+            and _is_carried_out(difference.reviewed, recorded, specs)
+            for difference in left
+        )
+    )
+
+
+def _is_carried_out(change: Change, recorded: Lockfile, specs: Mapping[str, MeterSpec | None]) -> bool:
+    record = recorded.meters.get(change.key)
+    meter_id = change.id or (record.id if record else "")  # a create has no id yet
+    spec = specs.get(meter_id)
+    if change.action == "blocked" or change.after is None or spec is None:
+        return False
+    return canonical_json(spec.canonical) == canonical_json(change.after.canonical)
 
 
 def permit(

@@ -33,10 +33,15 @@ def columns(stream: TextIO) -> int:
     return min(shutil.get_terminal_size().columns, WIDTH) if stream.isatty() else WIDTH
 
 
-def confirm(environment: str, changes: int) -> None:
-    """Ask whether to apply; production must be typed in full. Raises click.Abort on a no."""
+def require_terminal() -> None:
+    """Raise click.UsageError when there is nobody to ask."""
     if not sys.stdin.isatty():
         raise click.UsageError("no terminal to ask on: pass -y to approve")
+
+
+def confirm(environment: str, changes: int) -> None:
+    """Ask whether to apply; production must be typed in full. Raises click.Abort on a no."""
+    require_terminal()
     try:
         if environment == "production":
             affect = "This change affects" if changes == 1 else f"These {changes} changes affect"

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import click
+
+from polar_iac.cli import options
 from polar_iac.cli.error_boundary import command
-from polar_iac.cli.options import Options
 from polar_iac.cli.output import print_result
-from polar_iac.errors import ExitCode
+from polar_iac.errors import DiagnosticError, ExitCode, PolarIacError
 from polar_iac.manifest import read as manifest
 
 
 @command
-def validate(common: Options) -> ExitCode:
-    """Check the manifest, offline; needs no environment."""
-    count = len(manifest.read(common.file).meters)
-    meters = "1 meter is" if count == 1 else f"{count} meters are"
-    print_result(f"{common.file}: {meters} fine.\n")
-    return ExitCode.OK
+@click.argument("files", type=options.File(), nargs=-1, metavar="[FILE...]")
+def validate(common: options.Options, files: tuple[Path, ...]) -> ExitCode:
+    """Check manifests, offline; needs no environment.
+
+    Each FILE and each -f is checked; without any, meters.yaml.
+    """
+    given = common.files if common.file_given or not files else ()
+    errors = [_errors_of(file, common) for file in dict.fromkeys((*files, *given))]
+    if not any(errors):
+        return ExitCode.OK
+    wrong = sum(count > 0 for count in errors)
+    common.say(f"Found {_counted(sum(errors), 'error')} in {_counted(wrong, 'file')}.")
+    return ExitCode.ERROR
+
+
+def _errors_of(file: Path, common: options.Options) -> int:
+    """Report the errors of a manifest, or that there are none. Return their number."""
+    try:
+        count = len(manifest.read(file).meters)
+    except PolarIacError as error:
+        # Here, so that a valid manifest does not wait for the modules of the reports.
+        from polar_iac.cli.error_report import report_error
+
+        report_error(error, debug=common.debug)
+        return len(error.diagnostics) if isinstance(error, DiagnosticError) else 1
+    if not common.quiet:
+        print_result(f"{file}: {_counted(count, 'meter')} {'is' if count == 1 else 'are'} fine.\n")
+    return 0
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 from click import unstyle
 
 from polar_iac.errors import PolarIacError
-from polar_iac.files import write_file
+from polar_iac.files import read_file, write_file
 from polar_iac.plan.document import plan_json, plans_json
 from polar_iac.plan.model import Plan
 from polar_iac.report.text import plan_text
@@ -72,9 +74,46 @@ def write_reports(reports: Sequence[str], plans: Sequence[Plan], context: Render
     """Write each FORMAT=FILE. Raises PolarIacError for an invalid one, or one that cannot be written."""
     context = replace(context, width=WIDTH)
     for report in reports:
-        format_, equals, file = report.partition("=")
-        if not equals or not file or format_ not in RENDERERS:
-            raise PolarIacError(
-                f"--report {report}: expected FORMAT=FILE, where FORMAT is one of {', '.join(RENDERERS)}"
-            )
-        write_file(Path(file), unstyle(RENDERERS[format_](plans, context)))
+        format_, file = report_file(report)
+        check_replaceable(file)
+        write_file(file, unstyle(RENDERERS[format_](plans, context)))
+
+
+def report_file(report: str) -> tuple[str, Path]:
+    """Return the format and the file of FORMAT=FILE. Raises PolarIacError for an invalid one."""
+    format_, equals, file = report.partition("=")
+    if not equals or not file or format_ not in RENDERERS:
+        raise PolarIacError(
+            f"--report {report}: expected FORMAT=FILE, where FORMAT is one of {', '.join(RENDERERS)}"
+        )
+    return format_, Path(file)
+
+
+_REPORT = re.compile(r"^(?:Digest: [0-9a-f]+|Plan: |No changes\.|<!-- polar-iac.* -->)", re.MULTILINE)
+"""A line that every report as text or Markdown has."""
+
+
+def check_replaceable(file: Path) -> None:
+    """Raise PolarIacError when a file is neither a plan nor a report. Example: the manifest, by a slip.
+
+    What is no file, such as `/dev/stdout`, is written to and loses nothing. What cannot be read is left to
+    the attempt to write it.
+    """
+    try:
+        data = read_file(file) if file.is_file() else b""
+    except OSError:
+        return
+    if data and not _is_plan_or_report(data):
+        raise PolarIacError(
+            f"{file} is neither a plan nor a report, so it is not overwritten: name another file"
+        )
+
+
+def _is_plan_or_report(data: bytes) -> bool:
+    if _REPORT.search(data.decode("utf-8", errors="replace")):
+        return True
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and "format_version" in document

@@ -1,0 +1,123 @@
+"""Files that the command line names: several manifests, and what may be overwritten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from polar_iac.errors import PolarIacError
+from polar_iac.report.formats import check_replaceable
+from tests.support.build import manifest_text, meter
+from tests.support.command import Workspace
+from tests.support.served_polar import Served
+
+
+class TestValidate:
+    def test_several_manifests_are_checked_and_their_errors_counted(self, workspace: Workspace) -> None:
+        workspace.write({"a": meter()})
+        (workspace.path / "b.yaml").write_text(manifest_text({"b": meter(), "c": meter()}))
+        (workspace.path / "bad.yaml").write_text("version: 2\nnonsense: 1\n")
+        good = workspace.run("validate", "meters.yaml", "-f", "b.yaml", "b.yaml")
+        assert (good.returncode, good.stderr) == (0, "")
+        assert sorted(good.stdout.splitlines()) == [
+            "b.yaml: 2 meters are fine.",
+            "meters.yaml: 1 meter is fine.",
+        ]
+        done = workspace.run("validate", "-f", "bad.yaml", "-f", "b.yaml", "-f", "none.yaml")
+        assert done.returncode == 1
+        assert done.stdout == "b.yaml: 2 meters are fine.\n"
+        count = done.stderr.count(": error: ")
+        assert count > 1
+        assert "error: none.yaml not found" in done.stderr
+        assert done.stderr.splitlines()[-1] == f"Found {count + 1} errors in 2 files."
+
+    def test_one_error_is_counted_too(self, workspace: Workspace) -> None:
+        (workspace.path / "meters.yaml").write_text(manifest_text({}, version=2))
+        assert workspace.run("validate").stderr.endswith("\nFound 1 error in 1 file.\n")
+
+    def test_quiet_prints_errors_only(self, workspace: Workspace) -> None:
+        workspace.write({"a": meter()})
+        quiet = workspace.run("validate", "-q")
+        assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+        (workspace.path / "meters.yaml").write_text("version: 2\n")
+        assert ": error: " in workspace.run("validate", "-q").stderr
+
+    @pytest.mark.parametrize(
+        "command", [["plan", "-e", "sandbox"], ["apply", "-e", "sandbox", "-y"], ["serve", "--port", "0"]]
+    )
+    def test_elsewhere_a_second_manifest_is_refused(
+        self, workspace: Workspace, polar: Served, command: list[str]
+    ) -> None:
+        workspace.write({"a": meter()})
+        done = workspace.run(*command, "-f", "meters.yaml", "-f", "b.yaml")
+        assert done.returncode == 1
+        assert "-f names one manifest here: only `validate` takes several" in done.stderr
+        assert polar.tape.exchanges == []
+
+
+class TestOverwriting:
+    @pytest.mark.parametrize("option", ["--out={}", "--report=json={}", "--report=markdown={}"])
+    @pytest.mark.parametrize("file", ["meters.yaml", "meters.sandbox.lock.json", "notes.txt"])
+    def test_only_plans_and_reports_are_overwritten(
+        self, workspace: Workspace, polar: Served, option: str, file: str
+    ) -> None:
+        workspace.write({"a": meter()})
+        workspace.ok("apply", "-e", "sandbox", "-y")
+        (workspace.path / "notes.txt").write_text("Precious.\n")
+        before = (workspace.path / file).read_bytes()
+        polar.tape.clear()
+        done = workspace.run("plan", "-e", "sandbox", option.format(file))
+        assert done.returncode == 1
+        assert f"error: {file} is neither a plan nor a report, so it is not overwritten" in done.stderr
+        assert (workspace.path / file).read_bytes() == before
+        assert polar.tape.exchanges == []
+
+    def test_what_it_wrote_itself_is_overwritten(self, workspace: Workspace) -> None:
+        written = ["--out=p", "--report=json=j", "--report=markdown=m", "--report=text=t"]
+        for meters in ({"a": meter()}, {}):
+            workspace.write(meters)
+            for _ in range(2):
+                workspace.ok("plan", "-e", "local", *written)
+                workspace.ok("show", "p", *written[1:])
+                workspace.ok("plan", "-e", "local", "-e", "sandbox", *written[1:])
+
+    def test_an_empty_file_is_overwritten(self, tmp_path: Path) -> None:
+        """`mktemp` makes one."""
+        (tmp_path / "empty").touch()
+        for name in ("empty", "none", "."):
+            check_replaceable(tmp_path / name)
+        (tmp_path / "list").write_text("[1]")
+        with pytest.raises(PolarIacError, match="neither a plan nor a report"):
+            check_replaceable(tmp_path / "list")
+
+
+class TestSavedPlans:
+    def test_without_a_terminal_polar_is_not_read(self, workspace: Workspace, polar: Served) -> None:
+        workspace.write({"a": meter()})
+        workspace.ok("plan", "-e", "sandbox", "--out", "p.json")
+        polar.tape.clear()
+        done = workspace.run("apply", "p.json")
+        assert done.returncode == 1
+        assert "no terminal to ask on: pass -y to approve" in done.stderr
+        assert polar.tape.exchanges == []
+
+    def test_a_plan_that_is_done_already_is_said_to_be(self, workspace: Workspace, polar: Served) -> None:
+        workspace.write({"a": meter(), "b": meter(metadata={"x": 1}), "c": meter()})
+        workspace.ok("apply", "-e", "sandbox", "-y")
+        workspace.write({"a": meter(name="Renamed"), "c": meter(archived=True), "d": meter()})
+        workspace.ok("plan", "-e", "sandbox", "--allow-archive", "--out", "p.json")
+        workspace.ok("apply", "p.json", "-y")
+        polar.tape.clear()
+        assert "Already applied: Polar is as p.json leaves it." in workspace.ok("apply", "p.json", "-y")
+        assert polar.tape.writes(0) == []
+
+    def test_a_plan_that_was_only_dropped_is_stale(self, workspace: Workspace) -> None:
+        workspace.write({"a": meter()})
+        workspace.ok("apply", "-e", "sandbox", "-y")
+        workspace.write({"a": meter(name="Renamed")})
+        workspace.ok("plan", "-e", "sandbox", "--out", "p.json")
+        workspace.write({"a": meter()})
+        done = workspace.run("apply", "p.json", "-y")
+        assert done.returncode == 4
+        assert "Already applied" not in done.stdout
