@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from polar_iac.cli.habits import Command
 from polar_iac.cli.options import Options, common_options
 from polar_iac.cli.output import print_error
 from polar_iac.errors import ExitCode, PolarIacError
@@ -21,11 +22,16 @@ def command(function: Callable[..., ExitCode]) -> click.Command:
 
     @functools.wraps(function)
     def run(
-        manifest_files: tuple[Path, ...], quiet: bool, verbose: bool, debug: bool, no_color: bool, **rest: Any
+        manifest_files: tuple[Path, ...],
+        quiet: bool,
+        verbose: bool,
+        debug: bool,
+        color: str,
+        no_color: bool,
+        **rest: Any,
     ) -> None:
         context = click.get_current_context()
-        if no_color or os.environ.get("NO_COLOR"):
-            context.color = False
+        context.color = _color("never" if no_color else color, os.environ)
         if verbose:
             import logging  # here, so that `validate` does not wait for it
 
@@ -34,6 +40,8 @@ def command(function: Callable[..., ExitCode]) -> click.Command:
         try:
             _check_working_directory()
             code = function(Options(manifest_files, quiet, verbose, debug, file_given), **rest)
+        except click.UsageError as error:  # the command line was understood, so its usage is no help
+            raise click.ClickException(error.format_message()) from error
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except KeyboardInterrupt:
@@ -47,7 +55,20 @@ def command(function: Callable[..., ExitCode]) -> click.Command:
         context.exit(code)
 
     name = function.__name__.rstrip("_")
-    return click.command(name, context_settings={"help_option_names": ["-h", "--help"]})(common_options(run))
+    return click.command(name, cls=Command, context_settings={"help_option_names": ["-h", "--help"]})(
+        common_options(run)
+    )
+
+
+def _color(choice: str, variables: Mapping[str, str]) -> bool | None:
+    """Return whether to use colors; None leaves it to whether the stream is a terminal."""
+    if choice != "auto":
+        return choice == "always"
+    if variables.get("NO_COLOR"):
+        return False
+    if variables.get("FORCE_COLOR", "0") not in ("", "0"):
+        return True
+    return False if variables.get("TERM") == "dumb" else None
 
 
 def _check_working_directory() -> None:

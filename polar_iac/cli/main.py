@@ -36,6 +36,22 @@ COMMANDS = {
 }
 """Import path and short help of each command. `polar-iac --help` imports none of them."""
 
+FLAGS = frozenset(
+    {
+        *(
+            "--allow-archive",
+            "--allow-http",
+            "--auto-approve",
+            "--debug",
+            "--detailed-exitcode",
+            "--no-color",
+        ),
+        *("--offline", "--q", "--quiet", "--v", "--verbose", "--y"),
+    }
+)
+"""Options of commands that take no value. Short ones are written with two dashes here."""
+_OF_THE_GROUP = ("-h", "--help", "--version")
+
 
 class LazyGroup(click.Group):
     """Group that imports a command when it is needed: the pattern of click's documentation.
@@ -48,6 +64,16 @@ class LazyGroup(click.Group):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.lazy_subcommands = lazy_subcommands or {}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Move options that stand before the command behind it: all options are the commands' own."""
+        index = 0
+        while index < len(args) and args[index].startswith("-") and args[index] not in _OF_THE_GROUP:
+            takes_value = "=" not in args[index] and f"--{args[index].lstrip('-')}" not in FLAGS
+            index += 2 if takes_value else 1
+        if index < len(args) and args[index] in self.lazy_subcommands:
+            args = [args[index], *args[:index], *args[index + 1 :]]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self.lazy_subcommands])
@@ -98,6 +124,19 @@ def _prepare_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
+def _show(error: click.ClickException) -> None:
+    """Print an error in the voice of all others. One about how a command is written shows its usage."""
+    from polar_iac.sanitize import printable
+
+    message = printable(error.format_message())
+    if isinstance(error, click.UsageError):
+        message = message[:1].lower() + message[1:]  # click's own begin with a capital letter
+        if error.ctx is not None:
+            usage = error.ctx.get_usage()
+            click.echo(f"{usage}\nTry '{error.ctx.command_path} --help' for help.\n", err=True)
+    click.echo(f"error: {message}", err=True)
+
+
 def main() -> None:
     """Run the command. click's own errors exit 1, because 2 means that a plan has changes."""
     _prepare_streams()
@@ -116,7 +155,7 @@ def main() -> None:
         match end:
             case click.ClickException():
                 with suppress(OSError):
-                    end.show()
+                    _show(end)
                 code = ExitCode.ERROR
             case click.Abort():
                 with suppress(OSError):

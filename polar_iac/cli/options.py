@@ -85,10 +85,13 @@ def common_options(function: Any) -> Any:
         click.option("-v", "--verbose", is_flag=True, help="Show each request."),
         click.option("--debug", is_flag=True, help="Show the traceback of an error."),
         click.option(
-            "--no-color",
-            is_flag=True,
-            help="Use no colors. Also if NO_COLOR is set, or without a terminal.",
+            "--color",
+            type=click.Choice(("auto", "always", "never")),
+            default="auto",
+            show_default=True,
+            help="When to use colors. `auto` minds NO_COLOR, FORCE_COLOR, TERM=dumb and the terminal.",
         ),
+        click.option("--no-color", is_flag=True, help="The same as --color=never."),
     )
 
 
