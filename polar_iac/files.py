@@ -19,12 +19,18 @@ _DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 """Paths of what this process has open already. Example: the shell makes `/dev/fd/63` of `<(command)`."""
 
 
+def state_path(lockfile: Path) -> Path:
+    """Return the path of the state directory: next to the lockfile, or around it for the one of `local`."""
+    parent = lockfile.parent
+    return parent if parent.name == STATE_DIRECTORY else parent / STATE_DIRECTORY
+
+
 def state_directory(lockfile: Path) -> Path:
-    """Return the directory next to the lockfile for files that are not committed, and create it if needed.
+    """Return the state directory of a lockfile, for files that are not committed. Create it if needed.
 
     The directory ignores itself through its own `.gitignore`. Raises PolarIacError when it cannot be created.
     """
-    directory = lockfile.parent / STATE_DIRECTORY
+    directory = state_path(lockfile)
     try:
         if not directory.parent.is_dir():
             raise PolarIacError(f"there is no directory {directory.parent}")
@@ -39,11 +45,11 @@ def state_directory(lockfile: Path) -> Path:
 
 
 def refuse_tracked_state(lockfile: Path) -> None:
-    """Raise RefusedError when git tracks the state directory next to the lockfile.
+    """Raise RefusedError when git tracks the state directory of a lockfile.
 
     A pull request could add a forged journal there, and so tell an apply which meters are ours.
     """
-    directory = lockfile.parent / STATE_DIRECTORY
+    directory = state_path(lockfile)
     if directory.is_symlink():
         raise RefusedError(f"{directory} is a symbolic link: remove it, so that state stays here")
     if not directory.is_dir():
@@ -53,7 +59,7 @@ def refuse_tracked_state(lockfile: Path) -> None:
     options = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
     command = ["git", *options, "ls-files", "-z", "--", STATE_DIRECTORY]
     try:
-        listed = subprocess.run(command, cwd=lockfile.parent, capture_output=True, check=False)  # noqa: S603
+        listed = subprocess.run(command, cwd=directory.parent, capture_output=True, check=False)  # noqa: S603
     except OSError:
         return  # without git, this directory cannot come from a checkout
     if listed.returncode == 0 and listed.stdout:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polar_iac.apply.executor import Limits
@@ -13,7 +14,8 @@ from polar_iac.cli.inputs import Inputs, Selection
 from polar_iac.cli.options import Connection
 from polar_iac.cli.terminal import Progress
 from polar_iac.clock import Clock
-from polar_iac.files import state_directory
+from polar_iac.errors import RefusedError
+from polar_iac.files import state_directory, state_path
 from polar_iac.plan.model import Plan
 from polar_iac.state import journal
 
@@ -81,8 +83,10 @@ def _connect(
     inputs: Inputs, connection: Connection, clock: Clock, progress: Progress
 ) -> AbstractContextManager[PolarClient]:
     # Here, so that an offline plan does not wait for the HTTP client.
-    from polar_iac.polar.environments import connect
+    from polar_iac.polar.environments import LOCAL_DATABASE, connect
 
+    if inputs.lockfile.environment == "local":
+        _check_database(inputs, state_path(inputs.lockfile_path) / LOCAL_DATABASE)
     return connect(
         inputs.lockfile.environment,
         os.environ,
@@ -94,3 +98,12 @@ def _connect(
         timeout=connection.timeout,
         allow_http=connection.allow_http,
     )
+
+
+def _check_database(inputs: Inputs, database: Path) -> None:
+    """Raise RefusedError when the lockfile of `local` records meters, and their database is gone."""
+    if inputs.lockfile.meters and not database.exists():
+        raise RefusedError(
+            f"the database of `local` is missing ({database}), and with it the meters that "
+            f"{inputs.lockfile_path} records: remove that file to begin anew, or restore the database"
+        )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from polar_iac.errors import PolarIacError
-from polar_iac.files import STATE_DIRECTORY, sync_directory, write_atomically
+from polar_iac.files import state_path, sync_directory, write_atomically
 from polar_iac.meter.live import LiveMeter, Made, instant
 from polar_iac.meter.record import Record
 from polar_iac.meter.spec import MeterSpec
@@ -45,7 +45,7 @@ from polar_iac.state.schema import (
 
 def path_for(lockfile_path: Path) -> Path:
     """Return the path of a lockfile's journal, in the state directory."""
-    return lockfile_path.parent / STATE_DIRECTORY / f"{lockfile_path.name}.journal"
+    return state_path(lockfile_path) / f"{lockfile_path.name}.journal"
 
 
 def read(path: Path, base: Lockfile) -> JournalState:

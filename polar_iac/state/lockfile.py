@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError, SourceSpan
-from polar_iac.files import read_file, write_atomically
+from polar_iac.files import read_file, state_path, write_atomically
 from polar_iac.meter.canonical import canonical_json
 from polar_iac.meter.record import Record
 from polar_iac.state.schema import LOCKFILE, RECORD
@@ -40,8 +40,14 @@ class Lockfile:
 
 
 def default_path(manifest: Path, environment: str) -> Path:
-    """Return the path next to the manifest. Example: `meters.yaml` has `meters.<environment>.lock.json`."""
-    return manifest.with_name(f"{manifest.stem}.{environment}.lock.json")
+    """Return the path next to the manifest. Example: `meters.yaml` has `meters.<environment>.lock.json`.
+
+    The one of `local` is of use on this machine only, so it is in the state directory, beside its database.
+    Earlier versions wrote it next to the manifest, where it is still used.
+    """
+    beside = manifest.with_name(f"{manifest.stem}.{environment}.lock.json")
+    within = state_path(beside) / beside.name
+    return within if environment == "local" and (within.exists() or not beside.exists()) else beside
 
 
 def read(path: Path, environment: str, project: str) -> Lockfile:

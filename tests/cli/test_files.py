@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,40 @@ class TestSavedPlans:
         done = workspace.run("apply", "p.json", "-y")
         assert done.returncode == 4
         assert "Already applied" not in done.stdout
+
+
+class TestLocal:
+    """Its lockfile is of use on one machine, as its database is: they are together."""
+
+    def test_the_lockfile_is_in_the_state_directory(self, workspace: Workspace) -> None:
+        workspace.write({"a": meter()})
+        workspace.ok("apply", "-e", "local", "-y")
+        assert set(workspace.lock("local")["meters"]) == {"a"}
+        assert sorted(path.name for path in workspace.path.iterdir()) == [".polar-iac", "meters.yaml"]
+        assert not (workspace.path / ".polar-iac" / ".polar-iac").exists()
+        assert "No changes" in workspace.ok("plan", "-e", "local")
+        subprocess.run(["rm", "-r", workspace.path / ".polar-iac"], check=True)
+        assert "1 created" in workspace.ok("apply", "-e", "local", "-y")
+
+    def test_one_beside_the_manifest_is_still_used(self, workspace: Workspace) -> None:
+        workspace.write({"a": meter()})
+        workspace.ok("apply", "-e", "local", "-y")
+        name = "meters.local.lock.json"
+        (workspace.path / ".polar-iac" / name).rename(workspace.path / name)
+        workspace.write({"a": meter(name="Renamed")})
+        assert "1 updated" in workspace.ok("apply", "-e", "local", "-y")
+        assert "Renamed" in (workspace.path / name).read_text()
+        assert not (workspace.path / ".polar-iac" / name).exists()
+
+    @pytest.mark.parametrize("command", [["plan"], ["apply", "-y"]])
+    def test_a_missing_database_is_explained(self, workspace: Workspace, command: list[str]) -> None:
+        workspace.write({"a": meter()})
+        workspace.ok("apply", "-e", "local", "-y")
+        (workspace.path / ".polar-iac" / "local.sqlite").unlink()
+        done = workspace.run(*command, "-e", "local")
+        assert done.returncode == 5
+        lockfile = ".polar-iac/meters.local.lock.json"
+        assert "error: the database of `local` is missing (.polar-iac/local.sqlite)" in done.stderr
+        assert f"{lockfile} records: remove that file to begin anew" in done.stderr
+        (workspace.path / lockfile).unlink()
+        assert "1 created" in workspace.ok("apply", "-e", "local", "-y")

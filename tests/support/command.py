@@ -120,7 +120,8 @@ class Workspace:
         return done.stdout
 
     def lock(self, environment: str = "sandbox") -> dict[str, Any]:
-        text = (self.path / f"meters.{environment}.lock.json").read_text(encoding="utf-8")
+        directory = self.path / ".polar-iac" if environment == "local" else self.path
+        text = (directory / f"meters.{environment}.lock.json").read_text(encoding="utf-8")
         return dict(json.loads(text))
 
 
