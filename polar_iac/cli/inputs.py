@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from polar_iac.cli.options import STANDARD_INPUT
 from polar_iac.files import refuse_tracked_state
 from polar_iac.manifest import read as manifest
 from polar_iac.manifest.model import Manifest
+from polar_iac.yaml.messages import MAX_BYTES
 from polar_iac.yaml.scalars import nearest
 
 if TYPE_CHECKING:
     from polar_iac.state.lockfile import Lockfile
+
+
+_INPUT_STANDS_FOR = Path("meters.yaml")
+"""The manifest whose lockfile goes with standard input."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,24 @@ class Inputs:
     lockfile_path: Path
 
 
+def manifest_name(file: Path) -> str:
+    """Return how messages name a manifest."""
+    return "<stdin>" if file == STANDARD_INPUT else str(file)
+
+
+def read_manifest(file: Path) -> Manifest:
+    """Read a manifest, `-` from standard input. Raises what `manifest.read.read` raises."""
+    if file == STANDARD_INPUT:
+        return manifest.load(_standard_input(), manifest_name(file))
+    return manifest.read(file)
+
+
+@functools.cache
+def _standard_input() -> bytes:
+    """Read standard input: once, because several environments may be planned."""
+    return sys.stdin.buffer.read(MAX_BYTES + 1)
+
+
 def read_inputs(selection: Selection, *, check_targets: bool = True) -> Inputs:
     """Read the manifest and the lockfile of the chosen environment.
 
@@ -49,8 +75,9 @@ def read_inputs(selection: Selection, *, check_targets: bool = True) -> Inputs:
         raise click.UsageError(
             "choose an environment: -e local, -e sandbox or -e production (or POLAR_ENVIRONMENT)"
         )
-    desired = manifest.read(selection.file)
-    path = selection.lockfile_path or lockfile.default_path(selection.file, selection.environment)
+    desired = read_manifest(selection.file)
+    beside = _INPUT_STANDS_FOR if selection.file == STANDARD_INPUT else selection.file
+    path = selection.lockfile_path or lockfile.default_path(beside, selection.environment)
     refuse_tracked_state(path)
     recorded = lockfile.read(path, selection.environment, desired.project)
     if check_targets:

@@ -17,6 +17,8 @@ from polar_iac.cli.output import print_message
 FORMATS = ("text", "json", "markdown")
 """Names of the output formats: the keys of `report.formats.RENDERERS`, which would take longer to load."""
 
+STANDARD_INPUT = Path("-")
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -39,11 +41,18 @@ class Options:
     """True if the command line names the manifest."""
 
     @property
-    def file(self) -> Path:
-        """The manifest of a command that takes one. Raises click.UsageError when several are named."""
+    def source(self) -> Path:
+        """The manifest of a command that takes one, or `-`. Raises click.UsageError for several."""
         if len(self.files) > 1:
             raise click.UsageError("-f names one manifest here: only `validate` takes several")
         return self.files[0]
+
+    @property
+    def file(self) -> Path:
+        """The manifest of a command that takes one, and no standard input. Raises click.UsageError."""
+        if self.source == STANDARD_INPUT:
+            raise click.UsageError("-f - is for `validate` and `plan`: only they read standard input")
+        return self.source
 
     def say(self, text: str) -> None:
         """Print a progress message to stderr, unless --quiet."""
@@ -79,7 +88,7 @@ def common_options(function: Any) -> Any:
             multiple=True,
             default=("meters.yaml",),
             show_default=True,
-            help="The manifest.",
+            help="The manifest; `-` reads standard input, to validate or to plan.",
         ),
         click.option("-q", "--quiet", is_flag=True, help="Print only results and errors."),
         click.option("-v", "--verbose", is_flag=True, help="Show each request."),

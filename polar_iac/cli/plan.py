@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from polar_iac.cli import options
 from polar_iac.cli.error_boundary import command
-from polar_iac.cli.inputs import Selection, read_inputs
+from polar_iac.cli.inputs import Selection, manifest_name, read_inputs
 from polar_iac.cli.plan_output import output_plans
 from polar_iac.cli.terminal import Progress, stopped_by_deadline
 from polar_iac.clock import Stop, SystemClock
@@ -57,7 +58,7 @@ def plan(
     stop = Stop()
     plans = []
     for environment in dict.fromkeys(environments) or (None,):
-        selection = Selection(common.file, environment, lockfile_path, targets, allow_archive)
+        selection = Selection(common.source, environment, lockfile_path, targets, allow_archive)
         made = _plan_one(selection, None if offline else connection, deadline, stop, quiet=common.quiet)
         plans.append(made)
         if out:
@@ -65,7 +66,7 @@ def plan(
             check_replaceable(file)
             write_file(file, plan_json(made))
             common.say(f"Saved as {file}: `polar-iac apply {file}` does exactly this, or nothing.")
-    output_plans(plans, format_, reports, str(common.file))
+    output_plans(plans, format_, reports, manifest_name(common.source))
     for made in plans:
         if made.refusal:
             common.say("`apply` would refuse this plan: " + refusal_text(made))
@@ -98,4 +99,6 @@ def _plan_one(
 
     inputs = read_inputs(selection)
     with Progress("reading", quiet) as progress, stopped_by_deadline(stop, deadline):
-        return plan_once(inputs, selection, connection, SystemClock(stop), progress)
+        made = plan_once(inputs, selection, connection, SystemClock(stop), progress)
+    # Standard input is gone when a saved plan is applied: that apply reads the manifest that it is given.
+    return replace(made, manifest=None) if selection.file == options.STANDARD_INPUT else made

@@ -8,9 +8,9 @@ import click
 
 from polar_iac.cli import options
 from polar_iac.cli.error_boundary import command
+from polar_iac.cli.inputs import manifest_name, read_manifest
 from polar_iac.cli.output import print_result
 from polar_iac.errors import DiagnosticError, ExitCode, PolarIacError
-from polar_iac.manifest import read as manifest
 
 
 @command
@@ -18,7 +18,7 @@ from polar_iac.manifest import read as manifest
 def validate(common: options.Options, files: tuple[Path, ...]) -> ExitCode:
     """Check manifests, offline; needs no environment.
 
-    Each FILE and each -f is checked; without any, meters.yaml.
+    Each FILE and each -f is checked; without any, meters.yaml. `-` is standard input.
     """
     given = common.files if common.file_given or not files else ()
     errors = [_errors_of(file, common) for file in dict.fromkeys((*files, *given))]
@@ -32,7 +32,7 @@ def validate(common: options.Options, files: tuple[Path, ...]) -> ExitCode:
 def _errors_of(file: Path, common: options.Options) -> int:
     """Report the errors of a manifest, or that there are none. Return their number."""
     try:
-        count = len(manifest.read(file).meters)
+        count = len(read_manifest(file).meters)
     except PolarIacError as error:
         # Here, so that a valid manifest does not wait for the modules of the reports.
         from polar_iac.cli.error_report import report_error
@@ -40,7 +40,9 @@ def _errors_of(file: Path, common: options.Options) -> int:
         report_error(error, debug=common.debug)
         return len(error.diagnostics) if isinstance(error, DiagnosticError) else 1
     if not common.quiet:
-        print_result(f"{file}: {_counted(count, 'meter')} {'is' if count == 1 else 'are'} fine.\n")
+        print_result(
+            f"{manifest_name(file)}: {_counted(count, 'meter')} {'is' if count == 1 else 'are'} fine.\n"
+        )
     return 0
 
 

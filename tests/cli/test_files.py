@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
+import jsonschema
 import pytest
 
+import polar_iac.plan
 from polar_iac.errors import PolarIacError
 from polar_iac.report.formats import check_replaceable
 from tests.support.build import manifest_text, meter
-from tests.support.command import Workspace
+from tests.support.command import COMMAND, HANG_SECONDS, Workspace, clean_environment, measured
 from tests.support.served_polar import Served
+
+SCHEMA = json.loads((Path(polar_iac.plan.__file__).parent / "plan.schema.json").read_text())
 
 
 class TestValidate:
@@ -159,3 +164,49 @@ class TestLocal:
         assert f"{lockfile} records: remove that file to begin anew" in done.stderr
         (workspace.path / lockfile).unlink()
         assert "1 created" in workspace.ok("apply", "-e", "local", "-y")
+
+
+class TestStandardInput:
+    def pipe(self, workspace: Workspace, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=workspace.path,
+            env=clean_environment(**workspace.environ, **measured()),
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=HANG_SECONDS,
+            check=False,
+        )
+
+    def test_validate_reads_it(self, workspace: Workspace) -> None:
+        done = self.pipe(workspace, manifest_text({"a": meter()}), "validate", "-f", "-")
+        assert (done.returncode, done.stdout) == (0, "<stdin>: 1 meter is fine.\n")
+        done = self.pipe(workspace, "version: 2\nproject: x\nmeters: {}\n", "validate", "-")
+        assert done.returncode == 1
+        assert done.stderr.startswith("<stdin>:1:10: error: ")
+
+    def test_plan_reads_it_once_for_all_environments(self, workspace: Workspace) -> None:
+        workspace.write({"a": meter()})
+        workspace.ok("apply", "-e", "sandbox", "-y")
+        text = manifest_text({"a": meter(name="Renamed")})
+        done = self.pipe(workspace, text, "plan", "-e", "sandbox", "-e", "local", "-f", "-")
+        assert done.returncode == 0, done.stderr
+        assert "<stdin> → sandbox" in done.stdout
+        assert "1 to update" in done.stdout, "the lockfile is the one of meters.yaml"
+        assert "<stdin> → local" in done.stdout
+
+    def test_its_plan_is_applied_to_the_manifest_that_is_given(self, workspace: Workspace) -> None:
+        workspace.write({"a": meter()})
+        text = (workspace.path / "meters.yaml").read_text()
+        self.pipe(workspace, text, "plan", "-e", "sandbox", "-f", "-", "--out", "p.json")
+        saved = json.loads((workspace.path / "p.json").read_text())
+        assert saved["manifest"] is None
+        jsonschema.validate(saved, SCHEMA)
+        assert "1 created" in workspace.ok("apply", "p.json", "-f", "meters.yaml", "-y")
+
+    @pytest.mark.parametrize("command", [["apply", "-e", "sandbox", "-y"], ["serve", "--port", "0"]])
+    def test_elsewhere_it_is_refused(self, workspace: Workspace, command: list[str]) -> None:
+        done = workspace.run(*command, "-f", "-")
+        assert done.returncode == 1
+        assert "-f - is for `validate` and `plan`" in done.stderr
