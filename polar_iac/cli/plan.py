@@ -70,8 +70,14 @@ def plan(
     for made in plans:
         if made.refusal:
             common.say("`apply` would refuse this plan: " + refusal_text(made))
-    differs = detailed_exitcode and any(made.changes for made in plans)
-    return ExitCode.CHANGES if differs else ExitCode.OK
+    return _exit_code(plans, detailed=detailed_exitcode)
+
+
+def _exit_code(plans: Sequence[Plan], *, detailed: bool) -> ExitCode:
+    """Return the exit code of plans that were shown. A refusal counts more than changes."""
+    if any(made.refusal for made in plans):
+        return ExitCode.REFUSED
+    return ExitCode.CHANGES if detailed and any(made.changes for made in plans) else ExitCode.OK
 
 
 def _check_files_of_several(lockfile_path: Path | None, out: str | None) -> None:

@@ -189,6 +189,19 @@ def test_a_plan_without_changes_is_silent_until_there_is_a_comment(hub: Hub, tok
     assert "no changes" in comment
 
 
+def test_the_check_is_red_where_the_merge_would_be_refused(hub: Hub, token: dict[str, str]) -> None:
+    hub.merged().uses("apply", token, environments="sandbox").expect()
+    lockfile = hub.read(LOCKFILE)
+    hub.push({**meters(images="Images"), LOCKFILE: lockfile}, branch="topic")
+    refused = hub.pull_request("topic").uses("plan", token, environments="sandbox").expect(ok=False)
+    (comment,) = comments(hub)
+    assert "archived: true" in comment
+    assert "the plan failed" not in comment
+    assert "::error title=polar-iac::apply would refuse this plan as a whole" in refused.log
+    assert re.fullmatch("[0-9a-f]{64}", refused.outputs["digest"])
+    hub.pull_request("topic").uses("plan", token, environments="sandbox", allow_archive="true").expect()
+
+
 def test_only_ones_own_comment_is_edited(hub: Hub, token: dict[str, str]) -> None:
     hub.push(meters(calls="Calls"), branch="topic")
     hub.pull_request("topic").uses("plan", token, environments="sandbox").expect()
@@ -669,6 +682,20 @@ def test_drift_opens_updates_and_closes_one_issue(hub: Hub, polar: Served, token
     assert drift_issues() == ["closed"]
     change(polar, meter_id, is_archived=True)  # no field differs, and still it bills nothing
     assert drift_issues() == ["closed", "open"]
+
+
+def test_a_plan_that_apply_would_refuse_is_no_drift(hub: Hub, polar: Served, token: dict[str, str]) -> None:
+    hub.push(meters(calls="Calls", images="Images"))
+    hub.merged().uses("apply", token, environments="sandbox").expect()
+    hub.push(meters(calls="Calls"))  # images is gone, and still active
+
+    def drift() -> str:
+        ran = hub.merged(event_name="schedule").uses("drift", token, environments="sandbox").expect()
+        return ran.outputs["drift"]
+
+    assert drift() == "false"
+    change(polar, json.loads(hub.read(LOCKFILE))["meters"]["calls"]["id"], name="Changed in the dashboard")
+    assert drift() == "true"
 
 
 def change(polar: Served, meter_id: str, **fields: Any) -> None:

@@ -197,7 +197,7 @@ class TestJson:
             moved=[{"from": "c", "to": "g"}],
         )
         documents = [
-            json.loads(workspace.ok("plan", "-e", "sandbox", "--format", "json", *more))
+            json.loads(workspace.run("plan", "-e", "sandbox", "--format", "json", *more).stdout)
             for more in ([], ["--offline"])
         ]
         for document in documents:
@@ -377,6 +377,36 @@ class TestExitCodesAndWords:
         assert workspace.run("plan", "-e", "sandbox", "--detailed-exitcode").returncode == 2
         workspace.ok("apply", "-e", "sandbox", "-y")
         assert workspace.run("plan", "-e", "sandbox", "--detailed-exitcode").returncode == 0
+
+    def test_a_plan_that_apply_would_refuse_exits_5_and_is_shown_and_saved(
+        self, workspace: Workspace
+    ) -> None:
+        workspace.write({"a": meter(), "b": meter(name="Second", metadata={"key": "b"})})
+        workspace.ok("apply", "-e", "sandbox", "-y")
+        workspace.write({"a": meter()})
+        for options in ([], ["--detailed-exitcode"]):
+            refused = workspace.run("plan", "-e", "sandbox", "--out", "plan.json", *options)
+            assert refused.returncode == 5
+            assert "No changes" not in refused.stdout
+            assert "archived: true" in refused.stderr
+            assert json.loads((workspace.path / "plan.json").read_text())["refusal"]["keys"] == ["b"]
+        assert workspace.run("apply", "plan.json", "-y").returncode == 5
+        # A refusal counts more than another environment's changes.
+        both = workspace.run("plan", "-e", "local", "-e", "sandbox", "--detailed-exitcode")
+        assert both.returncode == 5
+        assert "→ local" in both.stdout
+        assert workspace.run("plan", "-e", "sandbox", "--allow-archive").returncode == 0
+
+    def test_blocked_meters_are_changes_and_no_refusal(self, workspace: Workspace) -> None:
+        workspace.write({"a": meter()})
+        workspace.ok("apply", "-e", "sandbox", "-y")
+        lockfile = workspace.path / "meters.sandbox.lock.json"
+        document = json.loads(lockfile.read_text())
+        document["meters"]["a"]["frozen"] = True
+        lockfile.write_text(json.dumps(document))
+        workspace.write({"a": meter(aggregation={"func": "sum", "property": "tokens"})})
+        assert "blocked" in workspace.ok("plan", "-e", "sandbox")
+        assert workspace.run("plan", "-e", "sandbox", "--detailed-exitcode").returncode == 2
 
     def test_bookkeeping_is_not_a_change(self, workspace: Workspace) -> None:
         workspace.write({"a": meter()})

@@ -131,6 +131,10 @@ class Session:
             self.flag("exit-code", f"plan: {ended.code}: {ended.output}")
             return None, ended
         document = json.loads(ended.stdout)
+        differs = changes_of(document) and "--detailed-exitcode" in more
+        due = 5 if "refusal" in document else 2 if differs else 0
+        if ended.code != due:
+            self.flag("exit-code", f"plan {more}: {ended.code} instead of {due}")
         if not (self.pending or not before.lockfile_is_complete or "--offline" in more):
             self.counts["decided"] += 1
             self.flags += table.flags(self.table(before, options), document, options.targets)
@@ -240,7 +244,7 @@ class Session:
         """After an apply nothing is left but what is blocked, and another one does nothing."""
         if not self.is_known(options):
             return
-        plan, ended = self.plan(options, "--detailed-exitcode")
+        plan, _ = self.plan(options, "--detailed-exitcode")
         if plan is None:
             return
         able = [change for change in plan["changes"] if change["action"] != "blocked"]
@@ -250,8 +254,6 @@ class Session:
             self.flag("left-over", f"{[brief(c) for c in remaining]}, {plan['bookkeeping']}")
         if surplus := blocked - of.blocked.keys() - of.refused:
             self.flag("newly-blocked", surplus)
-        if ended.code != (2 if changes_of(plan) else 0):
-            self.flag("exit-code", f"plan --detailed-exitcode: {ended.code}")
         if of.code == 0 or self.rng.random() < 0.3:
             self.second_apply(options, {change["id"] for change in able if of.in_vain(change)})
 

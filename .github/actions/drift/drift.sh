@@ -21,7 +21,8 @@ code=0
 "$polar_iac" "${arguments[@]}" || code=$?
 case $code in
   0) drift=false ;;
-  2) drift=$("$python" -I "$GITHUB_ACTION_PATH/outside.py" "${lockfiles[@]}") ;;
+  # A plan that apply would refuse shows drift all the same.
+  2 | 5) drift=$("$python" -I "$GITHUB_ACTION_PATH/outside.py" "${lockfiles[@]}") ;;
   *) exit "$code" ;;
 esac
 output drift "$drift"

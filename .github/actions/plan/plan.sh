@@ -40,7 +40,7 @@ read_state
 output offline "$([[ -z $offline ]] && echo false || echo true)"
 code=0
 "$polar_iac" "${arguments[@]}" || code=$?
-if ((code != 0 && code != 2)); then
+if ((code != 0 && code != 2 && code != 5)); then
   # The comment of an earlier commit would still be taken for this one's.
   quote="[\"']\{0,1\}"
   project=$(sed -n "s/^[[:space:]{]*${quote}project$quote:[[:space:]]*$quote\([A-Za-z0-9_.-]*\).*/\1/p" "$INPUT_FILE" | head -n 1)
@@ -49,6 +49,7 @@ if ((code != 0 && code != 2)); then
   exit "$code"
 fi
 
+output refused "$([[ $code == 5 ]] && echo true || echo false)"
 output marker "$(marker_of "$reports/comment.md")"
 output report "$reports/comment.md"
 output plans "$reports/{env}.json"
