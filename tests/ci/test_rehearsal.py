@@ -114,7 +114,11 @@ def test_the_workflow_of_this_repository_plans_and_applies(hub: Hub) -> None:
     with served_polar() as sandbox, served_polar() as production:
 
         def runner(event: str = "push") -> Any:
-            runner = hub.pull_request("topic") if event == "pull_request" else hub.merged()
+            runner = {
+                "pull_request": lambda: hub.pull_request("topic"),
+                "merge_group": lambda: hub.queued(hub.tip("topic")),
+                "push": hub.merged,
+            }[event]()
             runner.environ["POLAR_BASE_URL_SANDBOX"] = sandbox.url
             runner.environ["POLAR_BASE_URL_PRODUCTION"] = production.url
             return runner
@@ -129,6 +133,12 @@ def test_the_workflow_of_this_repository_plans_and_applies(hub: Hub) -> None:
         assert pull_request.job("plan") is not None
         assert pull_request.job("sandbox", POLAR_WRITE_TOKEN="polar_oat_w1") is None
         assert "sandbox and production" in comments(hub)[0]
+
+        queue = Workflow("meters.yml", lambda: runner("merge_group"), on, read)
+        planned = queue.job("plan")
+        assert planned is not None
+        planned.expect()
+        assert queue.job("sandbox", POLAR_WRITE_TOKEN="polar_oat_w1") is None
 
         hub.git("push", "--quiet", "origin", "topic:main")
         push = Workflow("meters.yml", runner, on, read)

@@ -72,9 +72,26 @@ def test_no_workflow_gives_a_stranger_more_than_reading(file: Path) -> None:
     assert set(workflow["permissions"].values()) <= {"read"}
     assert "concurrency" in workflow
     for name, job in workflow["jobs"].items():
-        assert "timeout-minutes" in job, name
         # Tokens that can write are an environment's, and so behind its approval.
         assert "environment" in job or "WRITE_TOKEN" not in str(job), name
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
+def test_each_job_ends_after_some_minutes(file: Path) -> None:
+    """GitHub's own limit is six hours, in which nobody else can apply."""
+    for name, job in load(file)["jobs"].items():
+        assert 0 < job["timeout-minutes"] <= 30, name
+
+
+def test_what_a_pull_request_is_checked_for_the_merge_queue_checks_too() -> None:
+    """A required check that does not run in the queue keeps everything waiting there."""
+    for file in WORKFLOWS:
+        events = load(file)["on"]
+        assert ("merge_group" in events) == ("pull_request" in events), file.name
+    for workflow in (load(ROOT / ".github" / "workflows" / "meters.yml"), readme_workflow("meters")):
+        jobs = workflow["jobs"]
+        queued = {name for name, job in jobs.items() if "merge_group" in str(job.get("if"))}
+        assert queued == {"plan"}
 
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -108,7 +125,7 @@ def condition(job: dict[str, Any]) -> str:
     """The condition of a job, without the switch that this repository's own workflows have."""
     text = re.sub(r"\s+", " ", str(job.get("if", "")))
     switch = r"vars\.POLAR_IAC_ENABLED == 'true'"
-    text = re.sub(rf" && \({switch} \|\| [^)]*\)|{switch} && |^{switch}$", "", text)
+    text = re.sub(rf" && \({switch} \|\| [^)]*\)|{switch} && | && {switch}|^{switch}$", "", text)
     return text.strip()
 
 
@@ -129,7 +146,7 @@ def test_the_readme_shows_the_workflows_of_this_repository(name: str) -> None:
     assert list(own["jobs"]) == list(documented["jobs"])
     for job, about in documented["jobs"].items():
         ours = own["jobs"][job]
-        for part in ("runs-on", "environment", "needs", "outputs"):
+        for part in ("runs-on", "timeout-minutes", "environment", "needs", "outputs"):
             assert about.get(part) == ours.get(part), (job, part)
         assert condition(about) == condition(ours), job
         assert polar_step(about) == polar_step(ours), job
