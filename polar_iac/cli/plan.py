@@ -10,16 +10,19 @@ import click
 
 from polar_iac.cli import options
 from polar_iac.cli.error_boundary import command
+from polar_iac.cli.error_report import report_error
 from polar_iac.cli.inputs import Selection, manifest_name, read_inputs
+from polar_iac.cli.output import print_message
 from polar_iac.cli.plan_output import output_plans
 from polar_iac.cli.terminal import Progress, stopped_by_deadline
 from polar_iac.clock import Stop, SystemClock
-from polar_iac.errors import ExitCode
+from polar_iac.errors import ExitCode, PolarIacError
 from polar_iac.files import write_file
 from polar_iac.plan.document import plan_json
 from polar_iac.plan.model import Plan
 from polar_iac.report.formats import check_replaceable, report_file
 from polar_iac.report.text import refusal_text
+from polar_iac.report.wording import listed
 
 
 @command
@@ -57,26 +60,43 @@ def plan(
         check_replaceable(file)
     stop = Stop()
     plans = []
+    failures: dict[str, ExitCode] = {}
+    unplanned = []
     for environment in dict.fromkeys(environments) or (None,):
         selection = Selection(common.source, environment, lockfile_path, targets, allow_archive)
-        made = _plan_one(selection, None if offline else connection, deadline, stop, quiet=common.quiet)
+        try:
+            made = _plan_one(selection, None if offline else connection, deadline, stop, quiet=common.quiet)
+        except PolarIacError as error:
+            # One environment's token or server must not hide the plan of another one. An error of the
+            # manifest is every environment's, and reported once.
+            if str(error) not in failures:
+                failures[str(error)] = report_error(error, debug=common.debug)
+            unplanned.append(str(environment))
+            continue
         plans.append(made)
         if out:
             (file,) = _plan_files(out, [made.environment])
             check_replaceable(file)
             write_file(file, plan_json(made))
             common.say(f"Saved as {file}: `polar-iac apply {file}` does exactly this, or nothing.")
-    output_plans(plans, format_, reports, manifest_name(common.source))
+    if plans:
+        output_plans(plans, format_, reports, manifest_name(common.source))
     for made in plans:
         if made.refusal:
             common.say("`apply` would refuse this plan: " + refusal_text(made))
-    return _exit_code(plans, detailed=detailed_exitcode)
+    if unplanned and plans:
+        print_message(f"Not planned: {listed(unplanned)}.")
+    return _exit_code(plans, [*failures.values()], detailed=detailed_exitcode)
 
 
-def _exit_code(plans: Sequence[Plan], *, detailed: bool) -> ExitCode:
-    """Return the exit code of plans that were shown. A refusal counts more than changes."""
-    if any(made.refusal for made in plans):
-        return ExitCode.REFUSED
+def _exit_code(plans: Sequence[Plan], failures: Sequence[ExitCode], *, detailed: bool) -> ExitCode:
+    """Return the exit code of the plans that were shown, and of the failures of other environments.
+
+    An error counts more than a refusal, and a refusal more than changes.
+    """
+    codes = [*failures, *(ExitCode.REFUSED for made in plans if made.refusal)]
+    if codes:
+        return min(codes)
     return ExitCode.CHANGES if detailed and any(made.changes for made in plans) else ExitCode.OK
 
 

@@ -397,6 +397,39 @@ class TestExitCodesAndWords:
         assert "→ local" in both.stdout
         assert workspace.run("plan", "-e", "sandbox", "--allow-archive").returncode == 0
 
+    def test_an_environment_that_cannot_be_planned_hides_no_other(self, workspace: Workspace) -> None:
+        workspace.write({"a": meter()})
+        down = {"POLAR_BASE_URL_PRODUCTION": "http://127.0.0.1:1"}
+        for variables, cause in (
+            ({"POLAR_ACCESS_TOKEN_PRODUCTION": "no token"}, "POLAR_ACCESS_TOKEN_PRODUCTION"),
+            (down, "127.0.0.1:1"),
+        ):
+            done = workspace.run(
+                "plan", "-e", "production", "-e", "sandbox", "--out", "{env}.json", "--detailed-exitcode",
+                **variables,
+            )  # fmt: skip
+            assert done.returncode == 1
+            assert "→ sandbox" in done.stdout
+            assert cause in done.stderr
+            assert "Not planned: production." in done.stderr
+            assert (workspace.path / "sandbox.json").exists()
+            assert not (workspace.path / "production.json").exists()
+
+    def test_an_error_counts_more_than_a_refusal(self, workspace: Workspace) -> None:
+        workspace.write({"a": meter(), "b": meter(name="Second", metadata={"key": "b"})})
+        workspace.ok("apply", "-e", "sandbox", "-y")
+        workspace.write({"a": meter()})
+        both = ["-e", "sandbox", "-e", "production"]
+        assert workspace.run("plan", *both, POLAR_ACCESS_TOKEN_PRODUCTION="no token").returncode == 1
+        assert workspace.run("plan", *both[:2], "-e", "local").returncode == 5
+
+    def test_an_error_of_the_manifest_is_reported_once(self, workspace: Workspace) -> None:
+        workspace.write({"a": meter(aggregation={"func": "sum"})})
+        done = workspace.run("plan", "-e", "sandbox", "-e", "local")
+        assert done.returncode == 1
+        assert done.stderr.count("error:") == 1
+        assert "Not planned" not in done.stderr
+
     def test_blocked_meters_are_changes_and_no_refusal(self, workspace: Workspace) -> None:
         workspace.write({"a": meter()})
         workspace.ok("apply", "-e", "sandbox", "-y")
