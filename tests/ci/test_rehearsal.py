@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,11 +115,10 @@ def test_the_workflow_of_this_repository_plans_and_applies(hub: Hub) -> None:
     with served_polar() as sandbox, served_polar() as production:
 
         def runner(event: str = "push") -> Any:
-            runner = {
-                "pull_request": lambda: hub.pull_request("topic"),
-                "merge_group": lambda: hub.queued(hub.tip("topic")),
-                "push": hub.merged,
-            }[event]()
+            if event == "pull_request":
+                runner = hub.pull_request("topic")
+            else:
+                runner = hub.queued(hub.tip("topic")) if event == "merge_group" else hub.merged()
             runner.environ["POLAR_BASE_URL_SANDBOX"] = sandbox.url
             runner.environ["POLAR_BASE_URL_PRODUCTION"] = production.url
             return runner
@@ -286,8 +286,172 @@ def test_the_order_of_environments_makes_no_second_comment(hub: Hub, token: dict
         assert len(comments(hub)) == 1
         wrong = {"POLAR_ACCESS_TOKEN_PRODUCTION": "no token"}
         hub.pull_request("main").uses("plan", env | wrong, environments="sandbox production").expect(ok=False)
-        (failed,) = comments(hub)
-        assert "the plan failed at" in headline(failed)
+        (partial,) = comments(hub)
+        assert headline(partial).startswith("### Polar meters: no plan for production at")
+        read_comment(partial)
+
+
+@pytest.mark.parametrize(
+    "end", ["the manifest is renamed", "an input is wrong", "nothing can be installed", "no checkout"]
+)
+def test_a_comment_does_not_outlive_its_plan_however_early_the_action_ends(
+    hub: Hub, token: dict[str, str], end: str
+) -> None:
+    hub.push(meters(calls="Calls"), branch="topic")
+    hub.pull_request("topic").uses("plan", token, environments="sandbox").expect()
+    (planned,) = comments(hub)
+    inputs = {"environments": "sandbox"}
+    if end == "the manifest is renamed":
+        hub.push({"meters.yaml": None, "billing.yaml": hub.read("meters.yaml", "topic")}, branch="topic")
+    runner = hub.pull_request("topic")
+    if end == "an input is wrong":
+        inputs["persist"] = "push"
+    elif end == "nothing can be installed":
+        shutil.rmtree(runner.temp / "polar-iac")
+        for name in ("python3", "python"):
+            old = hub.path / "tools" / name
+            old.write_text("#!/bin/sh\nexit 1\n")
+            old.chmod(0o755)
+    elif end == "no checkout":
+        shutil.rmtree(runner.workspace)
+        runner.workspace.mkdir()
+    runner.uses("plan", token, **inputs).expect(ok=False)
+    (failed,) = comments(hub)
+    assert headline(failed) == f"### Polar meters: the plan failed at `{hub.tip('topic')[:12]}`"
+    assert failed.splitlines()[-1] == planned.splitlines()[-1]
+
+
+def test_the_marker_of_a_comment_is_made_of_the_inputs_alone(hub: Hub, token: dict[str, str]) -> None:
+    hub.push(meters(calls="Calls"), branch="topic")
+    hub.pull_request("topic").uses("plan", token, environments="sandbox").expect()
+    other = manifest_text({"calls": meter()}, project="renamed")
+    hub.push({"meters.yaml": other, "eu/meters.yaml": other}, branch="topic")
+    plan = hub.pull_request("topic").uses(
+        "plan", token, environments=" sandbox\nsandbox ", working_directory="./"
+    )
+    plan.expect()
+    assert len(comments(hub)) == 1
+    for inputs in ({"working_directory": "eu"}, {"working_directory": "eu/."}, {"file": "./eu/meters.yaml"}):
+        hub.pull_request("topic").uses("plan", token, environments="sandbox", **inputs).expect()
+    assert len(comments(hub)) == 2
+    for comment in comments(hub):
+        read_comment(comment)
+        assert "renamed" not in comment.splitlines()[-1]
+
+
+# The true cause
+
+
+def test_a_runner_without_gh_is_told_so(hub: Hub, token: dict[str, str]) -> None:
+    path = hub.path_without("gh")
+    cases: tuple[tuple[str, dict[str, str]], ...] = (
+        ("plan", {}),
+        ("plan", {"persist": "pull-request"}),
+        ("apply", {"persist": "pull-request"}),
+        ("drift", {}),
+    )
+    for action, inputs in cases:
+        runner = hub.merged() if action != "plan" else hub.pull_request("main")
+        runner.environ["PATH"] = path
+        ran = runner.uses(action, token, environments="sandbox", **inputs).expect(ok=False)
+        assert "there is no gh, GitHub's command line, on this runner" in ran.log
+        assert "permission" not in ran.log
+    runner = hub.pull_request("main")
+    runner.environ["PATH"] = path
+    runner.uses("plan", token, environments="sandbox", comment="false").expect()
+
+
+def test_a_comment_does_not_outlive_its_plan_without_gh(hub: Hub, token: dict[str, str]) -> None:
+    """GitHub is then asked without it."""
+    hub.pull_request("main").uses("plan", token, environments="sandbox").expect()
+    (planned,) = comments(hub)
+    pages = [
+        {
+            "nodes": [{"id": "other", "viewerDidAuthor": False, "body": planned}],
+            "pageInfo": {"endCursor": "2"},
+        },
+        {"nodes": [{"id": "own", "viewerDidAuthor": True, "body": planned}], "pageInfo": {"endCursor": None}},
+    ]
+    edits = []
+
+    def answer(_method: str, _path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        asked = json.loads(body)
+        if "updateIssueComment" in asked["query"]:
+            edits.append(asked["variables"])
+            return 200, {}, b'{"data": {}}'
+        page = pages[1 if asked["variables"]["cursor"] else 0]
+        data = {"repository": {"pullRequest": {"comments": page}}}
+        return 200, {}, json.dumps({"data": data}).encode()
+
+    runner = hub.pull_request("main")
+    runner.environ["PATH"] = hub.path_without("gh")
+    with scripted(answer) as (url, tape):
+        runner.environ["GITHUB_GRAPHQL_URL"] = url
+        ran = runner.uses("plan", token, environments="sandbox").expect(ok=False)
+        assert {e.headers["authorization"] for e in tape.exchanges} == {"bearer ghs_secret"}
+    (edit,) = edits
+    assert edit["id"] == "own"
+    assert headline(edit["body"]) == f"### Polar meters: the plan failed at `{hub.tip()[:12]}`"
+    assert "there is no gh" in ran.log
+    assert "ghs_secret" not in ran.log
+
+
+def test_a_github_that_does_not_answer_is_no_missing_permission(hub: Hub, token: dict[str, str]) -> None:
+    hub.write_state(forbidden="down")
+    ran = hub.pull_request("main").uses("plan", token, environments="sandbox").expect(ok=False)
+    assert "GitHub did not answer as it should: gh: HTTP 502" in ran.log
+    assert "permissions" not in ran.log
+
+
+def test_a_checkout_of_another_user_is_read(hub: Hub, polar: Served, token: dict[str, str]) -> None:
+    """In a container's job the workspace belongs to the runner's user, and the steps run as root."""
+    hub.push({"eu/meters.yaml": manifest_text({"calls": meter()}, project="eu")})
+    runner = hub.merged()
+    settings = runner.path / "gitconfig"
+    settings.write_text(f'[safe]\n\tdirectory = "{hub.remote}"\n')  # the remote is GitHub's
+    runner.environ |= {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1", "GIT_CONFIG_GLOBAL": str(settings)}
+    for directory in (".", "eu"):
+        runner.uses("apply", token, environments="sandbox", working_directory=directory).expect()
+    assert polar.tape.count("POST") == 2
+    assert {LOCKFILE, f"eu/{LOCKFILE}"} <= set(hub.files())
+
+
+def test_a_workspace_that_is_no_checkout_is_named(hub: Hub, token: dict[str, str]) -> None:
+    runner = hub.merged()
+    shutil.rmtree(runner.workspace / ".git")
+    ran = runner.uses("plan", token, environments="sandbox").expect(ok=False)
+    assert "git cannot read the checkout" in ran.log
+
+
+@pytest.mark.parametrize("order", ["sandbox production", "production sandbox"])
+def test_an_environment_that_cannot_be_planned_hides_no_other(
+    hub: Hub, token: dict[str, str], order: str
+) -> None:
+    wrong = {"POLAR_ACCESS_TOKEN_PRODUCTION": "no token"}
+    ran = hub.pull_request("main").uses("plan", token | wrong, environments=order).expect(ok=False)
+    (comment,) = comments(hub)
+    assert "no plan for production" in headline(comment)
+    assert "1 to create" in comment
+    assert "POLAR_ACCESS_TOKEN_PRODUCTION" in ran.log
+    assert re.fullmatch("[0-9a-f]{64}", ran.outputs["digest"])
+
+
+def test_drift_is_told_although_another_environment_cannot_be_planned(
+    hub: Hub, polar: Served, token: dict[str, str]
+) -> None:
+    hub.merged().uses("apply", token, environments="sandbox").expect()
+    (meter_id,) = [record["id"] for record in json.loads(hub.read(LOCKFILE))["meters"].values()]
+    wrong = {"POLAR_ACCESS_TOKEN_PRODUCTION": "no token"}
+
+    def drift_issues() -> list[str]:
+        hub.merged().uses("drift", token | wrong, environments="sandbox production").expect(ok=False)
+        return [issue["state"] for issue in hub.state["issues"]]
+
+    assert drift_issues() == []
+    change(polar, meter_id, name="Changed in the dashboard")
+    assert drift_issues() == ["open"]
+    change(polar, meter_id, name="API calls")
+    assert drift_issues() == ["open"]  # production may have drifted
 
 
 def test_a_repository_shadows_no_module_of_ours(hub: Hub, token: dict[str, str]) -> None:

@@ -34,6 +34,8 @@ class Gh:
 
     def answer(self, arguments: list[str]) -> None:
         self.state["asked"].append(arguments)
+        if self.state["forbidden"] == "down":
+            _refuse("HTTP 502: Bad Gateway (https://api.github.com/graphql)")
         match arguments:
             case ["api", *rest]:
                 self._api(rest)

@@ -113,6 +113,20 @@ class Hub:
         file.write_text(f"#!/bin/bash\n{line}\n")
         file.chmod(0o755)
 
+    def path_without(self, tool: str) -> str:
+        """The value of PATH on a runner that lacks a tool, wherever this machine has it."""
+        directories = []
+        for number, directory in enumerate([self.path / "tools", *map(Path, os.get_exec_path())]):
+            kept = directory
+            if (directory / tool).exists():
+                kept = self.path / f"without-{tool}-{number}"
+                kept.mkdir()
+                for file in directory.iterdir():
+                    if file.name != tool:
+                        (kept / file.name).symlink_to(file)
+            directories.append(str(kept))
+        return os.pathsep.join(directories)
+
     @property
     def remote(self) -> Path:
         return self.path / "remote.git"

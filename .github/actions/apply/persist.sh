@@ -143,6 +143,8 @@ BODY
   else
     asked=(--method POST "repos/$GITHUB_REPOSITORY/pulls" -f head="$target" -f base="$branch")
   fi
-  gh api --silent "${asked[@]}" -f title="$title" -F body=@"$scratch/body" \
-    || fail "The lockfile stands on the branch $target, but GitHub refused the pull request. The job needs permissions: {contents: write, pull-requests: write}, and Settings, Actions, General must allow GitHub Actions to create pull requests. Or open it by hand. $healed"
+  if ! ask_github --silent "${asked[@]}" -f title="$title" -F body=@"$scratch/body"; then
+    refused_by_github "the pull request" "The job needs permissions: {contents: write, pull-requests: write}, and Settings, Actions, General must allow GitHub Actions to create pull requests."
+    fail "The lockfile stands on the branch $target, without a pull request: run the job again, or open it by hand. $healed"
+  fi
 fi

@@ -37,9 +37,27 @@ python=$RUNNER_TEMP/polar-iac/bin/python
 polar_iac=$RUNNER_TEMP/polar-iac/bin/polar-iac
 environments=()
 
+# Set git's configuration through the environment, also for the git of other commands.
+configure_git() {
+  local count=${GIT_CONFIG_COUNT:-0}
+  export "GIT_CONFIG_KEY_$count=$1" "GIT_CONFIG_VALUE_$count=$2" GIT_CONFIG_COUNT=$((count + 1))
+}
+
+# In a container's job the checkout belongs to another user, and git refuses to read it.
+trust_checkout() {
+  local directory
+  directory=$(pwd -P)
+  while [[ ! -e $directory/.git && $directory != / ]]; do
+    directory=$(dirname -- "$directory")
+  done
+  [[ $directory == / ]] || configure_git safe.directory "$directory"
+}
+
 # Go where the manifest is, and check the inputs that all actions have.
 enter() {
-  cd -- "$GITHUB_WORKSPACE/$INPUT_WORKING_DIRECTORY"
+  command -v git >/dev/null || fail "there is no git on this runner: install it in a step before actions/checkout (GitHub's own runners have it)"
+  cd -- "$GITHUB_WORKSPACE/$INPUT_WORKING_DIRECTORY" 2>/dev/null || fail "working-directory: there is no $INPUT_WORKING_DIRECTORY in the workspace: check out the repository first, or mend the input"
+  trust_checkout
   [[ -f $INPUT_FILE ]] || fail "there is no $INPUT_FILE in ${INPUT_WORKING_DIRECTORY:-.}: check out the repository first, or set the inputs file and working-directory"
   local environment name
   # The branch whose manifest is meant: the one that is merged into, or the one that this run is on.
@@ -65,7 +83,8 @@ enter() {
   fi
   name=$(basename -- "$INPUT_FILE")
   lockfile_stem=$(dirname -- "$INPUT_FILE")/${name%.*}
-  repository_stem=$(git -C "$(dirname -- "$INPUT_FILE")" rev-parse --show-prefix)${name%.*}
+  repository_stem=$(git -C "$(dirname -- "$INPUT_FILE")" rev-parse --show-prefix) || fail "git cannot read the checkout, for the reason above: let actions/checkout make it in a step before this one"
+  repository_stem+=${name%.*}
 }
 
 # The lockfile of an environment, from here and from the top of the repository.
@@ -79,15 +98,47 @@ in_repository() {
 # Let git and gh use the token. It goes through the environment: arguments are seen by every process. The
 # empty header first takes away the one that actions/checkout may have left: two of them are an error 400.
 authenticate() {
-  local count=${GIT_CONFIG_COUNT:-0} server=${GITHUB_SERVER_URL:-https://github.com} basic
+  local server=${GITHUB_SERVER_URL:-https://github.com} basic
   export GIT_TERMINAL_PROMPT=0 GH_PROMPT_DISABLED=1 GH_HOST=${server#*://} GH_ENTERPRISE_TOKEN=${GH_TOKEN:-}
   [[ -n ${GH_TOKEN:-} ]] || return 0
   basic=$(printf 'x-access-token:%s' "$GH_TOKEN" | base64 | tr -d '\n')
   printf '::add-mask::%s\n' "$basic"
-  export "GIT_CONFIG_KEY_$count=http.$server/.extraheader" "GIT_CONFIG_VALUE_$count="
-  count=$((count + 1))
-  export "GIT_CONFIG_KEY_$count=http.$server/.extraheader" "GIT_CONFIG_VALUE_$count=AUTHORIZATION: basic $basic"
-  export GIT_CONFIG_COUNT=$((count + 1))
+  configure_git "http.$server/.extraheader" ''
+  configure_git "http.$server/.extraheader" "AUTHORIZATION: basic $basic"
+}
+
+# need_gh FOR [INSTEAD]
+need_gh() {
+  command -v gh >/dev/null || fail "there is no gh, GitHub's command line, on this runner, and $1 needs it: install it in a step before this one (GitHub's own runners have it)${2:-}"
+}
+
+# Ask GitHub's API. What it says against it is also kept, for `refused_by_github`.
+ask_github() {
+  local code=0
+  gh api "$@" 2>"$RUNNER_TEMP/polar-iac-gh" || code=$?
+  cat "$RUNNER_TEMP/polar-iac-gh" >&2
+  return "$code"
+}
+
+# refused_by_github WHAT REMEDY: tell a token that may not from GitHub that does not answer.
+refused_by_github() {
+  local said
+  said=$(tail -n 1 "$RUNNER_TEMP/polar-iac-gh")
+  if [[ $said =~ HTTP\ 40[134]|not\ accessible|not\ permitted ]]; then
+    error "GitHub refused $1 ($said). $2"
+  else
+    error "$1 failed, since GitHub did not answer as it should: ${said:-it said nothing}. Run the job again."
+  fi
+}
+
+# Why this run has no token of Polar, and one of GitHub that can write nothing; empty if it has both.
+without_secrets() {
+  [[ -n $PULL_REQUEST ]] || return 0
+  if [[ $HEAD_REPOSITORY != "$GITHUB_REPOSITORY" ]]; then
+    printf 'This pull request comes from a fork'
+  elif [[ $ACTOR == 'dependabot[bot]' ]]; then
+    printf "This pull request is Dependabot's"
+  fi
 }
 
 # Functions that are called in $(…) say themselves where they stop: `set -e` does not hold there.
@@ -118,9 +169,10 @@ catch_up() {
 
 # The number of the open pull request that brings lockfiles to the branch; nothing when there is none.
 lockfile_pull_request() {
-  gh api --method GET "repos/$GITHUB_REPOSITORY/pulls" -f state=open -f base="$branch" \
+  need_gh "persist: pull-request"
+  ask_github --method GET "repos/$GITHUB_REPOSITORY/pulls" -f state=open -f base="$branch" \
     -f head="${GITHUB_REPOSITORY%%/*}:$state_branch" --jq '.[0].number // empty' && return
-  error "persist: pull-request: GitHub did not say whether a pull request with lockfiles is open. The job needs the permission pull-requests: read (to apply, pull-requests: write)."
+  refused_by_github "the list of pull requests with lockfiles" "The job needs the permission pull-requests: read (to apply, pull-requests: write)."
   return 1
 }
 
@@ -150,12 +202,34 @@ read_state() {
   done
 }
 
-# The hidden line by which a comment or an issue is found again: the last one, in which it is written.
-marker_of() {
-  local marker
-  marker=$(tail -n 1 "$1")
-  [[ $marker == '<!-- '*' -->' ]] || fail "the report of polar-iac ends with no marker: use a version of polar-iac and of this action that belong together"
-  printf '%s' "$marker"
+# A part of a marker: nothing in it ends an HTML comment, and no two texts give the same.
+encoded() {
+  local LC_ALL=C text=$1 character index
+  for ((index = 0; index < ${#text}; index++)); do
+    character=${text:index:1}
+    case $character in
+      [A-Za-z0-9_./]) printf '%s' "$character" ;;
+      *) printf ':%02x' "$(($(printf '%d' "'$character") & 255))" ;;
+    esac
+  done
+}
+
+# The hidden line by which a comment or an issue is found again. It needs neither the manifest, which may be
+# gone, nor anything installed.
+marker() {
+  local path=$INPUT_WORKING_DIRECTORY/$INPUT_FILE names=()
+  # `./eu/`, `eu` and `eu/.` are one directory.
+  path=$(printf '/%s' "$path" | sed -e ':a' -e 's,/\./,/,;ta' -e 's,//*,/,g' -e 's,^/,,')
+  read -r -d '' -a names <<<"$INPUT_ENVIRONMENTS" || true
+  printf '<!-- polar-iac:%s:+%s -->' "$(encoded "$path")" \
+    "$(encoded "$(printf '%s\n' ${names[@]+"${names[@]}"} | LC_ALL=C sort -u | paste -sd ' ' -)")"
+}
+
+# A report of polar-iac with the marker of these inputs in the place of its own, which is its last line.
+with_own_marker() {
+  sed '$d' "$1"
+  marker
+  printf '\n'
 }
 
 # Of lines `number<TAB>last line of the text`, the first number whose text ends with the marker `$1`.

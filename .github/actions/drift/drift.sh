@@ -11,19 +11,24 @@ read_state
 reports=$(mktemp -d "$RUNNER_TEMP/polar-iac-drift.XXXXXX")
 arguments=(plan --file "$INPUT_FILE" --detailed-exitcode)
 arguments+=(--out "$reports/{env}.json" --report "markdown=$reports/plan.md")
-lockfiles=()
 for environment in "${environments[@]}"; do
   arguments+=(--env "$environment")
-  lockfiles+=("$reports/$environment.json" "$(lockfile "$environment")")
 done
 
 code=0
 "$polar_iac" "${arguments[@]}" || code=$?
+[[ -f $reports/plan.md ]] || exit "$code"
+lockfiles=()
+for environment in "${environments[@]}"; do
+  [[ ! -f $reports/$environment.json ]] || lockfiles+=("$reports/$environment.json" "$(lockfile "$environment")")
+done
+drift=$("$python" -I "$GITHUB_ACTION_PATH/outside.py" "${lockfiles[@]}")
+# A plan that apply would refuse shows drift as any other does.
 case $code in
-  0) drift=false ;;
-  # A plan that apply would refuse shows drift all the same.
-  2 | 5) drift=$("$python" -I "$GITHUB_ACTION_PATH/outside.py" "${lockfiles[@]}") ;;
-  *) exit "$code" ;;
+  0 | 2 | 5) code=0 ;;
+  # Of an environment that could not be planned nobody knows, so no issue is closed.
+  *) [[ $drift == true ]] || exit "$code" ;;
 esac
 output drift "$drift"
 output report "$reports/plan.md"
+exit "$code"

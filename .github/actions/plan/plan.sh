@@ -14,15 +14,7 @@ for environment in "${environments[@]}"; do
 done
 [[ $INPUT_ALLOW_ARCHIVE != true ]] || arguments+=(--allow-archive)
 
-# Neither has secrets, and their token can write nothing.
-offline=''
-if [[ -n $PULL_REQUEST ]]; then
-  if [[ $HEAD_REPOSITORY != "$GITHUB_REPOSITORY" ]]; then
-    offline="This pull request comes from a fork"
-  elif [[ $ACTOR == 'dependabot[bot]' ]]; then
-    offline="This pull request is Dependabot's"
-  fi
-fi
+offline=$(without_secrets)
 if [[ -n $offline ]]; then
   arguments+=(--offline)
   offline+=", so there is no token of Polar: it is planned offline, against the lockfile. What someone changed at Polar is not seen, and there is no comment."
@@ -37,24 +29,26 @@ if [[ -z $PULL_REQUEST && $GITHUB_REF == "refs/heads/$branch" ]]; then
 fi
 read_state
 
-output offline "$([[ -z $offline ]] && echo false || echo true)"
 code=0
 "$polar_iac" "${arguments[@]}" || code=$?
-if ((code != 0 && code != 2 && code != 5)); then
-  # The comment of an earlier commit would still be taken for this one's.
-  quote="[\"']\{0,1\}"
-  project=$(sed -n "s/^[[:space:]{]*${quote}project$quote:[[:space:]]*$quote\([A-Za-z0-9_.-]*\).*/\1/p" "$INPUT_FILE" | head -n 1)
-  sorted=$(printf '%s\n' "${environments[@]}" | LC_ALL=C sort -u | paste -sd + -)
-  output marker "<!-- polar-iac:$project:$sorted -->"
-  exit "$code"
-fi
+[[ -f $reports/comment.md ]] || exit "$code"
 
+# Those whose token is missing, or whose Polar does not answer, hide no other.
+planned=()
+unplanned=()
+for environment in "${environments[@]}"; do
+  if [[ -f $reports/$environment.json ]]; then
+    planned+=("$environment")
+  else
+    unplanned+=("$environment")
+  fi
+done
+output unplanned "${unplanned[*]+"${unplanned[*]}"}"
 output refused "$([[ $code == 5 ]] && echo true || echo false)"
-output marker "$(marker_of "$reports/comment.md")"
 output report "$reports/comment.md"
 output plans "$reports/{env}.json"
 # `digest` is what the action apply takes: bare for one environment, else one for each.
-"$python" -I - "$reports" "${environments[@]}" >>"$GITHUB_OUTPUT" <<'PYTHON'
+"$python" -I - "$reports" "${planned[@]}" >>"$GITHUB_OUTPUT" <<'PYTHON'
 import json
 import pathlib
 import sys
@@ -68,3 +62,6 @@ print("differs=" + ("true" if differs else "false"))
 print("needed=" + ("true" if needed else "false"))
 print("digests=" + (" ".join(digests) if len(digests) > 1 else digests[0].partition("=")[2]))
 PYTHON
+# A refused plan fails the check after the comment, which says why.
+((code != 2 && code != 5)) || code=0
+exit "$code"
