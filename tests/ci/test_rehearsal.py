@@ -212,6 +212,62 @@ def test_the_check_is_red_where_the_merge_would_be_refused(hub: Hub, token: dict
     hub.pull_request("topic").uses("plan", token, environments="sandbox", allow_archive="true").expect()
 
 
+def counted(*, by: str, **names: str) -> dict[str, str | None]:
+    """A commit that makes the frozen meter `calls` count something, beside others."""
+    blocks = {"calls": meter(name="Calls", aggregation={"func": "sum", "property": by})}
+    blocks |= {key: meter(name=name, metadata={"key": key}) for key, name in names.items()}
+    return {"meters.yaml": manifest_text(blocks)}
+
+
+@pytest.fixture
+def frozen(hub: Hub, token: dict[str, str]) -> Hub:
+    """A repository whose main already declares what Polar refuses for the meter `calls`."""
+    hub.push(counted(by="tokens"))
+    hub.merged().uses("apply", token, environments="sandbox").expect()
+    lockfile = json.loads(hub.read(LOCKFILE))
+    lockfile["meters"]["calls"]["frozen"] = True
+    hub.push({**counted(by="seconds"), LOCKFILE: json.dumps(lockfile)})
+    return hub
+
+
+@pytest.mark.parametrize("fail_on", ["blocked", "refused", "never"])
+def test_a_blocked_meter_fails_the_check_of_who_changes_its_block(
+    frozen: Hub, token: dict[str, str], fail_on: str
+) -> None:
+    sha = frozen.push(counted(by="pages"), branch="topic")
+    for runner in (frozen.pull_request("topic"), frozen.queued(sha), frozen.merged()):
+        ran = runner.uses("plan", token, environments="sandbox", fail_on=fail_on)
+        ran.expect(ok=fail_on != "blocked")
+        assert ("::error title=polar-iac::blocked: calls." in ran.log) == (fail_on == "blocked")
+    (comment,) = comments(frozen)
+    assert "blocked" in headline(comment)
+    assert "not by this pull request" not in comment
+
+
+def test_somebody_elses_blocked_meter_is_a_gray_line(frozen: Hub, token: dict[str, str]) -> None:
+    sha = frozen.push(counted(by="seconds", images="Images"), branch="topic")
+    for runner in (frozen.pull_request("topic"), frozen.queued(sha)):
+        runner.uses("plan", token, environments="sandbox").expect()
+    (comment,) = comments(frozen)
+    assert comment.splitlines()[-3:-1] == [
+        "> Blocked, and not by this pull request, so its check does not fail for it: `calls`.",
+        "",
+    ]
+    # Main goes on in another commit: what counts is where the two went apart.
+    for number in range(3):
+        frozen.push({"README.md": f"Billing, {number}.\n"})
+    frozen.pull_request("topic").uses("plan", token, environments="sandbox").expect()
+
+
+def test_a_refused_plan_passes_only_where_nothing_fails_the_check(hub: Hub, token: dict[str, str]) -> None:
+    hub.push(meters(calls="Calls", images="Images"))
+    hub.merged().uses("apply", token, environments="sandbox").expect()
+    hub.push(meters(calls="Calls"))  # images is gone, and still active
+    for fail_on in ("blocked", "refused", "never"):
+        ran = hub.merged().uses("plan", token, environments="sandbox", fail_on=fail_on)
+        ran.expect(ok=fail_on == "never")
+
+
 def test_only_ones_own_comment_is_edited(hub: Hub, token: dict[str, str]) -> None:
     hub.push(meters(calls="Calls"), branch="topic")
     hub.pull_request("topic").uses("plan", token, environments="sandbox").expect()
@@ -823,6 +879,11 @@ def test_invalid_inputs_are_refused(
     assert message in log
     assert "What was done is recorded" not in log
     assert sorted(path.name for path in runner.workspace.iterdir()) == [".git", "README.md", "meters.yaml"]
+
+
+def test_an_unknown_reason_to_fail_is_refused(hub: Hub, token: dict[str, str]) -> None:
+    ran = hub.merged().uses("plan", token, environments="sandbox", fail_on="always").expect(ok=False)
+    assert "always is none of refused, blocked and never" in ran.log
 
 
 # Drift

@@ -217,7 +217,7 @@ class Hub:
         """A runner for a push to a pull request into main."""
         head = {"sha": self.tip(branch), "repo": {"full_name": repository}}
         return self._runner(
-            event={"pull_request": {"number": number, "head": head}},
+            event={"pull_request": {"number": number, "head": head, "base": {"sha": self.tip()}}},
             event_name="pull_request",
             actor=actor,
             sha=self.tip(branch),
@@ -244,7 +244,9 @@ class Hub:
         """A runner for a commit of the merge queue, on a branch that exists for it alone."""
         name = f"gh-readonly-queue/{base}/pr-7-{sha[:8]}"
         return self._runner(
-            event={"merge_group": {"base_ref": f"refs/heads/{base}", "head_sha": sha}},
+            event={
+                "merge_group": {"base_ref": f"refs/heads/{base}", "base_sha": self.tip(base), "head_sha": sha}
+            },
             event_name="merge_group",
             actor="ana",
             sha=sha,

@@ -59,7 +59,7 @@ enter() {
   cd -- "$GITHUB_WORKSPACE/$INPUT_WORKING_DIRECTORY" 2>/dev/null || fail "working-directory: there is no $INPUT_WORKING_DIRECTORY in the workspace: check out the repository first, or mend the input"
   trust_checkout
   [[ -f $INPUT_FILE ]] || fail "there is no $INPUT_FILE in ${INPUT_WORKING_DIRECTORY:-.}: check out the repository first, or set the inputs file and working-directory"
-  local environment name
+  local environment name prefix
   # The branch whose manifest is meant: the one that is merged into, or the one that this run is on.
   branch=${GITHUB_BASE_REF:-${MERGE_GROUP_BASE:-$GITHUB_REF}}
   branch=${branch#refs/heads/}
@@ -83,8 +83,10 @@ enter() {
   fi
   name=$(basename -- "$INPUT_FILE")
   lockfile_stem=$(dirname -- "$INPUT_FILE")/${name%.*}
-  repository_stem=$(git -C "$(dirname -- "$INPUT_FILE")" rev-parse --show-prefix) || fail "git cannot read the checkout, for the reason above: let actions/checkout make it in a step before this one"
-  repository_stem+=${name%.*}
+  prefix=$(git -C "$(dirname -- "$INPUT_FILE")" rev-parse --show-prefix) || fail "git cannot read the checkout, for the reason above: let actions/checkout make it in a step before this one"
+  repository_stem=$prefix${name%.*}
+  # shellcheck disable=SC2034
+  repository_file=$prefix$name
 }
 
 # The lockfile of an environment, from here and from the top of the repository.
@@ -225,9 +227,11 @@ marker() {
     "$(encoded "$(printf '%s\n' ${names[@]+"${names[@]}"} | LC_ALL=C sort -u | paste -sd ' ' -)")"
 }
 
-# A report of polar-iac with the marker of these inputs in the place of its own, which is its last line.
+# with_own_marker REPORT [MORE]: a report of polar-iac with the marker of these inputs in the place of its
+# own, which is its last line.
 with_own_marker() {
   sed '$d' "$1"
+  [[ -z ${2:-} ]] || printf '%s\n\n' "$2"
   marker
   printf '\n'
 }

@@ -54,7 +54,7 @@ $run What could be planned follows.
 
 COMMENT
   fi
-  with_own_marker "$REPORT" >>"$body"
+  with_own_marker "$REPORT" "${BLOCKED_BEFORE:+> Blocked, and not by this pull request, so its check does not fail for it: $BLOCKED_BEFORE.}" >>"$body"
 fi
 if [[ -n $existing ]]; then
   ask_github --silent --method PATCH "repos/$GITHUB_REPOSITORY/issues/comments/$existing" -F body=@"$body" || explain

@@ -6,6 +6,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/../common/lib.sh"
 enter
 authenticate
 
+case $INPUT_FAIL_ON in
+  refused | blocked | never) ;;
+  *) fail "fail-on: $INPUT_FAIL_ON is none of refused, blocked and never" ;;
+esac
+
 reports=$(mktemp -d "$RUNNER_TEMP/polar-iac-plan.XXXXXX")
 arguments=(plan --file "$INPUT_FILE" --detailed-exitcode)
 arguments+=(--out "$reports/{env}.json" --report "markdown=$reports/comment.md")
@@ -62,6 +67,37 @@ print("differs=" + ("true" if differs else "false"))
 print("needed=" + ("true" if needed else "false"))
 print("digests=" + (" ".join(digests) if len(digests) > 1 else digests[0].partition("=")[2]))
 PYTHON
+
+# The commit from which two others went apart; a shallow checkout is deepened until it is found.
+merge_base() {
+  local depth
+  git merge-base "$1" "$2" 2>/dev/null && return
+  if [[ $(git rev-parse --is-shallow-repository) != true ]]; then
+    git fetch --quiet --no-tags origin "$1" "$2" || return
+    git merge-base "$1" "$2"
+    return
+  fi
+  for depth in 50 1000 2147483647; do
+    git fetch --quiet --no-tags --depth="$depth" origin "$1" "$2" || return
+    git merge-base "$1" "$2" && return
+  done
+  return 1
+}
+
+# A meter that somebody else's change has blocked is no reason to stop this one. On a branch each one counts.
+saved=()
+for environment in "${planned[@]}"; do
+  saved+=("$reports/$environment.json")
+done
+if [[ -n $BASE_SHA ]] && grep -Eq '"action": ?"blocked"' "${saved[@]}"; then
+  if base=$(merge_base "$BASE_SHA" "$HEAD_SHA"); then
+    git cat-file blob "$base:$repository_file" >"$reports/base.yaml" 2>/dev/null || rm -f "$reports/base.yaml"
+  else
+    notice "what this pull request changes could not be found out, so each blocked meter counts"
+  fi
+fi
+"$python" -I -m polar_iac.ci.blocked "$INPUT_FILE" "$reports/base.yaml" "${saved[@]}" >>"$GITHUB_OUTPUT"
+
 # A refused plan fails the check after the comment, which says why.
 ((code != 2 && code != 5)) || code=0
 exit "$code"
