@@ -959,29 +959,6 @@ def test_the_action_installs_its_own_checkout(hub: Hub, token: dict[str, str]) -
     assert "installed already" in runner.uses("plan", token, environments="sandbox").expect().log
 
 
-def test_another_version_is_installed_anew(hub: Hub, token: dict[str, str]) -> None:
-    stand_in = hub.path / "tools" / "python3"
-    stand_in.write_text(
-        '#!/bin/bash\n[[ "$*" == "-I -m venv "* ]] || exit 0\nmkdir -p "$4/bin"\n'
-        'printf \'#!/bin/bash\\necho "asked: $*"\\n[[ $1 != plan ]]\\n\' | tee "$4/bin/python" >'
-        '"$4/bin/polar-iac"\n'
-        'chmod +x "$4/bin/"*\n'
-    )
-    stand_in.chmod(0o755)
-    ran = hub.merged().uses("plan", token, environments="sandbox", version="0.0.1").expect(ok=False)
-    assert "asked: -I -m pip install --quiet --disable-pip-version-check -- polar-iac==0.0.1" in ran.log
-    assert "installed already" in hub.merged().uses("plan", token, environments="sandbox").expect().log
-
-
-@pytest.mark.parametrize("version", ["--index-url=x", "0.1.0 evil", "../x"])
-def test_a_version_input_that_is_not_a_version_is_refused(hub: Hub, version: str) -> None:
-    runner = hub.merged()
-    subprocess.run(["rm", "-r", runner.temp / "polar-iac"], check=True)
-    assert (
-        "is no version" in runner.uses("plan", environments="sandbox", version=version).expect(ok=False).log
-    )
-
-
 def test_the_pre_commit_hook_validates_each_manifest(tmp_path: Path) -> None:
     (hook,) = load(ROOT / ".pre-commit-hooks.yaml")
     assert [

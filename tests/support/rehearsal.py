@@ -321,7 +321,7 @@ class Runner:
         if self.installed:  # or else the action installs it, which takes a while
             tools = self.temp / "polar-iac" / "bin"
             tools.mkdir(parents=True)
-            (tools.parent / "installed").write_text(f"{ROOT}\n")
+            (tools.parent / "installed").touch()
             Hub._tool(tools / "python", f"{_PYTHON} {_ALL}")
             command = f"{_PYTHON} -m polar_iac {_ALL}"
             if self.hub.warm:

@@ -3,14 +3,7 @@
 # shellcheck source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-what=$(cd -- "$GITHUB_ACTION_PATH/../../.." && pwd)
-if [[ -n $INPUT_VERSION ]]; then
-  [[ $INPUT_VERSION =~ ^[0-9][0-9A-Za-z.+!-]*$ ]] || fail "version: $INPUT_VERSION is no version, write for example 0.1.0"
-  what=polar-iac==$INPUT_VERSION
-fi
-# What it is, so that a step that asks for another version gets it.
-stamp=$RUNNER_TEMP/polar-iac/installed
-if [[ -x $polar_iac && -f $stamp && $(<"$stamp") == "$what" ]]; then
+if [[ -x $polar_iac && -f $RUNNER_TEMP/polar-iac/installed ]]; then
   echo "polar-iac is installed already."
   exit 0
 fi
@@ -22,9 +15,13 @@ for candidate in python3 python; do
     # What is half made must not be taken for installed.
     trap 'rm -rf -- "$RUNNER_TEMP/polar-iac"' ERR
     "$candidate" -I -m venv "$RUNNER_TEMP/polar-iac"
-    "$python" -I -m pip install --quiet --disable-pip-version-check -- "$what"
+    # Who pins the action pins all that is installed beside its token, what builds polar-iac included.
+    "$python" -I -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+      --requirement "$GITHUB_ACTION_PATH/../common/requirements.txt"
+    "$python" -I -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation \
+      -- "$(cd -- "$GITHUB_ACTION_PATH/../../.." && pwd)"
     "$polar_iac" --version
-    printf '%s\n' "$what" >"$stamp"
+    : >"$RUNNER_TEMP/polar-iac/installed"
     exit 0
   fi
 done
