@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from click import style
 
 from polar_iac.report.filters import Line
+from polar_iac.report.wording import ORIGINS
 
 SIGNS = {
     "create": "+",
@@ -52,15 +53,27 @@ def filter_lines(lines: Iterator[Line]) -> Iterator[str]:
         yield style(text, fg={"-": "red", "+": "green"}.get(line.sign))
 
 
-def in_columns(left: str, right: str, width: int, action: str | None = None) -> str:
-    """Put a note after a line: in its column if there is room, else at the right edge, or below."""
-    taken, needed = display_width(left), display_width(right)
+def in_columns(left: str, remarks: Sequence[str], width: int, action: str | None = None) -> str:
+    """Put remarks after a line: in their column if there is room, else at the right edge, or below."""
+    taken, needed = display_width(left), display_width(", ".join(remarks))
     gap = " " * max(2, min(_REMARK_COLUMN, width - needed) - taken)
     if taken + len(gap) + needed > max(width, _REMARK_COLUMN):
-        # Keep the note off the left edge, where a file name could look like a line of our own output.
+        # Keep them off the left edge, where a file name could look like a line of our own output.
         gap = "\n" + " " * max(6, min(_REMARK_COLUMN, width - needed))
     painted = paint(action, left) if action else left
-    return painted + gap + style(right, dim=True) if right else painted
+    return painted + gap + ", ".join(map(_remark, remarks)) if remarks else painted
+
+
+def _remark(text: str) -> str:
+    """Color a remark by how much it matters: what decides bills stands out, what is routine is dim."""
+    if text == "billing":
+        return style(text, fg="bright_yellow", bold=True)
+    return warning(text) if text in ORIGINS.values() else style(text, dim=True)
+
+
+def warning(text: str) -> str:
+    """Color what a reviewer is warned of."""
+    return style(text, fg="yellow")
 
 
 def wrapped(text: str, indent: str, width: int) -> Iterator[str]:

@@ -6,7 +6,7 @@ A function that quotes values takes `quote`, which makes one value safe where th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,8 +32,15 @@ ORIGINS = {"manifest": "", "outside": "changed outside", "both": "also changed o
 """Descriptions of who moved a field away from what was last applied. The manifest is the normal case."""
 MARKER = "marker"
 """Label of an ownership marker's change."""
-COUNTED = "what it counts"
+NO_LONGER_COUNTED = "no longer counted"
 """Label of an archived meter's aggregation and filter."""
+TERMS = {
+    "billing": "decides what is counted, and so what customers pay",
+    "invoice": "what customers read on invoices",
+    "internal": "neither billed nor on invoices",
+    "frozen": "the meter has counted events, and Polar refuses to change its filter and aggregation",
+}
+"""Words that reports use of changes, and what they mean."""
 _SHOWN_APART = ("name", "filter", "aggregation", "metadata")
 """Fields of a new meter that reports show each in its own way. The others are listed by their labels."""
 _BLOCKS = 20
@@ -130,6 +137,19 @@ def metadata_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata of a new meter by key."""
     paths = {path: FieldPath.parse(path).key for path in fields}
     return {key: fields[path] for path, key in paths.items() if key is not None}
+
+
+def terms(changes: Iterable[Change]) -> list[str]:
+    """Return those of `TERMS` that the report of these changes uses."""
+    used: set[str] = set()
+    for change in changes:
+        if change.action != "create":  # a new meter shows its fields without their impact
+            used |= {field.impact for field in change.fields}
+        if change.marker and change.action not in ("blocked", "create", "settle"):
+            used.add("internal")
+        if change.cause == "frozen" or any(note.kind == "freeze" for note in change.notes):
+            used.add("frozen")
+    return [term for term in TERMS if term in used]
 
 
 # Ownership markers and bookkeeping

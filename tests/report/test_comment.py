@@ -530,7 +530,7 @@ def test_a_blocked_change_is_shown_as_wanted() -> None:
 
 
 def test_an_archive_shows_what_is_no_longer_counted() -> None:
-    assert '- what it counts: `count` over `name = "call"`\n' in comment(few())
+    assert '- no longer counted: `count` over `name = "call"`\n' in comment(few())
 
 
 def test_a_change_made_at_polar_is_risky() -> None:

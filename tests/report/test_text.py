@@ -19,11 +19,13 @@ from polar_iac.meter.canonical import canonical_json
 from polar_iac.meter.filter import Filter
 from polar_iac.meter.live import Made
 from polar_iac.plan.document import plan_json
+from polar_iac.report.comment.document import plan_markdown
 from polar_iac.report.diagnostics import diagnostics_text
 from polar_iac.report.filters import expression, filter_diff, outline
+from polar_iac.report.layout import SIGNS
 from polar_iac.report.results import event_text, result_text
 from polar_iac.report.text import plan_text
-from polar_iac.report.wording import listed, meters_match, quantity
+from polar_iac.report.wording import TERMS, listed, meters_match, quantity
 from polar_iac.sanitize import printable
 from tests.support import strategies
 from tests.support.build import desired, identifier, live, meter, plan, record
@@ -145,6 +147,68 @@ def test_a_plan_without_changes_says_so() -> None:
         GOLDEN / "offline.txt",
         click.unstyle(plan_text(plan(desired({"a": meter()}), {}, None), "meters.yaml")),
     )
+
+
+def overwritten(number: int, key: str, **spec: Any) -> tuple[Any, Any]:
+    """The record of a meter, and the meter as someone has renamed it at Polar."""
+    return record(number, name="Ours"), live(number, key, name="Theirs", **spec)
+
+
+def test_a_headline_counts_under_each_risk_every_change_that_has_it() -> None:
+    keys = ["a", "b", "c", "d"]
+    pairs = {key: overwritten(n, key) for n, key in enumerate(keys, 1)}
+    declared = {key: meter(name="Ours") for key in keys[1:]}
+    declared |= {"a": meter(name="Ours", filter=every(LLM)), "e": meter(), "f": meter(name="Now")}
+    planned = plan(
+        desired(declared),
+        {key: pair[0] for key, pair in pairs.items()} | {"f": record(6)},
+        [*(pair[1] for pair in pairs.values()), live(6, "f")],
+    )
+    lines = click.unstyle(plan_text(planned, "meters.yaml")).splitlines()
+    assert lines[1] == (
+        "1 changes what is billed, 4 overwrite changes made at Polar, 1 to create, 4 other to update"
+    )
+    assert "Look closely: 1 changes what is billed, 4 overwrite changes made at Polar\n" in plan_markdown(
+        [planned], manifest_file="meters.yaml"
+    )
+
+
+def test_risky_changes_come_first() -> None:
+    planned = plan(
+        desired({"a-new": meter(), "b": meter(archived=True), "c": meter(filter=every(LLM))}),
+        {"b": record(2), "c": record(3)},
+        [live(2, "b"), live(3, "c")],
+    )
+    lines = click.unstyle(plan_text(planned, "meters.yaml")).splitlines()
+    assert [line.split()[1] for line in lines if line[2:3] in SIGNS.values()] == ["c", "b", "a-new"]
+
+
+def test_billing_is_the_brightest_and_warnings_are_colored() -> None:
+    planned = plan(desired({"a": meter(name="New", filter=every(LLM))}), {"a": record(1)}, [live(1, "a")])
+    text = plan_text(planned, "meters.yaml")
+    assert click.style("billing", fg="bright_yellow", bold=True) in text
+    assert click.style("invoice", dim=True) in text
+    assert sum(line.startswith("\x1b[33m      warning: ") for line in text.splitlines()) == 2
+
+
+def test_an_archive_shows_what_stops_being_counted_however_long_it_is() -> None:
+    planned = plan(
+        desired({"a": meter(archived=True, filter=every(LLM, MODELS))}),
+        {"a": record(1, filter=every(LLM, MODELS))},
+        [live(1, "a", filter=every(LLM, MODELS))],
+    )
+    text = click.unstyle(plan_text(planned, "meters.yaml", 60))
+    assert "      no longer counted: count over\n        - all of\n" in text
+    assert '        -     model contains "opus"\n' in text
+
+
+def test_only_the_words_that_occur_are_explained() -> None:
+    renamed = plan(desired({"a": meter(name="New")}), {"a": record(1)}, [live(1, "a")])
+    new = plan(desired({"a": meter()}), {}, [])
+    text, comment = plan_text(renamed, "m.yaml"), plan_markdown([renamed], manifest_file="m.yaml")
+    assert [term for term in TERMS if f"  {term}: " in text] == ["invoice"]
+    assert [term for term in TERMS if f"- **{term}**: " in comment] == ["invoice"]
+    assert not any(f"  {term}: " in plan_text(new, "m.yaml") for term in TERMS)
 
 
 @pytest.mark.parametrize(

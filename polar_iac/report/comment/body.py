@@ -13,7 +13,7 @@ from polar_iac.report.comment.budget import Budget, fair_cap
 from polar_iac.report.comment.context import CommentContext
 from polar_iac.report.comment.escape import details, prose, size
 from polar_iac.report.comment.key_changes import KeyChanges
-from polar_iac.report.comment.risks import RISK_PHRASES, RISKS
+from polar_iac.report.comment.risks import RISKS, risk_counts
 from polar_iac.report.wording import action_counts, agree
 
 Place = tuple[str, str]
@@ -60,11 +60,7 @@ def _risky_blocks(
     entries = [entry for group in groups for entry in group]
     if not entries:
         return [], set()
-    counts = Counter(kind for entry in entries for kind in entry.risks)
-    look = ", ".join(
-        f"{counts[kind]:,} {agree(counts[kind], *RISK_PHRASES[kind])}" for kind in RISKS if counts[kind]
-    )
-    title = f"#### Look closely: {look}"
+    title = f"#### Look closely: {', '.join(risk_counts(entry.risks for entry in entries))}"
     inside = budget.part(budget.available)
     inside.reserve(title, _folded_more(len(entries), []))
     texts = _in_shares(groups, context, inside)
@@ -136,12 +132,12 @@ def _first_texts(
 
 
 def _costs(entries: Sequence[KeyChanges], context: CommentContext, budget: Budget) -> list[int]:
-    """List what each entry costs uncut, up to the first that cannot fit in any case."""
-    costs, rest = [], budget.part(budget.available)
+    """List what each entry costs uncut, up to the first that does not fit even if long ones are cut."""
+    costs, room = [], budget.available
     for entry in entries:
-        text = entry.markdown(context)
-        costs.append(rest.cost(text))
-        if not rest.take(text):
+        costs.append(budget.cost(entry.markdown(context)))
+        room -= min(costs[-1], _FAIR)
+        if room < 0:
             break
     return costs
 

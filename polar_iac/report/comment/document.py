@@ -8,32 +8,44 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from polar_iac.plan.model import SHORT_DIGEST, Plan
+from polar_iac.plan.model import SHORT_DIGEST, Action, Plan
 from polar_iac.report.comment.body import changes_blocks
 from polar_iac.report.comment.budget import Budget, TruncatableBlock
 from polar_iac.report.comment.context import CommentContext, note_sign, plans_by_text
 from polar_iac.report.comment.escape import Links, code, details, prose, short_code
 from polar_iac.report.comment.key_changes import KeyChanges, numbered_notes
 from polar_iac.report.comment.refusals import refusal_blocks
-from polar_iac.report.wording import action_counts, bookkeeping, labels, listed, meters_match, quantity
+from polar_iac.report.wording import (
+    TERMS,
+    action_counts,
+    bookkeeping,
+    labels,
+    listed,
+    meters_match,
+    quantity,
+    terms,
+)
 
 _LISTED = 20
 """Most notes, and most changes of the lockfile, that are listed."""
 _TARGETS = 10
-_LEGEND = """\
-- **billing**: decides what is counted, and so what customers pay. **invoice**: what they read on invoices. \
-**internal**: neither.
-- **create**: a new meter. It bills nothing until a price uses it.
-- **archive**: the meter stops counting. Polar deletes nothing.
-- **unarchive**: the meter counts again, and so bills again.
-- **mark**: writes only the marker, which says to which project and key the meter belongs. Nothing that is \
-counted or billed changes.
-- **settle**: an interrupted run created a meter twice. The duplicate is archived, and the other one stays.
-- **blocked**: this change is refused for the reason given{others}.
-- **changed outside**: someone changed it at Polar. `apply` puts back the value of the manifest.
-- **digest**: identifies exactly these changes. `apply --digest DIGEST` makes exactly these, or none."""
+_LEGEND: Mapping[Action, str] = {
+    "create": "a new meter. It bills nothing until a price uses it.",
+    "archive": "the meter stops counting. Polar deletes nothing.",
+    "unarchive": "the meter counts again, and so bills again.",
+    "mark": (
+        "writes only the marker, which says to which project and key the meter belongs. Nothing that is "
+        "counted or billed changes."
+    ),
+    "settle": (
+        "an interrupted run created a meter twice. The duplicate is archived, and the other one stays."
+    ),
+}
+"""Meanings of actions. An update and a blocked change show theirs."""
+_CHANGED_OUTSIDE = "someone changed it at Polar. `apply` puts back the value of the manifest."
+_DIGEST = "identifies exactly these changes. `apply --digest DIGEST` makes exactly these, or none."
 
 
 def plan_markdown(
@@ -57,9 +69,7 @@ def plan_markdown(
         return _joined([_no_changes(plans, manifest), *kept, marker])
 
     head = [_introduction(plans, context, manifest), *refusal_blocks(plans, context, limit // 4)]
-    refused = any(plan.refusal for plan in plans)
-    legend = _LEGEND.format(others="" if refused else "; the others are carried out")
-    foot = [_digests(plans, context), details("How to read this", legend), marker]
+    foot = [_digests(plans, context), details("How to read this", _legend(plans)), marker]
     budget = Budget(limit)
     budget.reserve(_title(plans), *head, *foot)
     cut, changes = changes_blocks(entries, context, kept, budget)
@@ -185,6 +195,21 @@ def _digests(plans: Sequence[Plan], context: CommentContext) -> str:
         f"{label}: {plan.unchanged:,} unchanged · digest {code(plan.digest[:SHORT_DIGEST])}"
         for plan, label in zip(plans, context.labels, strict=True)
     )
+
+
+def _legend(plans: Sequence[Plan]) -> str:
+    """Explain the words that occur in this comment, and no others."""
+    changes = [change for plan in plans for change in plan.changes]
+    actions = {change.action for change in changes}
+    meanings = {term: f"{TERMS[term]}." for term in terms(changes)}
+    meanings |= {action: text for action, text in _LEGEND.items() if action in actions}
+    if "blocked" in actions:
+        others = "" if any(plan.refusal for plan in plans) else "; the others are carried out"
+        meanings["blocked"] = f"this change is refused for the reason given{others}."
+    if any(field.origin != "manifest" for change in changes for field in change.fields):
+        meanings["changed outside"] = _CHANGED_OUTSIDE
+    meanings["digest"] = _DIGEST
+    return "\n".join(f"- **{word}**: {text}" for word, text in meanings.items())
 
 
 def _notes_and_bookkeeping(plans: Sequence[Plan], context: CommentContext) -> Iterator[str]:

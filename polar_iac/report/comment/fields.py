@@ -11,8 +11,8 @@ from polar_iac.report.comment.context import CommentContext
 from polar_iac.report.comment.escape import clipped, code, prose, short_code
 from polar_iac.report.filters import expression, field_value, filter_diff, outline
 from polar_iac.report.wording import (
-    COUNTED,
     MARKER,
+    NO_LONGER_COUNTED,
     ORIGINS,
     field_label,
     labeled_groups,
@@ -90,7 +90,7 @@ def marker_markdown(change: Change, marker: MarkerChange) -> str:
 def counted_markdown(canonical: Mapping[str, Any]) -> str:
     """Return the aggregation and the filter of a meter, because its name alone does not tell them."""
     short = clipped(expression(canonical["filter"]), _INLINE_FILTER)
-    return f"{COUNTED}: {value_code('aggregation', canonical['aggregation'])} over {code(short)}"
+    return f"{NO_LONGER_COUNTED}: {value_code('aggregation', canonical['aggregation'])} over {code(short)}"
 
 
 def label(path: str) -> str:

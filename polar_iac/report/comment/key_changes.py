@@ -41,7 +41,7 @@ from polar_iac.report.comment.fields import (
     table_cell,
     table_row,
 )
-from polar_iac.report.comment.risks import RISKS, Risk, risk
+from polar_iac.report.comment.risks import RISKS, Risk, risks
 from polar_iac.report.wording import listed, value
 
 _MOST_NUMBERED = 9
@@ -74,7 +74,7 @@ class KeyChanges:
     @cached_property
     def risks(self) -> list[Risk]:
         """List why a reviewer must look at the entry, most serious first. Empty if there is no risk."""
-        kinds = {risk(change) for change in self.present}
+        kinds = {kind for change in self.present for kind in risks(change)}
         return [kind for kind in RISKS if kind in kinds]
 
     def markdown(self, context: CommentContext, room: int = NO_LIMIT) -> str:
