@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from click import style
 
-from polar_iac.plan.model import SHORT_DIGEST, Bookkeeping, Change, FieldChange, Note, Plan
+from polar_iac.plan.model import SHORT_DIGEST, Bookkeeping, Change, FieldChange, Plan
 from polar_iac.report.comment.risks import RISKS, risk, risk_counts, risks
 from polar_iac.report.filters import aggregation, expression, field_value, filter_diff, outline
 from polar_iac.report.layout import (
@@ -26,6 +26,7 @@ from polar_iac.report.wording import (
     MARKER,
     NO_LONGER_COUNTED,
     ORIGINS,
+    SAME_REFUSALS,
     TERMS,
     WIDTH,
     RefusalPart,
@@ -37,7 +38,9 @@ from polar_iac.report.wording import (
     marker_remarks,
     metadata_of,
     meters_match,
+    quantity,
     refusal,
+    same_refusals,
     settled,
     terms,
     value,
@@ -46,6 +49,8 @@ from polar_iac.sanitize import printable
 
 MAX_INLINE_FILTER = 74
 """Longest filter, or change of a filter, that is shown on one line, in characters."""
+_Said = tuple[str, str]
+"""A severity, or `blocked`, and the text of a note or reason."""
 _SEVERITIES = {"warning": "warning", "info": "note"}
 """Words for the severity of a note. What is blocked says so itself."""
 
@@ -63,18 +68,16 @@ def _plan(plan: Plan, manifest_file: str, width: int) -> Iterator[str]:
     if plan.changes:
         yield from (style(line, bold=True) for line in wrapped(_headline(plan), "", width))
     yield ""
-    for change in sorted(plan.changes, key=_urgency):
-        yield from _change(change, width)
-        yield ""
+    yield from _changes(plan, width)
     for note in plan.notes:
-        yield from _note(note, "  ", width)
+        yield from _note(_SEVERITIES[note.severity], note.text, "  ", width)
     for entry in plan.bookkeeping:
         yield _bookkeeping(entry)
     if plan.bookkeeping or plan.notes:
         yield ""
     if used := terms(plan.changes):
         for term in used:
-            yield from wrapped(f"{term}: {TERMS[term]}", "  ", width)
+            yield from wrapped(TERMS[term], f"  {term}: ", width)
         yield ""
     actions = {change.action for change in plan.changes} | ({"bookkeeping"} if plan.bookkeeping else set())
     if actions:
@@ -82,6 +85,22 @@ def _plan(plan: Plan, manifest_file: str, width: int) -> Iterator[str]:
     yield summary(plan)
     if plan.changes:
         yield f"Digest: {plan.digest[:SHORT_DIGEST]}"
+
+
+def _changes(plan: Plan, width: int) -> Iterator[str]:
+    """Yield the lines of all changes, the risky ones first, and then once what several of them share."""
+    changes = sorted(plan.changes, key=_urgency)
+    alike = same_refusals(changes)
+    shared = _shared_notes([change for change in changes if change.key not in alike])
+    for change in changes:
+        same = alike.get(change.key, [change])
+        if change is same[0]:
+            yield from _same_refusal(same, shared, width) if len(same) > 1 else _change(change, shared, width)
+            yield ""
+    for said, number in shared.items():
+        yield from _note(*said, f"  [{number}] ", width)
+    if shared:
+        yield ""
 
 
 def _headline(plan: Plan) -> str:
@@ -127,13 +146,37 @@ def _refusal_part(part: RefusalPart) -> str:
     return f"{part.sentence}:\n\n{lines}"
 
 
-def _change(change: Change, width: int) -> Iterator[str]:
+def _shared_notes(changes: Sequence[Change]) -> dict[_Said, int]:
+    """Number the notes and reasons that several changes have. They are said once, under the plan."""
+    counts = Counter(said for change in changes for said in dict.fromkeys(_said(change)))
+    return {said: number for number, said in enumerate((s for s in counts if counts[s] > 1), 1)}
+
+
+def _said(change: Change) -> list[_Said]:
+    """List what is said of a change: its severity, and a text."""
+    reasons = [("blocked", change.reason or "")] if change.action == "blocked" else []
+    return reasons + [(_SEVERITIES[note.severity], note.text) for note in change.notes]
+
+
+def _same_refusal(changes: Sequence[Change], shared: Mapping[_Said, int], width: int) -> Iterator[str]:
+    """Yield the lines of changes that are blocked for one reason, which is said once."""
+    refusal_ = SAME_REFUSALS[changes[0].cause or ""]
+    title = wrapped(f"{quantity(len(changes), 'meter')}: {refusal_.of_several}", "  ! ", width)
+    yield from (paint("blocked", line) for line in title)
+    yield from wrapped(refusal_.advice, "      ", width)
+    for change in changes:
+        yield from _title(change, "      ", shared, width)
+        for note in change.notes:
+            yield from _note(_SEVERITIES[note.severity], note.text, "        ", width)
+
+
+def _change(change: Change, shared: Mapping[_Said, int], width: int) -> Iterator[str]:
     """Yield the lines of one change: its title and place, its fields, its marker and its notes."""
-    title = f'{printable(change.key)} "{printable(change.name)}"'
-    place = [f"{printable(change.source.file)}:{change.source.line}"] if change.source else []
-    yield in_columns(f"  {SIGNS[change.action]} {title}", place, width, change.action)
-    if change.action == "blocked":
-        yield from wrapped("blocked: " + printable(change.reason or ""), "      ", width)
+    said = [one for one in _said(change) if one not in shared]
+    yield from _title(change, f"  {SIGNS[change.action]} ", shared, width, change.action)
+    for severity, text in said:
+        if severity == "blocked":
+            yield from wrapped(f"blocked: {printable(text)}", "      ", width)
     if change.action == "create":
         yield from _created({field.path: field.after for field in change.fields}, width)
     else:
@@ -142,14 +185,26 @@ def _change(change: Change, width: int) -> Iterator[str]:
         if change.action == "archive" and change.before:
             yield from _no_longer_counted(change.before.canonical, width)
         yield from _marker(change, width)
-    for note in change.notes:
-        yield from _note(note, "      ", width)
+    for severity, text in said:
+        if severity != "blocked":
+            yield from _note(severity, text, "      ", width)
 
 
-def _note(note: Note, indent: str, width: int) -> Iterator[str]:
+def _title(
+    change: Change, indent: str, shared: Mapping[_Said, int], width: int, action: str | None = None
+) -> Iterator[str]:
+    """Yield the key and the name of a change, its place, and the numbers of what is said under the plan."""
+    title = f'{indent}{printable(change.key)} "{printable(change.name)}"'
+    place = f"{printable(change.source.file)}:{change.source.line}" if change.source else ""
+    numbers = ", ".join(str(shared[said]) for said in _said(change) if said in shared)
+    remark = " ".join(filter(None, [place, f"[{numbers}]" if numbers else ""]))
+    yield in_columns(title, [remark] if remark else [], width, action)
+
+
+def _note(severity: str, text: str, indent: str, width: int) -> Iterator[str]:
     """Yield the lines of a note: its severity and its text."""
-    lines = wrapped(printable(note.text), f"{indent}{_SEVERITIES[note.severity]}: ", width)
-    yield from map(warning, lines) if note.severity == "warning" else lines
+    lines = wrapped(printable(text), f"{indent}{severity}: ", width)
+    yield from lines if severity == "note" else map(warning, lines)
 
 
 def _no_longer_counted(spec: Mapping[str, Any], width: int) -> Iterator[str]:

@@ -182,6 +182,45 @@ def bookkeeping(entry: Bookkeeping, quote: Quote) -> str:
 
 
 @dataclass(frozen=True)
+class SameRefusal:
+    """Words for several keys that are blocked for one reason."""
+
+    of_several: str
+    """Predicate, after `8 meters:`."""
+    advice: str
+    usual_end: str
+    """End of the reason of one key. A reason that ends otherwise says more, and is shown by itself."""
+
+
+SAME_REFUSALS: Mapping[str, SameRefusal] = {
+    "unknown-id": SameRefusal(
+        "Polar does not know their ids", f"This is {UNKNOWN_HERE}.", f": {UNKNOWN_HERE}."
+    ),
+    "unlisted": SameRefusal(
+        "gone from the manifest and still active",
+        "Keep their blocks with `archived: true` to archive them, or allow this once with --allow-archive.",
+        "with `archived: true` to archive it, or allow this once with --allow-archive.",
+    ),
+}
+"""Words by the cause of a blocked change."""
+
+
+def same_refusals(changes: Iterable[Change]) -> dict[str, list[Change]]:
+    """Map each key that is blocked for the same reason as another to all that are, in their order."""
+    by_cause: dict[str, list[Change]] = {}
+    for change in changes:
+        if says_the_usual(change):
+            by_cause.setdefault(change.cause or "", []).append(change)
+    return {change.key: same for same in by_cause.values() if len(same) > 1 for change in same}
+
+
+def says_the_usual(change: Change) -> bool:
+    """Tell whether the reason of a blocked change says no more than the words for several."""
+    same = SAME_REFUSALS.get(change.cause or "")
+    return same is not None and (change.reason or "").endswith(same.usual_end)
+
+
+@dataclass(frozen=True)
 class Snippet:
     """Lines to paste into the manifest: a heading, and the first of `total` items of one or more lines."""
 

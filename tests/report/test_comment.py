@@ -487,7 +487,8 @@ def test_text_and_comment_explain_a_refusal_in_the_same_words() -> None:
     foreign = plan(desired({"a": meter()}), {"a": record(1)}, [])
     for refused in (removal, foreign):
         explained = comment(refused).partition("before any effect:**")[2].partition("####")[0]
-        words = explained.replace("```yaml", "").replace("`", "").split()
+        explained = re.sub("<[^>]*details>|<summary>.*</summary>|```yaml", "", explained)
+        words = explained.replace("`", "").split()
         assert words == refusal_text(refused).replace("`", "").split()
 
 

@@ -343,19 +343,31 @@ def test_our_prose_stays_prose() -> None:
 HEAD = re.compile(r"(.*) → sandbox · organization [0-9a-f]{8}")
 
 
+def _is_shared(line: str) -> bool:
+    """Tell whether a line begins a note that several changes share."""
+    return line.startswith("  [")
+
+
 def read_text(text: str, plan: Plan) -> None:
     """Hold a plan in words to its form: every line begins as one of ours."""
-    head, empty, *body = click.unstyle(text).split("\n")
+    head, headline, more, empty, *body = click.unstyle(text).split("\n")
     assert HEAD.fullmatch(head)
+    assert f"{headline} {more}" == (
+        "3 change what is billed, 2 archive meters, 2 are blocked, 3 overwrite changes made at Polar, "
+        "9 have other warnings, 1 to create, 1 to mark"
+    )
     assert empty == body[-1] == ""
     summary = "Plan: 1 to create, 3 to update, 1 to archive, 1 to mark, 1 to settle, 2 blocked."
     assert body[-3].startswith(summary)
     assert body[-2] == f"Digest: {plan.digest[:32]}"
     titles = [line for line in body[:-4] if line and not line.startswith("    ")]
-    signs = ["+", "~", "~", "~", "!", "!", "-", "@", "x"]
-    assert len(titles) == len(plan.changes) + len(plan.notes) + len(plan.bookkeeping)
-    for title, sign, change_ in zip(titles, signs, plan.changes, strict=False):
-        assert title.startswith(f'  {sign} {change_.key} "')
+    keys = [change_.key for change_ in plan.changes]
+    risky_first = zip("~~~-x!!+@", [*keys[1:4], keys[6], keys[8], *keys[4:6], keys[0], keys[7]], strict=True)
+    begins = [f'  {sign} {key} "' for sign, key in risky_first]
+    begins += [f"  [{number}] " for number, line in enumerate(filter(_is_shared, titles), 1)]
+    begins += ["  warning:", "  = ", "  billing: ", "  invoice: ", "  internal: "]
+    for title, begin in zip(titles, begins, strict=True):
+        assert title.startswith(begin)
     assert not any(char < " " or "\x7f" <= char <= "\x9f" for line in body for char in line)
 
 

@@ -211,6 +211,45 @@ def test_only_the_words_that_occur_are_explained() -> None:
     assert not any(f"  {term}: " in plan_text(new, "m.yaml") for term in TERMS)
 
 
+def test_a_note_of_many_changes_is_said_once() -> None:
+    keys = [f"m{n:03}" for n in range(1, 201)]
+    planned = plan(
+        desired({key: meter(filter=every(LLM)) for key in keys}),
+        {key: record(n) for n, key in enumerate(keys, 1)},
+        [live(n, key) for n, key in enumerate(keys, 1)],
+    )
+    lines = click.unstyle(plan_text(planned, "meters.yaml")).splitlines()
+    assert [line for line in lines if "freeze unknown" in line] == [
+        "  [1] warning: freeze unknown: Polar refuses this if the meter has counted events already"
+    ]
+    assert sum(line.endswith(" [1, 2]") for line in lines if line.startswith("  ~ ")) == 200
+    assert len(lines) < 3 * 200 + 20
+
+
+def test_keys_that_are_blocked_for_one_reason_share_it() -> None:
+    keys = [f"m{n}" for n in range(1, 9)]
+    planned = plan(
+        desired({key: meter() for key in keys}), {key: record(n) for n, key in enumerate(keys, 1)}, []
+    )
+    text = click.unstyle(plan_text(planned, "meters.yaml"))
+    assert "  ! 8 meters: Polar does not know their ids\n      This is likely" in text
+    assert text.count("wrong organization") == 1
+    assert [key for key in keys if f'\n      {key} "' in text] == keys
+
+
+def test_removed_keys_share_a_reason_and_keep_their_notes() -> None:
+    seats: dict[str, Any] = {"filter": every(LLM)}
+    planned = plan(
+        desired({"new": meter(**seats), "same": meter()}),
+        {"old": record(1), "seats": record(2, **seats), "same": record(3)},
+        [live(1, "old"), live(2, "seats", **seats), live(3, "same")],
+    )
+    golden(GOLDEN / "refused.txt", click.unstyle(plan_text(planned, "meters.yaml")))
+    comment = plan_markdown([planned], manifest_file="meters.yaml")
+    assert comment.count("gone from the manifest") == 1
+    assert comment.count("<summary>Lines to paste</summary>\n\n```yaml\n") == 2
+
+
 @pytest.mark.parametrize(
     ("name", "before", "after"),
     [

@@ -35,6 +35,8 @@ class CommentContext:
     """The place that has the uncut comment, in words."""
     notes: Mapping[str, NumberedNote]
     """The numbered notes, by their Markdown."""
+    said_above: frozenset[str] = frozenset()
+    """Reasons that the refusal at the top explains, and that are not said again of each key."""
 
     def where(self, indices: Sequence[int]) -> str:
         """Return a prefix that names the plans a line is about, or an empty string for all plans."""

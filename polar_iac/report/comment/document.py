@@ -25,6 +25,7 @@ from polar_iac.report.wording import (
     listed,
     meters_match,
     quantity,
+    says_the_usual,
     terms,
 )
 
@@ -119,7 +120,14 @@ def _context(
     plans: Sequence[Plan], entries: Sequence[KeyChanges], links: Links | None, whole: str
 ) -> CommentContext:
     names = [prose(label) or code(label) for label in labels(plans)]
-    return CommentContext(names, links, whole, numbered_notes(entries))
+    said_above = frozenset(
+        change.reason or ""
+        for plan in plans
+        if plan.refusal
+        for change in plan.changes
+        if change.key in plan.refusal.keys and says_the_usual(change)
+    )
+    return CommentContext(names, links, whole, numbered_notes(entries), said_above)
 
 
 def comment_marker(plans: Sequence[Plan]) -> str:

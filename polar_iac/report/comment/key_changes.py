@@ -230,8 +230,13 @@ class KeyChanges:
         return [f"- {line}" for line in context.by_plan(self._each(marker))]
 
     def _reasons(self, context: CommentContext) -> list[str]:
-        """List why the change is blocked."""
-        return context.cited(self._each(lambda c: reason_markdown(c) if c.action == "blocked" else None))
+        """List why the change is blocked, unless the refusal at the top says it."""
+
+        def reason(change: Change) -> str | None:
+            told = change.action != "blocked" or change.reason in context.said_above
+            return None if told else reason_markdown(change)
+
+        return context.cited(self._each(reason))
 
     def _notes(self, context: CommentContext) -> list[str]:
         """List the notes of all plans."""

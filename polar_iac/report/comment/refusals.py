@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from polar_iac.plan.model import Plan
-from polar_iac.report.comment.budget import Budget, folded
+from polar_iac.report.comment.budget import Budget
 from polar_iac.report.comment.context import BLOCKED_SIGN, CommentContext
-from polar_iac.report.comment.escape import short_code
+from polar_iac.report.comment.escape import details, fence, short_code
 from polar_iac.report.wording import RefusalPart, Snippet, refusal
 
 
@@ -36,7 +36,7 @@ def _blocks(parts: Sequence[RefusalPart], budget: Budget) -> Iterator[str]:
             yield part.sentence
         elif count := _fitting(part.snippet, budget.part(share)):
             yield f"{part.sentence}:"
-            yield folded(part.snippet.lines(count), "yaml")
+            yield details("Lines to paste", fence(part.snippet.lines(count), "yaml"))
         else:
             yield f"{part.sentence}; the log has the lines to paste."
 
