@@ -20,6 +20,17 @@ CLAUSE_KEYS = ("property", "operator", "value")
 FILTER_KEYS = ("conjunction", "clauses")
 CONJUNCTIONS = ("and", "or")
 OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte", "like", "not_like")
+OPERATOR_SIGNS = {
+    "eq": "=",
+    "ne": "!=",
+    "gt": ">",
+    "gte": ">=",
+    "lt": "<",
+    "lte": "<=",
+    "like": "contains",
+    "not_like": "does not contain",
+}
+"""The notation of operators in all texts for people."""
 ORDER_OPERATORS = ("gt", "gte", "lt", "lte")
 FUNCS = ("count", "sum", "max", "min", "avg", "unique")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from polar_iac.meter.canonical import canonical_property
-from polar_iac.meter.filter import ORDER_OPERATORS, Aggregation, Clause, Filter
+from polar_iac.meter.filter import OPERATOR_SIGNS, ORDER_OPERATORS, Aggregation, Clause, Filter
 
 Doubt = tuple[Literal["info", "warning"], str]
 """Severity and text of a note."""
@@ -32,7 +32,7 @@ def filter_notes(conditions: Filter) -> Iterator[Doubt]:
 
 def _clause(clause: Clause) -> Iterator[Doubt]:
     name, value = canonical_property(clause.property), clause.value
-    text = f"`{name} {clause.operator} {_json(value)}`"
+    text = f"`{name} {OPERATOR_SIGNS.get(clause.operator, clause.operator)} {_json(value)}`"
     if name == "":
         yield "warning", f"{text} never matches: it names no property"
     elif name in _OWN and not isinstance(value, str):

@@ -8,9 +8,18 @@ from typing import Any
 
 from click import style
 
+from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.model import SHORT_DIGEST, Bookkeeping, Change, FieldChange, Plan
 from polar_iac.report.comment.risks import RISKS, risk, risk_counts, risks
-from polar_iac.report.filters import aggregation, expression, field_value, filter_diff, outline
+from polar_iac.report.filters import (
+    aggregation,
+    expression,
+    field_value,
+    filter_diff,
+    filter_of,
+    outline,
+    shown_fields,
+)
 from polar_iac.report.layout import (
     SIGNS,
     VALUE_COLUMN,
@@ -178,12 +187,12 @@ def _change(change: Change, shared: Mapping[_Said, int], width: int) -> Iterator
         if severity == "blocked":
             yield from wrapped(f"blocked: {printable(text)}", "      ", width)
     if change.action == "create":
-        yield from _created({field.path: field.after for field in change.fields}, width)
+        yield from _created({field.path: field.after for field in shown_fields(change)}, width)
     else:
-        for field in change.fields:
+        for field in shown_fields(change):
             yield from _field(field, width)
         if change.action == "archive" and change.before:
-            yield from _no_longer_counted(change.before.canonical, width)
+            yield from _no_longer_counted(change.before, width)
         yield from _marker(change, width)
     for severity, text in said:
         if severity != "blocked":
@@ -207,15 +216,15 @@ def _note(severity: str, text: str, indent: str, width: int) -> Iterator[str]:
     yield from lines if severity == "note" else map(warning, lines)
 
 
-def _no_longer_counted(spec: Mapping[str, Any], width: int) -> Iterator[str]:
+def _no_longer_counted(spec: MeterSpec, width: int) -> Iterator[str]:
     """Yield the aggregation and the filter of a meter that is archived."""
-    counted = f"      {NO_LONGER_COUNTED}: {aggregation(spec['aggregation'])} over"
-    short = f"{counted} {expression(spec['filter'])}"
+    counted = f"      {NO_LONGER_COUNTED}: {aggregation(spec.canonical['aggregation'])} over"
+    short = f"{counted} {expression(filter_of(spec))}"
     if display_width(short) <= width:
         yield style(short, fg="red")
         return
     yield style(counted, fg="red")
-    yield from filter_lines(outline(spec["filter"], "-"))
+    yield from filter_lines(outline(filter_of(spec), "-"))
 
 
 def _marker(change: Change, width: int) -> Iterator[str]:

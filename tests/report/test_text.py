@@ -16,12 +16,14 @@ from polar_iac.ci.annotations import failure_annotations
 from polar_iac.ci.github import workflow_commands
 from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.meter.canonical import canonical_json
-from polar_iac.meter.filter import Filter
+from polar_iac.meter.filter import OPERATOR_SIGNS, OPERATORS, Filter
 from polar_iac.meter.live import Made
+from polar_iac.meter.matching import filter_notes
+from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.document import plan_json
 from polar_iac.report.comment.document import plan_markdown
 from polar_iac.report.diagnostics import diagnostics_text
-from polar_iac.report.filters import expression, filter_diff, outline
+from polar_iac.report.filters import expression, filter_diff, filter_of, outline
 from polar_iac.report.layout import SIGNS
 from polar_iac.report.results import event_text, result_text
 from polar_iac.report.text import plan_text
@@ -274,6 +276,52 @@ def test_filter_diffs_are_golden(name: str, before: Any, after: Any) -> None:
     one, two = (Filter.from_json(side).canonical() for side in (before, after))
     lines = [f"{line.sign} {'  ' * line.depth}{line.text}\n" for line in filter_diff(one, two)]
     golden(GOLDEN / f"filter-{name}.txt", "".join(lines))
+
+
+def test_clauses_keep_the_order_in_which_they_were_written() -> None:
+    written = every(either(clause("z", "eq", 1), clause("b", "eq", 2)), clause("y", "gt", 3), LLM)
+    reviewed: dict[str, Any] = {"filter": every(LLM, clause("a", "eq", 1), clause("y", "gt", 2))}
+    changed: dict[str, Any] = {"filter": every(clause("y", "gt", 3), LLM, clause("c", "eq", 1))}
+    planned = plan(
+        desired({"new": meter(filter=written), "old": meter(**changed)}),
+        {"old": record(1, **reviewed)},
+        [live(1, "old", **reviewed)],
+    )
+    for text in (plan_text(planned, "m.yaml"), plan_markdown([planned], manifest_file="m.yaml")):
+        assert '(z = 1 or b = 2) and y > 3 and name = "llm_call"' in text
+    _, found, difference = plan_markdown([planned], manifest_file="m.yaml").partition("```diff\n")
+    assert found
+    assert difference.startswith(
+        '  all of\n-   y > 2\n+   y > 3\n    name = "llm_call"\n-   a = 1\n+   c = 1\n'
+    )
+
+
+@pytest.mark.parametrize(("count", "shown"), [(1, 1), (3, 3), (4, 0), (5, 0)])
+def test_unchanged_clauses_are_folded_from_four_lines(count: int, shown: int) -> None:
+    same = [clause(f"p{n}", "eq", n) for n in range(count)]
+    lines = [*filter_diff(every(*same, clause("x", "gt", 1)), every(*same, clause("x", "gt", 2)))]
+    unchanged = [line.text for line in lines if line.sign == " "][1:]
+    assert unchanged == ([f"p{n} = {n}" for n in range(shown)] if shown else [f"… {count} clauses unchanged"])
+
+
+def test_what_is_gone_stands_where_it_was() -> None:
+    a, b, c, d = (clause(name, "eq", 1) for name in "abcd")
+    lines = [f"{line.sign}{line.text}" for line in filter_diff(every(a, b, c), every(d, c, a))]
+    assert lines == [" all of", "+d = 1", " c = 1", " a = 1", "-b = 1"]
+
+
+def test_operators_have_one_notation() -> None:
+    spec = MeterSpec.from_json(meter(filter=every(clause("tokens", "gte", "5"))))
+    ((_, text),) = filter_notes(spec.filter)
+    assert text.startswith(f"`{expression(spec.canonical['filter'])}` ")
+    assert set(OPERATOR_SIGNS) == set(OPERATORS)
+
+
+@given(before=strategies.filters, after=strategies.filters)
+def test_a_diff_of_written_filters_shows_a_change_exactly_when_there_is_one(before: Any, after: Any) -> None:
+    one, two = (MeterSpec.from_json(meter(filter=side)) for side in (before, after))
+    signs = {line.sign for line in filter_diff(filter_of(one), filter_of(two))}
+    assert (signs == {" "}) == (one == two)
 
 
 @given(before=strategies.filters, after=strategies.filters)

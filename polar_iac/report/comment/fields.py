@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.model import Change, FieldChange, MarkerChange
 from polar_iac.report.comment.budget import TruncatableBlock
 from polar_iac.report.comment.context import CommentContext
 from polar_iac.report.comment.escape import clipped, code, prose, short_code
-from polar_iac.report.filters import expression, field_value, filter_diff, outline
+from polar_iac.report.filters import expression, field_value, filter_diff, filter_of, outline
 from polar_iac.report.wording import (
     MARKER,
     NO_LONGER_COUNTED,
@@ -87,10 +88,12 @@ def marker_markdown(change: Change, marker: MarkerChange) -> str:
     return " · ".join([f"{MARKER}: {before} → {after}", *marker_remarks(change)])
 
 
-def counted_markdown(canonical: Mapping[str, Any]) -> str:
+def counted_markdown(spec: MeterSpec) -> str:
     """Return the aggregation and the filter of a meter, because its name alone does not tell them."""
-    short = clipped(expression(canonical["filter"]), _INLINE_FILTER)
-    return f"{NO_LONGER_COUNTED}: {value_code('aggregation', canonical['aggregation'])} over {code(short)}"
+    short = clipped(expression(filter_of(spec)), _INLINE_FILTER)
+    return (
+        f"{NO_LONGER_COUNTED}: {value_code('aggregation', spec.canonical['aggregation'])} over {code(short)}"
+    )
 
 
 def label(path: str) -> str:

@@ -42,6 +42,7 @@ from polar_iac.report.comment.fields import (
     table_row,
 )
 from polar_iac.report.comment.risks import RISKS, Risk, risks
+from polar_iac.report.filters import shown_fields
 from polar_iac.report.wording import listed, value
 
 _MOST_NUMBERED = 9
@@ -122,7 +123,7 @@ class KeyChanges:
         items: list[str] = []
         blocks: list[Block] = []
         if change.action == "create":
-            blocks, items = created_blocks({field.path: field.after for field in change.fields})
+            blocks, items = created_blocks({field.path: field.after for field in shown_fields(change)})
         else:
             for group in self._fields():
                 more_blocks, more_items = field_blocks(group, context)
@@ -198,9 +199,9 @@ class KeyChanges:
         """Group the changes by field, each with the plans that make it. Equal changes appear once."""
         fields: dict[str, dict[str, PlanField]] = {}
         for index, change in enumerate(self.changes):
-            for field in change.fields if change else ():
+            for field, shown in zip(change.fields, shown_fields(change), strict=True) if change else ():
                 alike = canonical_json([field.before, field.after, field.origin])
-                fields.setdefault(field.path, {}).setdefault(alike, (field, []))[1].append(index)
+                fields.setdefault(field.path, {}).setdefault(alike, (shown, []))[1].append(index)
         return [list(fields[path].values()) for path in sorted(fields, key=FieldPath.parse)]
 
     def _each(self, text: Callable[[Change], str | None]) -> Iterator[tuple[int, str]]:
@@ -215,7 +216,7 @@ class KeyChanges:
         def counted(change: Change) -> str | None:
             if change.action != "archive" or change.before is None:
                 return None
-            return counted_markdown(change.before.canonical)
+            return counted_markdown(change.before)
 
         return [f"- {line}" for line in context.by_plan(self._each(counted))]
 
