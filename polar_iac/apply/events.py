@@ -40,11 +40,15 @@ class Unconfirmed:
 
 @dataclass(frozen=True)
 class Skipped:
-    """The meter was not touched: its change is blocked, or the run stopped before it."""
+    """The meter was not touched: its change is blocked, or the run stopped before it.
+
+    `diagnostics` point at the manifest lines of a declared key that is blocked.
+    """
 
     key: str
     action: str
     reason: str
+    diagnostics: tuple[Diagnostic, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 from polar_iac.apply.creates import Create, Creates, CreateState, Lookup
 from polar_iac.apply.duplicates import archive_duplicate, no_duplicates, settle_duplicates
 from polar_iac.apply.events import Applied, Event, Failed, Skipped, Unconfirmed, Unknown
-from polar_iac.apply.jobs import EventQueue, Job, failed_with_diagnostics, key_jobs, settle_jobs
+from polar_iac.apply.jobs import (
+    EventQueue,
+    Job,
+    failed_with_diagnostics,
+    key_jobs,
+    settle_jobs,
+    skipped_as_blocked,
+)
 from polar_iac.apply.live import LOOKUP_TIMEOUT, read_live
 from polar_iac.apply.marked import active_by_marker, find_marked, key_by_id, record_found
 from polar_iac.apply.patches import change_meter, withdraw
@@ -81,7 +88,7 @@ def execute(
     """
     for change in plan.changes:
         if change.action == "blocked":
-            yield Skipped(change.key, change.action, change.reason or "")
+            yield skipped_as_blocked(change, manifest)
     run = _Run(
         plan,
         manifest,

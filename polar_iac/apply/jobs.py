@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from polar_iac.apply.events import Event, Failed
+from polar_iac.apply.events import Event, Failed, Skipped
 from polar_iac.manifest.model import DesiredMeter, Manifest
+from polar_iac.meter.fields import FieldPath
 from polar_iac.meter.record import Record
 from polar_iac.plan.model import Bookkeeping, Change, Plan
 from polar_iac.polar.errors import InvalidRequestError
@@ -57,6 +58,16 @@ def key_jobs(plan: Plan, manifest: Manifest, records: Mapping[str, Record]) -> l
         base = next((records[name] for name in keys if name in records), None)
         jobs.append(Job(key, changes.get(key), bookkeeping[key], manifest.meters.get(key), base))
     return jobs
+
+
+def skipped_as_blocked(change: Change, manifest: Manifest) -> Skipped:
+    """Return the event of a blocked change, with a diagnostic at its first field if the key is declared."""
+    reason = change.reason or ""
+    if change.key not in manifest.meters:
+        return Skipped(change.key, change.action, reason)
+    path = FieldPath.parse(change.fields[0].path).steps if change.fields else ()
+    problem = manifest.diagnose(change.key, path, f"`{change.key}` is blocked: {reason}")
+    return Skipped(change.key, change.action, reason, (problem,))
 
 
 def failed_with_diagnostics(job: Job, error: InvalidRequestError, manifest: Manifest) -> Failed:

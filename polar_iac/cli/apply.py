@@ -113,6 +113,7 @@ def apply(
     ):
         # Read again under the lock: the run that held it may have written.
         inputs = read_inputs(selection, check_targets=check_targets)
+        is_first = not inputs.lockfile_path.exists()
         if reviewed:
             check_project(reviewed, inputs.manifest.project)
         with open_session(
@@ -136,6 +137,8 @@ def apply(
             steps = session.execute(plan, live, client, stop=stop)
             events = _report_steps(steps, plan, stop, progress, quiet=common.quiet)
     print_error(host_for(os.environ).publish_results(plan, events))
+    if is_first and plan.environment != "local" and inputs.lockfile_path.exists():
+        common.say(f"Commit {inputs.lockfile_path}: it remembers which Polar meter each key became.")
     return _exit_code(common, events, stop)
 
 

@@ -14,6 +14,8 @@ import click
 from polar_iac import ENVIRONMENTS
 from polar_iac.cli.output import print_message
 
+DEFAULT_FILE = "meters.yaml"
+"""The manifest, unless the command line names another."""
 FORMATS = ("text", "json", "markdown")
 """Names of the output formats: the keys of `report.formats.RENDERERS`, which would take longer to load."""
 
@@ -86,7 +88,7 @@ def common_options(function: Any) -> Any:
             "manifest_files",
             type=File(),
             multiple=True,
-            default=("meters.yaml",),
+            default=(DEFAULT_FILE,),
             show_default=True,
             help="The manifest; `-` reads standard input, to validate or to plan.",
         ),

@@ -13,7 +13,7 @@ from polar_iac.cli.error_boundary import command
 from polar_iac.cli.error_report import report_error
 from polar_iac.cli.inputs import Selection, manifest_name, read_inputs
 from polar_iac.cli.output import print_message
-from polar_iac.cli.plan_output import output_plans
+from polar_iac.cli.plan_output import next_command, output_plans
 from polar_iac.cli.terminal import Progress, stopped_by_deadline
 from polar_iac.clock import Stop, SystemClock
 from polar_iac.errors import ExitCode, PolarIacError
@@ -84,6 +84,8 @@ def plan(
     for made in plans:
         if made.refusal:
             common.say("`apply` would refuse this plan: " + refusal_text(made))
+        elif not out and (command := next_command(made, str(common.source), lockfile_path)):
+            common.say(f"Next: `{command}`")
     if unplanned and plans:
         print_message(f"Not planned: {listed(unplanned)}.")
     return _exit_code(plans, [*failures.values()], detailed=detailed_exitcode)

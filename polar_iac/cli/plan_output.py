@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from polar_iac.ci.host import Host, host_for
+from polar_iac.cli.options import DEFAULT_FILE
 from polar_iac.cli.output import print_error, print_result
 from polar_iac.cli.terminal import columns
 from polar_iac.plan.model import Plan
@@ -21,6 +24,19 @@ def output_plans(plans: Sequence[Plan], format_: str, reports: Sequence[str], ma
     write_reports(reports, plans, context)
     print_result(RENDERERS[format_](plans, replace(context, width=columns(sys.stdout))))
     print_error(host.publish_plans(plans, manifest_file))
+
+
+def next_command(plan: Plan, manifest_file: str, lockfile_path: Path | None) -> str | None:
+    """Return the command that makes the changes of a plan, or None if there are none to make."""
+    if plan.refusal or not (plan.wanted or plan.bookkeeping):
+        return None
+    words = ["polar-iac", "apply", "-e", plan.environment]
+    if manifest_file != DEFAULT_FILE:
+        words += ["-f", manifest_file]
+    if lockfile_path:
+        words += ["--lockfile", str(lockfile_path)]
+    words += [word for key in plan.targets for word in ("--target", key)]
+    return shlex.join([*words, *(["--allow-archive"] if plan.allow_archive else [])])
 
 
 def render_context(host: Host, manifest_file: str) -> RenderContext:

@@ -46,11 +46,14 @@ def event_text(event: Event) -> str:
 
 
 def skipped_text(events: Sequence[Skipped]) -> str:
-    """List the meters that an apply skipped. Meters that were skipped for the same reason share a line."""
+    """List the meters that an apply skipped. Those of one reason share a line, unless they have a place."""
     keys_by_reason: dict[str, list[str]] = {}
-    for event in events:
-        keys_by_reason.setdefault(event.reason, []).append(printable(event.key))
     lines = []
+    for event in events:
+        if event.diagnostics:
+            lines.append(diagnostics_text(event.diagnostics))
+        else:
+            keys_by_reason.setdefault(event.reason, []).append(printable(event.key))
     for reason, keys in keys_by_reason.items():
         unchanged = agree(len(keys), "left as it is", "left as they are")
         lines.append(paint("blocked", f"  ! {listed(keys, _KEYS)}") + f" {unchanged}: {printable(reason)}\n")

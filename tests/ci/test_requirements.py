@@ -30,7 +30,7 @@ def test_the_requirements_are_those_of_the_project() -> None:
 
 
 def test_each_requirement_is_pinned_hashed_and_comes_from_the_index() -> None:
-    locked = {}
+    locked: dict[str, str] = {}
     for line in lines("requirements.txt"):
         match = PIN.fullmatch(line.strip())
         assert match, f"not a pin with hashes: {line}"

@@ -169,7 +169,13 @@ class TestFrozen:
             assert again.returncode == 2
             assert "1 blocked" in again.stdout
             assert "Polar has frozen" in again.stdout
-        assert workspace.run("apply", "-e", "sandbox", "-y").returncode == 1
+        blocked = workspace.run("apply", "-e", "sandbox", "-y")
+        assert blocked.returncode == 1
+        assert re.search(
+            rf"^meters\.yaml:{line}:\d+: error: `calls` is blocked: filter differs, but Polar has frozen",
+            blocked.stdout,
+            re.MULTILINE,
+        )
         assert polar.tape.count("PATCH") == 0
         workspace.write({"calls": meter(name="Renamed"), "other": meter(name="Renamed too")})
         workspace.ok("apply", "-e", "sandbox", "-y")
@@ -639,3 +645,26 @@ def test_help_and_validate_load_neither_httpx_nor_deepdiff(
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("polar")
+class TestNextStep:
+    def test_a_plan_ends_with_the_command_that_makes_it(self, workspace: Workspace) -> None:
+        workspace.write({"calls": meter()})
+        assert "Next: `polar-iac apply -e sandbox`\n" in workspace.run("plan", "-e", "sandbox").stderr
+        options = ["--lockfile", "a b.json", "--target", "calls", "--allow-archive"]
+        planned = workspace.run("plan", "-e", "sandbox", *options)
+        assert (
+            "Next: `polar-iac apply -e sandbox --lockfile 'a b.json' --target calls --allow-archive`\n"
+            in (planned.stderr)
+        )
+        assert "Next" not in workspace.run("plan", "-e", "sandbox", "-q").stderr
+        assert "Next" not in workspace.run("plan", "-e", "sandbox", "--out", "p.json").stderr
+
+    def test_the_first_apply_says_what_to_commit(self, workspace: Workspace) -> None:
+        workspace.write({"calls": meter()})
+        first = workspace.run("apply", "-e", "sandbox", "-y")
+        assert "Commit meters.sandbox.lock.json: it remembers" in first.stderr
+        assert "Next" not in workspace.run("plan", "-e", "sandbox").stderr
+        workspace.write({"calls": meter(name="New")})
+        assert "Commit" not in workspace.run("apply", "-e", "sandbox", "-y").stderr
