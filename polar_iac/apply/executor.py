@@ -18,15 +18,16 @@ from polar_iac.apply.events import Applied, Event, Failed, Skipped, Unconfirmed,
 from polar_iac.apply.jobs import (
     EventQueue,
     Job,
+    Limits,
+    blocked_events,
     failed_with_diagnostics,
     key_jobs,
     settle_jobs,
-    skipped_as_blocked,
 )
-from polar_iac.apply.live import LOOKUP_TIMEOUT, read_live
+from polar_iac.apply.live import read_live
 from polar_iac.apply.marked import active_by_marker, find_marked, key_by_id, record_found
 from polar_iac.apply.patches import change_meter, withdraw
-from polar_iac.apply.resume import RESEND_AFTER, intent_of, time_left
+from polar_iac.apply.resume import intent_of, time_left
 from polar_iac.clock import Clock, Stop, StoppedError, SystemClock
 from polar_iac.errors import PolarIacError
 from polar_iac.manifest.model import Manifest
@@ -47,19 +48,6 @@ _ABORTING = frozenset({401, 403})
 """Statuses that every later request would also get."""
 _FAILURES_IN_A_ROW = 8
 """Number of consecutive changes without a usable answer after which Polar counts as unreachable."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits of an apply, in seconds except for `parallelism`.
-
-    `lookup_timeout` is how long to look for data that a read replica may not show yet. `resend_after` is how
-    long a create without an answer may still take effect; it is not sent again before that.
-    """
-
-    parallelism: int = 4
-    lookup_timeout: float = LOOKUP_TIMEOUT
-    resend_after: float = RESEND_AFTER
 
 
 _Result = LiveMeter | Applied | Failed | Skipped
@@ -86,9 +74,7 @@ def execute(
     Raises PolarIacError when the journal cannot be written, or when the first answer shows that the token
     belongs to another organization than the pinned one.
     """
-    for change in plan.changes:
-        if change.action == "blocked":
-            yield skipped_as_blocked(change, manifest)
+    yield from blocked_events(plan, manifest)
     run = _Run(
         plan,
         manifest,

@@ -7,12 +7,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from polar_iac.apply.events import Event, Failed, Skipped
+from polar_iac.apply.live import LOOKUP_TIMEOUT
+from polar_iac.apply.resume import RESEND_AFTER
 from polar_iac.manifest.model import DesiredMeter, Manifest
 from polar_iac.meter.fields import FieldPath
 from polar_iac.meter.record import Record
 from polar_iac.plan.model import Bookkeeping, Change, Plan
 from polar_iac.polar.errors import InvalidRequestError
 from polar_iac.polar.refusals import problems_of
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of an apply, in seconds except for `parallelism`.
+
+    `lookup_timeout` is how long to look for data that a read replica may not show yet. `resend_after` is how
+    long a create without an answer may still take effect; it is not sent again before that.
+    """
+
+    parallelism: int = 4
+    lookup_timeout: float = LOOKUP_TIMEOUT
+    resend_after: float = RESEND_AFTER
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +75,12 @@ def key_jobs(plan: Plan, manifest: Manifest, records: Mapping[str, Record]) -> l
     return jobs
 
 
-def skipped_as_blocked(change: Change, manifest: Manifest) -> Skipped:
+def blocked_events(plan: Plan, manifest: Manifest) -> Iterator[Skipped]:
+    """Yield an event for each blocked change."""
+    yield from (_blocked_event(c, manifest) for c in plan.changes if c.action == "blocked")
+
+
+def _blocked_event(change: Change, manifest: Manifest) -> Skipped:
     """Return the event of a blocked change, with a diagnostic at its first field if the key is declared."""
     reason = change.reason or ""
     if change.key not in manifest.meters:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from polar_iac.apply.duplicates import others_may_settle
 from polar_iac.apply.events import Event
-from polar_iac.apply.executor import Limits, execute
+from polar_iac.apply.executor import execute
+from polar_iac.apply.jobs import Limits
 from polar_iac.apply.live import read_live
 from polar_iac.apply.resume import found_creates, may_still_show
 from polar_iac.clock import Clock, Stop, SystemClock

@@ -15,7 +15,7 @@ from polar_iac.apply.events import Applied, Event, Skipped
 from polar_iac.ci.host import host_for
 from polar_iac.cli import options
 from polar_iac.cli.error_boundary import command
-from polar_iac.cli.inputs import Selection, read_inputs
+from polar_iac.cli.inputs import Inputs, Selection, read_inputs
 from polar_iac.cli.output import print_error, print_result
 from polar_iac.cli.review import check_project, is_applied, permit, selection_of
 from polar_iac.cli.terminal import (
@@ -100,11 +100,8 @@ def apply(
     reviewed = read_plan(plan_file) if plan_file else None
     if plan_file and reviewed:
         selection = selection_of(reviewed, plan_file, selection, file_given=common.file_given)
-        _check_terminal(reviewed, auto_approve=auto_approve)
-    _check_digest(digest)
-    # The reviewed meters may be gone. That makes the plan stale, and is not a command-line error.
-    check_targets = reviewed is None
-    lockfile_path = read_inputs(selection, check_targets=check_targets).lockfile_path
+    _check_options(digest, reviewed, auto_approve=auto_approve)
+    lockfile_path = read_inputs(selection).lockfile_path
     stop = Stop()
     with (
         machine_lock(lockfile_path, lock_timeout, lambda holder: common.say(f"waiting for {holder}")),
@@ -112,7 +109,7 @@ def apply(
         stopped_by_deadline(stop, deadline),
     ):
         # Read again under the lock: the run that held it may have written.
-        inputs = read_inputs(selection, check_targets=check_targets)
+        inputs = read_inputs(selection)
         is_first = not inputs.lockfile_path.exists()
         if reviewed:
             check_project(reviewed, inputs.manifest.project)
@@ -128,27 +125,41 @@ def apply(
             live = session.read_live(client)
             plan = session.plan(live)
             print_result(plan_text(plan, str(selection.file), columns(sys.stdout)))
-            if reviewed and is_applied(reviewed, plan, inputs.lockfile, live.meters):
-                print_result(f"Already applied: Polar is as {plan_file} leaves it.\n")
-            else:
-                permit(plan, reviewed, digest=digest, max_changes=max_changes)
+            _permit(plan, live, inputs, reviewed, digest=digest, max_changes=max_changes)
             if plan.wanted and not auto_approve:
                 plan, live = _confirm(session, client, plan)
             steps = session.execute(plan, live, client, stop=stop)
             events = _report_steps(steps, plan, stop, progress, quiet=common.quiet)
     print_error(host_for(os.environ).publish_results(plan, events))
-    if is_first and plan.environment != "local" and inputs.lockfile_path.exists():
-        common.say(f"Commit {inputs.lockfile_path}: it remembers which Polar meter each key became.")
+    _say_commit(common, plan, inputs.lockfile_path, is_first=is_first)
     return _exit_code(common, events, stop)
 
 
-def _check_terminal(reviewed: Plan, *, auto_approve: bool) -> None:
-    """Raise click.UsageError when a saved plan has something to ask, before anything is read from Polar."""
-    if reviewed.wanted and not auto_approve:
+def _permit(
+    plan: Plan,
+    live: LiveMeters,
+    inputs: Inputs,
+    reviewed: Plan | None,
+    *,
+    digest: str | None,
+    max_changes: int | None,
+) -> None:
+    """Check the plan, unless the reviewed one has been carried out already."""
+    if reviewed and is_applied(reviewed, plan, inputs.lockfile, live.meters):
+        print_result("Already applied: Polar is as the saved plan leaves it.\n")
+    else:
+        permit(plan, reviewed, digest=digest, max_changes=max_changes)
+
+
+def _say_commit(common: options.Options, plan: Plan, lockfile_path: Path, *, is_first: bool) -> None:
+    if is_first and plan.environment != "local" and lockfile_path.exists():
+        common.say(f"Commit {lockfile_path}: it remembers which Polar meter each key became.")
+
+
+def _check_options(digest: str | None, reviewed: Plan | None, *, auto_approve: bool) -> None:
+    """Raise click.UsageError, before anything is read from Polar, for what can never work."""
+    if reviewed and reviewed.wanted and not auto_approve:
         require_terminal()
-
-
-def _check_digest(digest: str | None) -> None:
     if digest is not None and not re.fullmatch("[0-9a-f]{32,64}", digest):
         raise click.UsageError("--digest takes 32 to 64 hexadecimal digits, as the plan shows them")
 

@@ -34,6 +34,8 @@ class Selection:
     lockfile_path: Path | None
     targets: tuple[str, ...]
     allow_archive: bool
+    targets_may_be_gone: bool = False
+    """The targets of a saved plan may be gone by now. That makes the plan stale: it is not a usage error."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,10 @@ def _standard_input() -> bytes:
     return sys.stdin.buffer.read(MAX_BYTES + 1)
 
 
-def read_inputs(selection: Selection, *, check_targets: bool = True) -> Inputs:
+def read_inputs(selection: Selection) -> Inputs:
     """Read the manifest and the lockfile of the chosen environment.
 
-    Raises click.UsageError when no environment is chosen, or, with `check_targets`, when a target is unknown.
+    Raises click.UsageError when no environment is chosen, or when a target is unknown.
     """
     # Here, so that `plan --help` does not wait for pydantic, through which lockfiles are read.
     from polar_iac.state import lockfile
@@ -80,7 +82,7 @@ def read_inputs(selection: Selection, *, check_targets: bool = True) -> Inputs:
     path = selection.lockfile_path or lockfile.default_path(beside, selection.environment)
     refuse_tracked_state(path)
     recorded = lockfile.read(path, selection.environment, desired.project)
-    if check_targets:
+    if not selection.targets_may_be_gone:
         _check_targets(selection.targets, desired, recorded)
     return Inputs(desired, recorded, path)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from polar_iac.ci.host import Host, host_for
-from polar_iac.cli.options import DEFAULT_FILE
+from polar_iac.cli.options import DEFAULT_FILE, STANDARD_INPUT
 from polar_iac.cli.output import print_error, print_result
 from polar_iac.cli.terminal import columns
 from polar_iac.plan.model import Plan
@@ -28,7 +28,7 @@ def output_plans(plans: Sequence[Plan], format_: str, reports: Sequence[str], ma
 
 def next_command(plan: Plan, manifest_file: str, lockfile_path: Path | None) -> str | None:
     """Return the command that makes the changes of a plan, or None if there are none to make."""
-    if plan.refusal or not (plan.wanted or plan.bookkeeping):
+    if plan.refusal or not (plan.wanted or plan.bookkeeping) or manifest_file == str(STANDARD_INPUT):
         return None
     words = ["polar-iac", "apply", "-e", plan.environment]
     if manifest_file != DEFAULT_FILE:

@@ -45,6 +45,7 @@ def selection_of(reviewed: Plan, plan_file: Path, given: Selection, *, file_give
             raise _other_plan(f"lockfile {lockfile_path}", str(given.lockfile_path))
     return replace(
         given,
+        targets_may_be_gone=True,
         file=file,
         environment=reviewed.environment,
         lockfile_path=lockfile_path,

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polar_iac.apply.executor import Limits
+from polar_iac.apply.jobs import Limits
 from polar_iac.apply.session import ApplySession, Session, pinned_organization
 from polar_iac.cli.inputs import Inputs, Selection
 from polar_iac.cli.options import Connection

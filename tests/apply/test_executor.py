@@ -11,7 +11,8 @@ from typing import Any
 
 from polar_iac.apply.creates import MAX_SENDS
 from polar_iac.apply.events import Applied, Event, Failed, Skipped
-from polar_iac.apply.executor import Limits, execute
+from polar_iac.apply.executor import execute
+from polar_iac.apply.jobs import Limits
 from polar_iac.clock import Stop
 from polar_iac.meter.marker import MARKER
 from polar_iac.state import journal, lockfile

@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 from polar_iac.apply.events import Applied, Event, Failed, Unconfirmed
-from polar_iac.apply.executor import Limits
+from polar_iac.apply.jobs import Limits
 from polar_iac.clock import Stop
 from polar_iac.files import state_directory
 from polar_iac.meter.live import LiveMeter

@@ -115,7 +115,9 @@ class TestSavedPlans:
         workspace.ok("plan", "-e", "sandbox", "--allow-archive", "--out", "p.json")
         workspace.ok("apply", "p.json", "-y")
         polar.tape.clear()
-        assert "Already applied: Polar is as p.json leaves it." in workspace.ok("apply", "p.json", "-y")
+        assert "Already applied: Polar is as the saved plan leaves it." in workspace.ok(
+            "apply", "p.json", "-y"
+        )
         assert polar.tape.writes(0) == []
 
     def test_a_plan_that_was_only_dropped_is_stale(self, workspace: Workspace) -> None:

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from polar_iac.apply.events import Applied
-from polar_iac.apply.executor import Limits, execute
+from polar_iac.apply.executor import execute
+from polar_iac.apply.jobs import Limits
 from polar_iac.clock import Stop, StoppedError, SystemClock
 from polar_iac.files import state_directory
 from polar_iac.local import LocalPolar, RateLimit

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from polar_iac.apply.events import Event
-from polar_iac.apply.executor import Limits
+from polar_iac.apply.jobs import Limits
 from polar_iac.apply.session import ApplySession, Session
 from polar_iac.clock import Stop, SystemClock
 from polar_iac.files import state_directory
