@@ -9,9 +9,11 @@ from typing import Any
 
 import click
 import pytest
+from polar.v2026_04 import Polar
 from ruamel.yaml import YAML
 
 from polar_iac.errors import DiagnosticError
+from polar_iac.local import LocalPolar, serving
 from polar_iac.manifest import read as manifest
 from polar_iac.report.diagnostics import diagnostics_text
 from polar_iac.report.text import plan_text
@@ -102,3 +104,22 @@ def test_every_example_looks_where_events_have_something() -> None:
     assert "tokens" in properties_by_file["README.md"]
     dotted = {(name, p) for name in properties_by_file for p in properties_by_file[name] if "." in p}
     assert [entry for entry in sorted(dotted) if not entry[1].startswith(("_cost.", "_llm."))] == []
+
+
+def test_it_stays_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_the_sdk_example_lists_the_meters_of_the_embedded_polar(capsys: pytest.CaptureFixture[str]) -> None:
+    block = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    app = LocalPolar()
+    with serving(app) as url:
+        example = block[1].replace("http://127.0.0.1:8010", url)
+        assert example != block[1]
+        with Polar("polar_oat_local", base_url=url) as polar:
+            polar.meters.create(
+                name="Calls", filter={"conjunction": "and", "clauses": []}, aggregation={"func": "count"}
+            )
+        exec(example, {})  # noqa: S102  what a reader would paste
+    assert capsys.readouterr().out == "Calls {}\n"

@@ -88,13 +88,13 @@ def test_what_a_pull_request_is_checked_for_the_merge_queue_checks_too() -> None
     for file in WORKFLOWS:
         events = load(file)["on"]
         assert ("merge_group" in events) == ("pull_request" in events), file.name
-    for workflow in (load(ROOT / ".github" / "workflows" / "meters.yml"), readme_workflow("meters")):
+    for workflow in (load(ROOT / ".github" / "workflows" / "meters.yml"), documented_workflow("meters")):
         jobs = workflow["jobs"]
         queued = {name for name, job in jobs.items() if "merge_group" in str(job.get("if"))}
         assert queued == {"plan"}
 
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "github.md").read_text(encoding="utf-8")
 PERMISSIONS = {
     "meters": {
         "plan": {"contents": "read", "pull-requests": "write"},
@@ -106,15 +106,15 @@ PERMISSIONS = {
 }
 
 
-def readme_workflow(name: str) -> Any:
-    """A workflow as the README shows it."""
-    (text,) = re.findall(rf"```yaml\n(name: {name}\n.*?)```", README, re.DOTALL)
+def documented_workflow(name: str) -> Any:
+    """A workflow as the guide shows it."""
+    (text,) = re.findall(rf"```yaml\n(name: {name}\n.*?)```", GUIDE, re.DOTALL)
     return YAML(typ="safe", pure=True).load(text)
 
 
 @pytest.mark.parametrize("name", PERMISSIONS)
 def test_each_job_has_the_permissions_it_needs_and_no_more(name: str) -> None:
-    for workflow in (load(ROOT / ".github" / "workflows" / f"{name}.yml"), readme_workflow(name)):
+    for workflow in (load(ROOT / ".github" / "workflows" / f"{name}.yml"), documented_workflow(name)):
         assert workflow["permissions"] == {}
         jobs = {job: about for job, about in workflow["jobs"].items() if job != "off"}
         assert {job: about["permissions"] for job, about in jobs.items()} == PERMISSIONS[name]
@@ -137,8 +137,8 @@ def polar_step(job: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", PERMISSIONS)
-def test_the_readme_shows_the_workflows_of_this_repository(name: str) -> None:
-    own, documented = load(ROOT / ".github" / "workflows" / f"{name}.yml"), readme_workflow(name)
+def test_the_guide_shows_the_workflows_of_this_repository(name: str) -> None:
+    own, documented = load(ROOT / ".github" / "workflows" / f"{name}.yml"), documented_workflow(name)
     assert own["on"].keys() == documented["on"].keys()
     if name == "meters":
         assert own["concurrency"] == documented["concurrency"]
@@ -156,9 +156,9 @@ def test_the_readme_shows_the_workflows_of_this_repository(name: str) -> None:
         assert polar_step(about)["with"].keys() <= inputs.keys()
 
 
-def test_the_workflows_in_the_readme_match_the_schema(tmp_path: Path) -> None:
+def test_the_workflows_in_the_guide_match_the_schema(tmp_path: Path) -> None:
     for name in PERMISSIONS:
-        (text,) = re.findall(rf"```yaml\n(name: {name}\n.*?)```", README, re.DOTALL)
+        (text,) = re.findall(rf"```yaml\n(name: {name}\n.*?)```", GUIDE, re.DOTALL)
         (tmp_path / f"{name}.yml").write_text(text, encoding="utf-8")
     check("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *sorted(tmp_path.glob("*.yml")))
 
