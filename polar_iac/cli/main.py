@@ -110,8 +110,9 @@ def _terminate(_number: int, _frame: object) -> NoReturn:
 def _prepare_streams() -> None:
     """Make stdout and stderr take any text, wherever they lead.
 
-    Characters that the encoding lacks are replaced. What is closed leads nowhere: otherwise the next file
-    that is opened, such as the journal, would take its number, and be written to as stdout.
+    Characters that the encoding lacks are replaced, as Python itself does on stderr. What is closed leads
+    nowhere: otherwise the next file that is opened, such as the journal, would take its number, and be
+    written to as stdout.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
@@ -120,7 +121,7 @@ def _prepare_streams() -> None:
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
-        elif number and isinstance(stream, io.TextIOWrapper):
+        elif name == "stdout" and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
