@@ -9,10 +9,10 @@ from typing import Literal
 from polar_iac.apply.events import Event, Failed, Unconfirmed, Unknown
 from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.plan.model import Change, Plan
-from polar_iac.report.comment.risks import RISKS, risk
+from polar_iac.report.comment.risks import RISKS, SEVERITIES, risk
 from polar_iac.report.wording import labels, listed, settled, value
 
-Level = Literal["error", "warning", "notice"]
+Level = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,14 @@ class _Risk:
 
 
 def plan_annotations(plans: Sequence[Plan], limit: int) -> list[Annotation]:
-    """Return an annotation for each risky change, and at most `limit` of one level.
-
-    Changes that alter billing, archive, are blocked or overwrite are warnings; the other risks are notices.
-    """
+    """Return an annotation for each risky change, as severe as its risk, and at most `limit` of one level."""
     labels_by_risk: dict[_Risk, list[str]] = {}
     for plan, label in zip(plans, labels(plans), strict=True):
         for change in plan.changes:
             if risk_ := _risk_of(change):
                 labels_by_risk.setdefault(risk_, []).append(label)
     annotations: list[Annotation] = []
-    for level in ("warning", "notice"):
+    for level in ("error", "warning"):
         risks = sorted((r for r in labels_by_risk if r.level == level), key=lambda r: (r.rank, r.key))
         # The CI system drops what exceeds its limit: of 12 with a limit of 10, show 9 and "3 more".
         first = risks if len(risks) <= limit else risks[: limit - 1]
@@ -99,7 +96,7 @@ def _risk_of(change: Change) -> _Risk | None:
         "warning": warnings,
     }[kind]
     return _Risk(
-        level="notice" if kind == "warning" else "warning",
+        level=SEVERITIES[kind],
         rank=RISKS.index(kind),
         key=change.key,
         title=f"Polar meters: {change.action}",

@@ -85,7 +85,8 @@ class Publisher(ABC):
         self._summarize(markdown)
         self.write_outputs(plan_outputs([plan]))
         risky = plan_annotations([plan], self.annotation_limit)
-        return self.annotate([*risky, *failure_annotations(events)])
+        # Failures first: a CI system drops what exceeds its limit for one level.
+        return self.annotate([*failure_annotations(events), *risky])
 
     def publish_error(
         self, code: ExitCode, message: str, diagnostics: Sequence[Diagnostic], text: str

@@ -212,8 +212,14 @@ def _title(
 
 def _note(severity: str, text: str, indent: str, width: int) -> Iterator[str]:
     """Yield the lines of a note: its severity and its text."""
-    lines = wrapped(printable(text), f"{indent}{severity}: ", width)
-    yield from lines if severity == "note" else map(warning, lines)
+    for line in wrapped(printable(text), f"{indent}{severity}: ", width):
+        yield (
+            paint("blocked", line)
+            if severity == "blocked"
+            else warning(line)
+            if severity == "warning"
+            else line
+        )
 
 
 def _no_longer_counted(spec: MeterSpec, width: int) -> Iterator[str]:

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -634,6 +635,21 @@ def test_commands_point_at_risky_changes() -> None:
         ("warning", "44", 'images "Images generated"'),
     ]
     assert {c.properties["file"] for c in commands} == {"billing/meters.yaml"}
+
+
+def test_severities_agree_between_text_comment_and_annotations() -> None:
+    planned = plan_with_everything()
+    by_key = {c.message.split()[0]: c.name for c in read_commands(commands_for(planned))}
+    text = click.unstyle(plan_text(planned, "meters.yaml"))
+    markdown = comment(planned)
+    for change in planned.changes:
+        block = re.split("(?m)^(?=  [^ ])", text[text.index(f' {change.key} "') :])[0]
+        shown = markdown[markdown.index(f"** `{change.key}` ") :].partition("\n\n**")[0]
+        blocked, warned = "blocked: " in block, "warning: " in block
+        titled = f"**Blocked, nothing changes** `{change.key}`" in markdown
+        assert (blocked, warned) == (titled, "⚠️" in shown)
+        level = "error" if blocked else "warning" if warned or risk(change) else None
+        assert by_key.get(change.key) == level
 
 
 def test_an_annotation_keeps_its_lines() -> None:

@@ -426,7 +426,7 @@ def test_no_command_can_be_forged(text: str) -> None:
     output = workflow_commands(plan_annotations([hostile_plan(text)], GITHUB.annotation_limit))
     commands = list(read_commands(output))
     assert len(commands) == output.count("\n") == 9
-    assert [c.name for c in commands] == ["warning"] * 7 + ["notice"] * 2
+    assert [c.name for c in commands] == ["error"] * 2 + ["warning"] * 7
     for command in commands:
         assert set(command.properties) <= {"file", "line", "col", "title"}
         assert command.properties["title"].startswith("Polar meters: ")

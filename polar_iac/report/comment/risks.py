@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from polar_iac.plan.model import Change
@@ -20,6 +20,18 @@ RISK_PHRASES = {
     "warning": ("has another warning", "have other warnings"),
 }
 """Predicate of one change, and of several, that have a risk."""
+SEVERITIES: Mapping[Risk, Literal["error", "warning"]] = {
+    "billing": "warning",
+    "archive": "warning",
+    "blocked": "error",
+    "outside": "warning",
+    "warning": "warning",
+}
+"""Severity of each risk, the same in text, comment and annotations.
+
+An error (🛑, red) is what is not carried out, a warning (⚠️, yellow) what to look at. Notes that are neither
+(ℹ️) are no risk.
+"""
 _IMPLIED = frozenset({"archive", "freeze", "gap", "outside", "rematch"})
 """Kinds of the warnings that come with another risk, and add none."""
 
