@@ -9,7 +9,7 @@ authenticate
 [[ $GITHUB_REF == refs/heads/* ]] || fail "apply runs on a branch, after the merge; this run is on $GITHUB_REF" 5
 [[ $state_branch != "$branch" ]] || fail "state-branch: $state_branch is the branch of the manifest: choose another name"
 
-# A digest or a number that is none is a mistake in the workflow, and told before anything is asked of Polar.
+# A malformed digest or number is a mistake in the workflow: report it before anything is asked of Polar.
 [[ $INPUT_MAX_CHANGES =~ ^[0-9]*$ ]] || fail "max-changes: $INPUT_MAX_CHANGES is no number of changes"
 [[ $INPUT_DEADLINE =~ ^[0-9]*\.?[0-9]*$ ]] || fail "deadline: $INPUT_DEADLINE is no number of seconds"
 
@@ -51,7 +51,7 @@ for environment in "${environments[@]}"; do
 done
 output base "$base"
 
-# A cancelled run first ends what it has begun and records it. It is told once: a second signal would hurry it.
+# A cancelled run first ends what it has begun and records it. It is signaled once: a second signal would make it quit at once.
 child=''
 stop() {
   trap '' INT TERM
@@ -84,16 +84,16 @@ for index in "${!environments[@]}"; do
   run "$polar_iac" "${arguments[@]}" || code=$?
   case $code in
     0) continue ;;
-    4) told="$environment: what would be done now is not what was reviewed, so nothing was done. Run the whole workflow again: it plans afresh, for a new review." ;;
-    5) told="$environment: refused before anything was changed; the log says what would permit it." ;;
-    *) told="$environment: apply ended with $code; the log says what was done and what was not. What was done is recorded; applying again goes on from there." ;;
+    4) message="$environment: what would be done now is not what was reviewed, so nothing was done. Run the whole workflow again: it plans afresh, for a new review." ;;
+    5) message="$environment: refused before anything was changed; the log says what would permit it." ;;
+    *) message="$environment: apply ended with $code; the log says what was done and what was not. What was done is recorded; applying again goes on from there." ;;
   esac
-  error "$told"
-  summarize "$told"
+  error "$message"
+  summarize "$message"
   if ((index + 1 < ${#environments[@]})); then
-    told="Not applied, since $environment comes first: ${environments[*]:index + 1}."
-    error "$told"
-    summarize "$told"
+    message="Not applied, since $environment comes first: ${environments[*]:index + 1}."
+    error "$message"
+    summarize "$message"
   fi
   exit "$code"
 done

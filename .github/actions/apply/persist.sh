@@ -69,26 +69,26 @@ look() {
 explain_refusal() {
   local said
   said=$(sed -n 's/^remote: *//p; s/.*\[remote rejected\] *//p; /^fatal:/p; /^error:/p' "$scratch/push" | grep -v '^ *$' | head -n 12)
-  local told="The lockfile could not be kept: the push to the branch $target was refused.
+  local message="The lockfile could not be kept: the push to the branch $target was refused.
 $said
 $healed"
   if grep -Eq 'error: 403|Permission to|not granted|denied to' "$scratch/push"; then
-    told+="
+    message+="
 The token may not write. Give the job permissions: {contents: write}, or pass another github-token."
   elif [[ $INPUT_PERSIST == commit ]]; then
-    told+="
+    message+="
 The branch is protected. Do one of these:
 - persist: branch, on every step of polar-iac: lockfiles are then kept on the unprotected branch polar-iac-state.
 - persist: pull-request: they then come as a pull request to $branch.
 - Let a GitHub App (or a deploy key) bypass the rule, under Settings, Rules, Rulesets, Bypass list, and pass the App's token as github-token (or check out with the deploy key as ssh-key). GitHub's own Actions bot cannot be put on that list."
   else
-    told+="
+    message+="
 The branch $target must be free to push to: exempt it from the rules, or choose another one with state-branch."
   fi
   summarize "### 🛑 The lockfile was not kept
 
-$told"
-  fail "$told"
+$message"
+  fail "$message"
 }
 
 settled=''
@@ -99,7 +99,7 @@ for try in 1 2 3 4 5 6; do
   code=0
   new=$(commit_on "$onto") || code=$?
   if ((code == 9)); then
-    fail "The lockfile could not be kept: another run changed the same meters in it meanwhile, on $target. $healed"
+    fail "The lockfile could not be kept: another run has changed the same meters in it, on $target. $healed"
   fi
   ((code == 0)) || exit "$code"
   if [[ -z $new ]]; then
@@ -123,7 +123,7 @@ done
 [[ -n $settled ]] || fail "The lockfile could not be kept on $target, in $try tries; the log says why. $healed"
 
 if [[ $INPUT_PERSIST == commit && -n $pushed ]]; then
-  # Take this checkout along, for a step after this one; not to what others pushed besides lockfiles.
+  # Take this checkout along, for a step after this one; not to what others pushed apart from lockfiles.
   if [[ -z $(git diff --name-only HEAD "$pushed" -- ':(top,exclude,glob)**/*.lock.json') ]]; then
     before=$(git rev-parse HEAD)
     git reset --quiet "$pushed"

@@ -178,7 +178,7 @@ lockfile_pull_request() {
   return 1
 }
 
-# The commit on which lockfiles stand besides the branch; nothing when there is none (yet).
+# The commit that has the lockfiles, apart from the branch; nothing when there is none (yet).
 state_tip() {
   case $INPUT_PERSIST in
     commit) return 0 ;;

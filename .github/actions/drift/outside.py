@@ -1,4 +1,4 @@
-"""Whether saved plans show that someone changed meters at Polar; prints true or false.
+"""Prints true if saved plans show that someone changed meters at Polar, else false.
 
 `outside.py PLAN LOCKFILE [PLAN LOCKFILE]...`. What merely waits to be applied is in a plan too, and no drift.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def changed_outside(change: dict[str, Any], recorded: dict[str, Any] | None) -> bool:
-    """Whether a change undoes what was done at Polar since the lockfile was written."""
+    """Tell whether a change undoes what was done at Polar since the lockfile was written."""
     if any(field["origin"] != "manifest" for field in change["fields"]):
         return True
     if change["action"] == "blocked" and change["after"] is None:
