@@ -572,7 +572,8 @@ class TestExitCodesAndWords:
             check=False,
         )
         os.close(writing)
-        assert (done.returncode, done.stderr) == (0, "")
+        advice = "Commit meters.sandbox.lock.json: it remembers which Polar meter each key became.\n"
+        assert (done.returncode, done.stderr) == (0, advice)
         assert polar.tape.count("POST") == len(workspace.lock()["meters"]) == 5
 
 

@@ -110,7 +110,7 @@ class TestStreams:
         self, workspace: Workspace, encoding: str
     ) -> None:
         done = run(workspace, "plan", "-e", "local", PYTHONIOENCODING=encoding)
-        assert (done.returncode, done.stderr) == (0, b"")
+        assert (done.returncode, done.stderr) == (0, b"Next: `polar-iac apply -e local`\n")
         assert 'calls "Calls ? é"'.encode(encoding, "replace") in done.stdout
         as_json = run(workspace, "plan", "-e", "local", "--format", "json", PYTHONIOENCODING=encoding)
         document: dict[str, Any] = json.loads(as_json.stdout.decode("ascii"))
@@ -133,7 +133,8 @@ class TestFiles:
         os.mkfifo(workspace.path / "pipe")
         done = workspace.run(*command.split(), file)
         assert done.returncode == 1
-        assert done.stderr == f"error: {file} is {kind}, not a file: save what it holds in a file\n"
+        count = "Found 1 error in 1 file.\n" if command.startswith("validate") else ""
+        assert done.stderr == f"error: {file} is {kind}, not a file: save what it holds in a file\n{count}"
 
     def test_what_a_shell_has_open_is_read(self, workspace: Workspace) -> None:
         done = run(workspace, "validate", "-f", "/dev/fd/9", after="9< <(cat meters.yaml)")
