@@ -99,7 +99,7 @@ for try in 1 2 3 4 5 6; do
   code=0
   new=$(commit_on "$onto") || code=$?
   if ((code == 9)); then
-    fail "The lockfile could not be kept: another run has changed the same meters in it, on $target. $healed"
+    fail "The lockfile could not be kept: another run changed the same meters in it, on $target. $healed"
   fi
   ((code == 0)) || exit "$code"
   if [[ -z $new ]]; then
