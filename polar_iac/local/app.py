@@ -222,7 +222,7 @@ class LocalPolar:
             elif (request.content_length or 0) > MAX_BODY:
                 answer = _json(413, {"error": "RequestBodyTooLarge", "detail": "Request body is too large."})
             elif version not in VERSIONS:
-                # The answer is that for a missing meter, so the cause is told where the server runs.
+                # The answer is that for a missing meter, so the cause is reported where the server runs.
                 _report(request, f"Polar-Version {version} is unknown; known are {', '.join(VERSIONS)}")
                 answer = _json(404, {"detail": "Not Found"})
             else:

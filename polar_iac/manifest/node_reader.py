@@ -13,7 +13,7 @@ from polar_iac.yaml.scalars import Doubtful, Grouped, clip, nearest, resolve, wo
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _SLUG_RULE = "1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit"
 _HUMP = re.compile("(?<=[a-z0-9])(?=[A-Z])")
-"""Where a word begins in camelCase."""
+"""The beginning of a word in camelCase."""
 _SEVERAL: Mapping[str, str] = {
     **dict.fromkeys(("in", "any_of", "one_of", "is_one_of"), "eq"),
     **dict.fromkeys(("not_in", "nin", "none_of", "not_one_of"), "ne"),
@@ -65,7 +65,7 @@ _OTHER_CHOICES: Mapping[str, Mapping[str, str]] = {
     },
     "conjunction": dict.fromkeys(("not", "none", "nor"), _OPPOSITE),
 }
-"""What to write for other tools' choices that Polar does not have."""
+"""Advice for other tools' choices that Polar does not have."""
 _CLAUSE = "belongs in a clause, in the list `clauses` of a filter"
 _ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("and", "or"), "write it as `conjunction`, and its list as `clauses`"),

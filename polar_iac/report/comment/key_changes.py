@@ -234,8 +234,9 @@ class KeyChanges:
         """List why the change is blocked, unless the refusal at the top says it."""
 
         def reason(change: Change) -> str | None:
-            told = change.action != "blocked" or change.reason in context.said_above
-            return None if told else reason_markdown(change)
+            if change.action != "blocked" or change.reason in context.said_above:
+                return None
+            return reason_markdown(change)
 
         return context.cited(self._each(reason))
 
