@@ -56,7 +56,7 @@ trust_checkout() {
 # Go where the manifest is, and check the inputs that all actions have.
 enter() {
   command -v git >/dev/null || fail "there is no git on this runner: install it in a step before actions/checkout (GitHub's own runners have it)"
-  cd -- "$GITHUB_WORKSPACE/$INPUT_WORKING_DIRECTORY" 2>/dev/null || fail "working-directory: there is no $INPUT_WORKING_DIRECTORY in the workspace: check out the repository first, or mend the input"
+  cd -- "$GITHUB_WORKSPACE/$INPUT_WORKING_DIRECTORY" 2>/dev/null || fail "working-directory: there is no $INPUT_WORKING_DIRECTORY in the workspace: check out the repository first, or correct the input"
   trust_checkout
   [[ -f $INPUT_FILE ]] || fail "there is no $INPUT_FILE in ${INPUT_WORKING_DIRECTORY:-.}: check out the repository first, or set the inputs file and working-directory"
   local environment name prefix
