@@ -22,6 +22,7 @@ from polar_iac.meter.matching import filter_notes
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.document import plan_json
 from polar_iac.report.comment.document import plan_markdown
+from polar_iac.report.comment.risks import risk_counts
 from polar_iac.report.diagnostics import diagnostics_text
 from polar_iac.report.filters import expression, filter_diff, filter_of, outline
 from polar_iac.report.layout import SIGNS
@@ -405,3 +406,9 @@ def test_diagnostics_are_golden() -> None:
         Diagnostic(SourceSpan("m.yaml", 6, 1, 2), "without a line"),
     ]
     golden(GOLDEN / "diagnostics.txt", click.unstyle(diagnostics_text(problems)))
+
+
+def test_warnings_without_another_risk_are_not_called_other_warnings() -> None:
+    assert risk_counts([["warning"]]) == ["1 has a warning"]
+    assert risk_counts([["warning"], ["warning"]]) == ["2 have warnings"]
+    assert risk_counts([["blocked"], ["warning"]]) == ["1 is blocked", "1 has another warning"]

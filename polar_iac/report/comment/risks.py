@@ -67,4 +67,6 @@ def risk_counts(risks_by_change: Iterable[Sequence[Risk]]) -> list[str]:
     A change that has several is counted under each, so that every number counts what it says.
     """
     counts = Counter(kind for kinds in risks_by_change for kind in kinds)
+    if counts.keys() == {"warning"}:  # no other risk that "another" could refer to
+        return [f"{counts['warning']:,} {agree(counts['warning'], 'has a warning', 'have warnings')}"]
     return [f"{counts[kind]:,} {agree(counts[kind], *RISK_PHRASES[kind])}" for kind in RISKS if counts[kind]]
