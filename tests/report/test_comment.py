@@ -128,6 +128,7 @@ IMAGES: dict[str, Any] = {
 SEATS: dict[str, Any] = {"name": "Seats", "filter": every(clause("name", "eq", "session.started"))}
 
 
+@cache
 def few() -> Plan:
     """A pull request as they mostly are."""
     recorded = {
@@ -145,6 +146,7 @@ def few() -> Plan:
     return plan(small_manifest(), recorded, meters)
 
 
+@cache
 def in_production() -> Plan:
     """The same manifest where images are new, premium completions frozen, and exports not archived yet."""
     recorded = {
@@ -160,6 +162,7 @@ def in_production() -> Plan:
     return plan(small_manifest(), recorded, meters, environment="production", organization_id=PRODUCTION)
 
 
+@cache
 def one() -> Plan:
     """One threshold."""
     manifest = desired({"premium-completions": meter(**PREMIUM | {"name": "Premium completions, all"})})
