@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import tempfile
@@ -141,17 +142,36 @@ def _umask() -> int:
     return mask
 
 
+_OPEN = re.compile(r"/dev/(?:fd/(?P<number>\d+)|(?P<name>stdout|stderr))|/proc/self/fd/(?P<entry>\d+)")
+_NAMED = {"stdout": 1, "stderr": 2}
+
+
+def descriptor_of(path: Path) -> int | None:
+    """Return the number of the open file that a path stands for, whatever kind of file that is."""
+    match = _OPEN.fullmatch(str(path))
+    return (_NAMED.get(match["name"]) or int(match["number"] or match["entry"])) if match else None
+
+
+def is_replaced(path: Path) -> bool:
+    """Tell whether `write_file` makes a new file at a path, rather than writing to what is there."""
+    return descriptor_of(path) is None and (not path.exists() or path.is_file())
+
+
 def write_file(path: Path, text: str) -> None:
     """Write a file that the user named, completely or not at all.
 
-    A device or a pipe (`/dev/stdout`) is written to and not replaced. Raises PolarIacError when the file
-    cannot be written.
+    A device, a pipe and what is open already (`/dev/stdout`) are written to and not replaced. Raises
+    PolarIacError when the file cannot be written.
     """
     try:
-        if not path.exists() or path.is_file():
+        if is_replaced(path):
             write_atomically(path, text)
             return
-        with path.open("w", encoding="utf-8") as stream:
+        # `/dev/stdout` may be a file that was opened before, with a place in it at which to go on. And root
+        # could replace the link in `/dev` itself.
+        number = descriptor_of(path)
+        target = path if number is None else os.dup(number)
+        with open(target, "w", encoding="utf-8") as stream:  # noqa: PTH123  it takes a descriptor
             stream.write(text)
     except OSError as error:
         raise PolarIacError(f"cannot write {path}: {error.strerror}") from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from click import unstyle
 
 from polar_iac.errors import PolarIacError
-from polar_iac.files import read_file, write_file
+from polar_iac.files import is_replaced, read_file, write_file
 from polar_iac.plan.document import plan_json, plans_json
 from polar_iac.plan.model import Plan
 from polar_iac.report.text import plan_text
@@ -100,7 +100,7 @@ def check_replaceable(file: Path) -> None:
     the attempt to write it.
     """
     try:
-        data = read_file(file) if file.is_file() else b""
+        data = read_file(file) if file.exists() and is_replaced(file) else b""
     except OSError:
         return
     if data and not _is_plan_or_report(data):

@@ -11,6 +11,7 @@ import pytest
 
 import polar_iac.plan
 from polar_iac.errors import PolarIacError
+from polar_iac.files import descriptor_of, is_replaced, write_file
 from polar_iac.report.formats import check_replaceable
 from tests.support.build import manifest_text, meter
 from tests.support.command import COMMAND, HANG_SECONDS, Workspace, clean_environment, measured
@@ -96,6 +97,35 @@ class TestOverwriting:
         (tmp_path / "list").write_text("[1]")
         with pytest.raises(PolarIacError, match="neither a plan nor a report"):
             check_replaceable(tmp_path / "list")
+
+
+class TestOpenFiles:
+    """`--report json=/dev/stdout >all.txt`: root could replace the link in /dev, for everybody."""
+
+    def test_what_is_open_already_is_written_to_where_it_stands(self, tmp_path: Path) -> None:
+        with (tmp_path / "all.txt").open("w") as file:
+            file.write("before\n")
+            file.flush()
+            path = Path(f"/dev/fd/{file.fileno()}")
+            check_replaceable(path)
+            write_file(path, "report\n")
+            file.write("after\n")
+        assert (tmp_path / "all.txt").read_text() == "before\nreport\nafter\n"
+
+    @pytest.mark.parametrize(
+        ("path", "number"),
+        [("/dev/stdout", 1), ("/dev/stderr", 2), ("/dev/fd/0", 0), ("/proc/self/fd/63", 63)],
+    )
+    def test_it_is_known_by_its_path_whatever_kind_of_file_it_is(self, path: str, number: int) -> None:
+        assert descriptor_of(Path(path)) == number
+        assert not is_replaced(Path(path))
+
+    def test_a_file_is_replaced_and_a_device_is_not(self, tmp_path: Path) -> None:
+        (tmp_path / "stdout").touch()
+        assert is_replaced(tmp_path / "stdout")
+        assert is_replaced(tmp_path / "none")
+        assert not is_replaced(Path("/dev/null"))
+        assert not is_replaced(tmp_path)
 
 
 class TestSavedPlans:
