@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Protocol
 
 from polar_iac.errors import PolarIacError
@@ -11,6 +12,11 @@ from polar_iac.errors import PolarIacError
 
 class StoppedError(PolarIacError):
     """The run was asked to stop while it waited. Nothing was sent since."""
+
+
+def utc_now() -> datetime:
+    """Return the time of day by this machine's clock, in UTC."""
+    return datetime.now(UTC)
 
 
 class Stop:

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import tempfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -55,19 +56,45 @@ def refuse_tracked_state(lockfile: Path) -> None:
         raise RefusedError(f"{directory} is a symbolic link: remove it, so that state stays here")
     if not directory.is_dir():
         return
-    # A container's workspace may belong to another user, hence `safe.directory`. No hook of the repository
-    # may run, hence `core.fsmonitor=false`.
-    options = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
-    command = ["git", *options, "ls-files", "-z", "--", STATE_DIRECTORY]
-    try:
-        listed = subprocess.run(command, cwd=directory.parent, capture_output=True, check=False)  # noqa: S603
-    except OSError:
-        return  # without git, this directory cannot come from a checkout
-    if listed.returncode == 0 and listed.stdout:
+    # Without git, this directory cannot come from a checkout.
+    if _git(directory.parent, "ls-files", "-z", "--", STATE_DIRECTORY):
         raise RefusedError(
             f"{directory} is tracked by git. It holds what only this machine knows, and a pull request could "
             f"plant a journal in it: remove it from the repository (git rm -r --cached {directory})"
         )
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    """Return what a command of git prints in a directory; None where it fails, or where there is no git."""
+    # A container's workspace may belong to another user, hence `safe.directory`. No hook of the repository
+    # may run, hence `core.fsmonitor=false`.
+    command = ["git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false", *arguments]
+    try:
+        done = subprocess.run(command, cwd=directory, capture_output=True, check=False)  # noqa: S603
+    except OSError:
+        return None
+    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None
+
+
+@dataclass(frozen=True)
+class Head:
+    """The commit that is checked out around a file."""
+
+    commit: str
+    has_file: bool
+    """True if the file is as the commit has it."""
+
+
+def head_of(file: Path) -> Head | None:
+    """Return the commit that is checked out around a file; None outside of a checkout."""
+    directory = file.parent
+    commit = _git(directory, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    if not commit:
+        return None
+    committed = _git(directory, "rev-parse", "--verify", "--quiet", f"HEAD:./{file.name}")
+    return Head(
+        commit, committed is not None and committed == _git(directory, "hash-object", "--", file.name)
+    )
 
 
 def open_file(path: Path) -> BinaryIO:

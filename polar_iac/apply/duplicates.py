@@ -40,7 +40,7 @@ from polar_iac.meter.live import LiveMeter, Made
 from polar_iac.meter.marker import OwnershipMarker
 from polar_iac.meter.record import Record
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.polar.errors import ApiError, NotFoundError
+from polar_iac.polar.errors import ApiError, NotFoundError, TransientError
 from polar_iac.state.journal import Journal
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def settle_duplicates(
                 events.append(archive_duplicate(key, loser, winner, client))
             else:
                 reason = f"{loser.id} bears the same marker, and this run did not create it: plan again"
-                events.append(Skipped(key, "create", reason))
+                events.append(Skipped(key, "create", reason, id=loser.id))
     return events
 
 
@@ -131,17 +131,23 @@ def archive_duplicate(
     key: str, loser: LiveMeter, winner: LiveMeter, client: PolarClient
 ) -> Applied | Failed | Skipped:
     """Archive the loser of two duplicates and remove its marker, in one request."""
+    is_asked = False
     try:
         if not _is_still_winner(winner, client):
-            return Skipped(key, "settle", f"{winner.id}, which bore the same marker, is gone: plan again")
+            reason = f"{winner.id}, which bore the same marker, is gone: plan again"
+            return Skipped(key, "settle", reason, id=loser.id)
         # A PATCH replaces the whole object, so send back what others have added since.
         now = client.get_meter(loser.id)
         if now.spec is None or now.marker not in (None, loser.marker):
-            return Skipped(key, "settle", f"{loser.id} has changed since it was planned: plan again")
+            reason = f"{loser.id} has changed since it was planned: plan again"
+            return Skipped(key, "settle", reason, id=loser.id)
+        is_asked = True
         client.update_meter(loser.id, {"is_archived": True, "metadata": dict(now.spec.metadata)})
     except (ApiError, StoppedError) as error:
         reason = f"{loser.id} bears the same marker as {winner.id} and should be archived: {error}"
-        return Failed(key, "settle", reason)
+        status = error.status if isinstance(error, ApiError) else None
+        sent = is_asked and isinstance(error, TransientError) and error.fate != "not-sent"
+        return Failed(key, "settle", reason, id=loser.id, status=status, unknown=sent)
     return Applied(key, "settle", loser.id)
 
 

@@ -277,7 +277,8 @@ class _Run:
             return Skipped(job.key, job.action, str(error))
         if isinstance(error, TransientError):
             self._count_failure(job.action)
-            return Failed(job.key, job.action, str(error))
+            sent = error.fate != "not-sent"
+            return Failed(job.key, job.action, str(error), status=error.status, unknown=sent)
         if error.status in _ABORTING:
             self.abort_reason = f"skipped: {error}"
         return self._refused(job, error)
@@ -366,7 +367,7 @@ class _Run:
     def _refused(self, job: Job, error: ApiError) -> Failed:
         """Return the event of a refusal. Remember a meter whose filter or aggregation is frozen."""
         if not isinstance(error, InvalidRequestError):
-            return Failed(job.key, job.action, str(error))
+            return Failed(job.key, job.action, str(error), status=error.status)
         # Example: Polar refuses a frozen filter with `"type": "forbidden", "loc": ["body", "filter"]`.
         if job.id and any(e["type"] == "forbidden" and e["loc"][-1] in FROZEN_FIELDS for e in error.detail):
             # Later plans report it without a request.

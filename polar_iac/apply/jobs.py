@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from polar_iac.apply.events import Event, Failed, Skipped
+from polar_iac.apply.events import Event, Failed, Skipped, stamped
 from polar_iac.apply.live import LOOKUP_TIMEOUT
 from polar_iac.apply.resume import RESEND_AFTER
 from polar_iac.manifest.model import DesiredMeter, Manifest
@@ -84,16 +84,16 @@ def _blocked_event(change: Change, manifest: Manifest) -> Skipped:
     """Return the event of a blocked change, with a diagnostic at its first field if the key is declared."""
     reason = change.reason or ""
     if change.key not in manifest.meters:
-        return Skipped(change.key, change.action, reason)
+        return Skipped(change.key, change.action, reason, id=change.id or "")
     path = FieldPath.parse(change.fields[0].path).steps if change.fields else ()
     problem = manifest.diagnose(change.key, path, f"`{change.key}` is blocked: {reason}")
-    return Skipped(change.key, change.action, reason, (problem,))
+    return Skipped(change.key, change.action, reason, (problem,), id=change.id or "")
 
 
 def failed_with_diagnostics(job: Job, error: InvalidRequestError, manifest: Manifest) -> Failed:
     """Return the event of a refusal, with diagnostics at the lines of the fields that Polar named."""
     if job.desired is None:
-        return Failed(job.key, job.action, str(error))
+        return Failed(job.key, job.action, str(error), status=error.status)
     diagnostics = tuple(
         manifest.diagnose(
             job.key,
@@ -103,7 +103,7 @@ def failed_with_diagnostics(job: Job, error: InvalidRequestError, manifest: Mani
         )
         for path, message in problems_of(error.detail).items()
     )
-    return Failed(job.key, job.action, str(error), diagnostics)
+    return Failed(job.key, job.action, str(error), diagnostics, status=error.status)
 
 
 @dataclass
@@ -121,7 +121,7 @@ class EventQueue:
         self._positions = {job: position for position, job in enumerate(self.jobs)}
 
     def put(self, job: Job, event: Event) -> None:
-        self._decided[self._positions[job]] = event
+        self._decided[self._positions[job]] = stamped(event, job.id)
 
     def postpone(self, job: Job) -> None:
         """Let the jobs after this one go ahead: a later step of the run yields its event."""

@@ -13,7 +13,7 @@ from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.marker import MARKER, OwnershipMarker
 from polar_iac.meter.merge import merge_metadata
 from polar_iac.plan.model import Change
-from polar_iac.polar.errors import ApiError
+from polar_iac.polar.errors import ApiError, TransientError
 
 if TYPE_CHECKING:
     from polar_iac.polar.client import PolarClient
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def change_meter(job: Job, change: Change, project: str, client: PolarClient) -> LiveMeter:
     """Update, archive, unarchive, or mark a meter.
 
-    Raises ApiError when the meter has changed since it was planned.
+    Raises ApiError when the meter has changed since it was planned. The `fate` of a TransientError is that of
+    the PATCH.
     """
     desired, body = job.desired, dict[str, Any]()
     paths = [FieldPath.parse(field.path) for field in change.fields]
@@ -32,7 +33,10 @@ def change_meter(job: Job, change: Change, project: str, client: PolarClient) ->
         body["is_archived"] = job.action == "archive"
     if change.marker or any(path.key is not None for path in paths):
         # A PATCH replaces the whole object. Read it just before, so that nobody else's key is lost.
-        live = client.get_meter(job.id)
+        try:
+            live = client.get_meter(job.id)
+        except TransientError as error:
+            raise TransientError(str(error), status=error.status, fate="not-sent") from error
         metadata = _metadata(job, change, live, str(OwnershipMarker(project, job.key)))
         if live.spec and canonical_json(metadata) != canonical_json(_whole(live.spec.metadata, live.marker)):
             body["metadata"] = metadata

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from polar_iac.apply.duplicates import others_may_settle
-from polar_iac.apply.events import Event
+from polar_iac.apply.events import Event, stamped
 from polar_iac.apply.executor import execute
 from polar_iac.apply.jobs import Limits
 from polar_iac.apply.live import read_live
@@ -149,7 +149,7 @@ class ApplySession(Session):
         """Carry out the plan and write the lockfile. Yields and raises the same as `executor.execute`."""
         if plan.organization_id and self.state.organization_id != plan.organization_id:
             self.state.learn_organization(plan.organization_id)
-        yield from execute(
+        events = execute(
             plan,
             self.manifest,
             live.meters,
@@ -161,4 +161,5 @@ class ApplySession(Session):
             clock=self.clock,
             organization_confirmed=live.organization_confirmed,
         )
+        yield from map(stamped, events)
         self.state.finish(self.path, client.now())

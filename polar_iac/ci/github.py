@@ -12,6 +12,7 @@ from urllib.parse import quote
 from polar_iac.ci.annotations import Annotation
 from polar_iac.ci.publish import Publisher
 from polar_iac.errors import PolarIacError
+from polar_iac.report.audit import CiRun
 from polar_iac.report.comment.escape import repository_path
 from polar_iac.sanitize import printable, printable_lines
 
@@ -27,6 +28,10 @@ _SERVER = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 _SHA = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _OLD_COMMAND = re.compile(rf"#(?={_IGNORED}#{_IGNORED}\[)")
+
+
+_RUN = ("actor", "triggering_actor", "repository", "ref", "workflow", "job", "run_id", "run_attempt")
+"""Facts about a run for which GitHub sets a variable, such as GITHUB_ACTOR."""
 
 
 class GitHub(Publisher):
@@ -58,6 +63,16 @@ class GitHub(Publisher):
             return None
         run = self._variables.get("GITHUB_RUN_ID")
         return GitHubLinks(server, repository, commit, working_directory(self._variables), run)
+
+    def run(self) -> CiRun:
+        value = {name: self._variables.get(f"GITHUB_{name.upper()}") or None for name in _RUN}
+        links = self.links()
+        return CiRun(
+            system="GitHub Actions",
+            commit=_head_commit(self._variables),
+            url=links.run if links else None,
+            **value,
+        )
 
     def summary_room(self) -> int:
         summary = self._variables.get("GITHUB_STEP_SUMMARY")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from polar_iac.apply.events import Event
     from polar_iac.errors import Diagnostic, ExitCode
     from polar_iac.plan.model import Plan
+    from polar_iac.report.audit import CiRun
     from polar_iac.report.comment.escape import Links
 
 HOSTS = {"GITHUB_ACTIONS": "polar_iac.ci.github.GitHub"}
@@ -34,6 +35,9 @@ class Host(Protocol):
 
     def links(self) -> Links | None:
         """Return links to the files and to the run, or None where their addresses are unknown."""
+
+    def run(self) -> CiRun | None:
+        """Return the run of the CI system: who started it, and where. None outside CI."""
 
     def summary_room(self) -> int:
         """Return the number of bytes that the summary can still take; 0 if there is none."""

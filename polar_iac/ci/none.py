@@ -23,6 +23,9 @@ class NoHost:
     def links(self) -> None:
         return None
 
+    def run(self) -> None:
+        return None
+
     def summary_room(self) -> int:
         return 0
 

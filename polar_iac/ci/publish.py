@@ -18,6 +18,7 @@ from polar_iac.ci.annotations import (
 )
 from polar_iac.errors import Diagnostic, ExitCode, PolarIacError
 from polar_iac.plan.model import Plan
+from polar_iac.report.audit import CiRun
 from polar_iac.report.comment.budget import TruncatableBlock
 from polar_iac.report.comment.document import headline, plan_markdown, result_markdown
 from polar_iac.report.comment.escape import Links
@@ -49,6 +50,9 @@ class Publisher(ABC):
 
     @abstractmethod
     def links(self) -> Links | None: ...
+
+    @abstractmethod
+    def run(self) -> CiRun | None: ...
 
     @abstractmethod
     def summary_room(self) -> int: ...

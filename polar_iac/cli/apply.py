@@ -14,6 +14,7 @@ import click
 from polar_iac.apply.events import Applied, Event, Skipped
 from polar_iac.ci.host import host_for
 from polar_iac.cli import options
+from polar_iac.cli.audit import audited
 from polar_iac.cli.error_boundary import command
 from polar_iac.cli.inputs import Inputs, Selection, read_inputs
 from polar_iac.cli.output import print_error, print_result
@@ -73,6 +74,13 @@ if TYPE_CHECKING:
     help="Seconds to look for the meter of an unanswered create before sending it again.",
 )
 @options.deadline
+@click.option(
+    "--report",
+    "reports",
+    metavar="json=FILE",
+    multiple=True,
+    help="Write an audit record, however the run ends.",
+)
 def apply(
     common: options.Options,
     plan_file: Path | None,
@@ -88,6 +96,7 @@ def apply(
     lock_timeout: float,
     resend_after: float,
     deadline: float | None,
+    reports: tuple[str, ...],
 ) -> ExitCode:
     """Show the plan, ask, carry it out, and record each effect.
 
@@ -96,43 +105,56 @@ def apply(
     # Here, so that `apply --help` does not wait for the HTTP client.
     from polar_iac.cli.session import open_session
 
-    selection = Selection(common.file, environment, lockfile_path, targets, allow_archive)
-    reviewed = read_plan(plan_file) if plan_file else None
-    if plan_file and reviewed:
-        selection = selection_of(reviewed, plan_file, selection, file_given=common.file_given)
-    _check_options(digest, reviewed, auto_approve=auto_approve)
-    lockfile_path = read_inputs(selection).lockfile_path
     stop = Stop()
-    with (
-        machine_lock(lockfile_path, lock_timeout, lambda holder: common.say(f"waiting for {holder}")),
-        Progress("applying", common.quiet) as progress,
-        stopped_by_deadline(stop, deadline),
-    ):
-        # Read again under the lock: the run that held it may have written.
-        inputs = read_inputs(selection)
-        is_first = not inputs.lockfile_path.exists()
-        if reviewed:
-            check_project(reviewed, inputs.manifest.project)
-        with open_session(
-            inputs,
-            selection,
-            connection,
-            parallelism=parallelism,
-            resend_after=resend_after,
-            clock=SystemClock(stop),
-            progress=progress,
-        ) as (session, client):
-            live = session.read_live(client)
-            plan = session.plan(live)
-            print_result(plan_text(plan, str(selection.file), columns(sys.stdout)))
-            _permit(plan, live, inputs, reviewed, digest=digest, max_changes=max_changes)
-            if plan.wanted and not auto_approve:
-                plan, live = _confirm(session, client, plan)
-            steps = session.execute(plan, live, client, stop=stop)
-            events = _report_steps(steps, plan, stop, progress, quiet=common.quiet)
-    print_error(host_for(os.environ).publish_results(plan, events))
-    _say_commit(common, plan, inputs.lockfile_path, is_first=is_first)
-    return _exit_code(common, events, stop)
+    with audited(reports, plan_file, stop) as audit:
+        given = Selection(common.file, environment, lockfile_path, targets, allow_archive)
+        selection, reviewed = _select(given, plan_file, file_given=common.file_given)
+        audit.begin(selection.environment, selection.file, digest or (reviewed.digest if reviewed else None))
+        _check_options(digest, reviewed, auto_approve=auto_approve)
+        lockfile_path = read_inputs(selection).lockfile_path
+        with (
+            machine_lock(lockfile_path, lock_timeout, lambda holder: common.say(f"waiting for {holder}")),
+            Progress("applying", common.quiet) as progress,
+            stopped_by_deadline(stop, deadline),
+        ):
+            # Read again under the lock: the run that held it may have written.
+            inputs = read_inputs(selection)
+            is_first = not inputs.lockfile_path.exists()
+            if reviewed:
+                check_project(reviewed, inputs.manifest.project)
+            with open_session(
+                inputs,
+                selection,
+                connection,
+                parallelism=parallelism,
+                resend_after=resend_after,
+                clock=SystemClock(stop),
+                progress=progress,
+            ) as (session, client):
+                live = session.read_live(client)
+                plan = audit.record.plan = session.plan(live)
+                print_result(plan_text(plan, str(selection.file), columns(sys.stdout)))
+                _permit(plan, live, inputs, reviewed, digest=digest, max_changes=max_changes)
+                if plan.wanted and not auto_approve:
+                    plan, live = _confirm(session, client, plan)
+                audit.execute(plan)
+                steps = session.execute(plan, live, client, stop=stop)
+                try:
+                    _report_steps(steps, plan, audit.record.events, stop, progress, quiet=common.quiet)
+                finally:
+                    audit.record.organization_id = session.state.organization_id
+        print_error(host_for(os.environ).publish_results(plan, audit.record.events))
+        _say_commit(common, plan, inputs.lockfile_path, is_first=is_first)
+        code = audit.record.exit_code = _exit_code(common, audit.record.events, stop)
+    return code
+
+
+def _select(given: Selection, plan_file: Path | None, *, file_given: bool) -> tuple[Selection, Plan | None]:
+    """Return what is to be applied, and the saved plan that was reviewed, if there is one."""
+    if plan_file is None:
+        return given, None
+    reviewed = read_plan(plan_file)
+    return selection_of(reviewed, plan_file, given, file_given=file_given), reviewed
 
 
 def _permit(
@@ -177,10 +199,12 @@ def _confirm(session: ApplySession, client: PolarClient, plan: Plan) -> tuple[Pl
 
 
 def _report_steps(
-    steps: Iterator[Event], plan: Plan, stop: Stop, progress: Progress, *, quiet: bool
-) -> list[Event]:
-    """Run the steps of an apply. Print each event, then what was skipped, then the counts."""
-    events: list[Event] = []
+    steps: Iterator[Event], plan: Plan, events: list[Event], stop: Stop, progress: Progress, *, quiet: bool
+) -> None:
+    """Run the steps of an apply. Print each event, then what was skipped, then the counts.
+
+    Appends the events to `events`, also when it ends early.
+    """
     progress.expect(len({c.order for c in plan.changes} | {b.key for b in plan.bookkeeping}))
     try:
         with stopped_by_signals(stop, quiet):
@@ -193,7 +217,6 @@ def _report_steps(
             print_result(skipped_text(skipped))
         if events:
             print_result(result_text(events) + "\n")
-    return events
 
 
 def _exit_code(common: options.Options, events: list[Event], stop: Stop) -> ExitCode:

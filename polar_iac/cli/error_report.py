@@ -22,7 +22,7 @@ def report_error(error: Exception, *, debug: bool) -> ExitCode:
     if debug:
         print_error(plain(traceback.format_exc(), host) + "\n")
     diagnostics = error.diagnostics if isinstance(error, DiagnosticError) else ()
-    message = _message(error)
+    message = error_message(error)
     text = diagnostics_text(diagnostics, columns(sys.stderr)) if diagnostics else error_text(message)
     code = error.exit_code if isinstance(error, PolarIacError) else ExitCode.ERROR
     annotations = host.publish_error(code, message, diagnostics, text)
@@ -30,7 +30,8 @@ def report_error(error: Exception, *, debug: bool) -> ExitCode:
     return code
 
 
-def _message(error: Exception) -> str:
+def error_message(error: Exception) -> str:
+    """Return an error in the words that a user reads, without its diagnostics' excerpts."""
     if isinstance(error, PolarIacError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:

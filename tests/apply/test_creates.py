@@ -11,6 +11,7 @@ from polar_iac.apply.events import Skipped
 from polar_iac.apply.jobs import EventQueue, Job
 from polar_iac.clock import StoppedError
 from polar_iac.meter.live import LiveMeter
+from polar_iac.plan.model import Bookkeeping
 from polar_iac.polar.errors import ApiError, Fate, TransientError
 from tests.support.build import PROJECT, live
 
@@ -119,7 +120,7 @@ def test_an_earlier_post_that_may_still_land_keeps_a_create_unconfirmed(
 
 
 def test_events_come_in_the_order_of_their_jobs() -> None:
-    jobs = [Job(key, None) for key in "abcd"]
+    jobs = [Job(key, None, [Bookkeeping(key, "adopt", "")]) for key in "abcd"]
     first, second, third, fourth = jobs
     queue = EventQueue(jobs)
     queue.put(third, Skipped("c", "create", ""))
