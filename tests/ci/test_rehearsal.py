@@ -20,7 +20,7 @@ import pytest
 from polar_iac.local import LocalPolar
 from tests.support.build import manifest_text, meter
 from tests.support.comments import read_comment
-from tests.support.rehearsal import BOT, ROOT, Hub, Workflow, load, warmed
+from tests.support.rehearsal import BOT, REPOSITORY, ROOT, Hub, Workflow, load, warmed
 from tests.support.served_polar import Served, scripted, served_polar
 
 LOCKFILE = "meters.sandbox.lock.json"
@@ -608,6 +608,40 @@ def test_the_lockfile_is_pushed_when_apply_fails(hub: Hub, token: dict[str, str]
     assert "meters.production.lock.json" not in hub.files()
 
 
+def audits(hub: Hub) -> tuple[str, dict[str, Any]]:
+    """The artifact that was uploaded last: its name, and its audit records by file."""
+    name, files = list(hub.artifacts.items())[-1]
+    return name, {file: json.loads(text) for file, text in files.items()}
+
+
+def test_each_apply_leaves_an_audit_record(hub: Hub, token: dict[str, str]) -> None:
+    """Also one that fails or is refused; and none of an environment that it did not come to."""
+    with served_polar() as other:
+        read_only = {
+            "POLAR_BASE_URL_PRODUCTION": other.url,
+            "POLAR_ACCESS_TOKEN_PRODUCTION": "polar_oat_ro_x",
+        }
+        merged = hub.merged()
+        ran = merged.uses("apply", token | read_only, environments="sandbox production").expect(ok=False)
+    name, records = audits(hub)
+    assert name.startswith("polar-iac-audit-sandbox-production-")
+    assert {path.name for path in Path(ran.outputs["audit"]).iterdir()} == records.keys()
+    (done,), (failed,) = (records[f"{e}.json"]["effects"] for e in ("sandbox", "production"))
+    assert (done["key"], done["action"], done["outcome"]) == ("calls", "create", "applied")
+    assert (failed["key"], failed["action"], failed["outcome"]) == ("calls", "create", "failed")
+    production = records["production.json"]
+    assert (production["exit_code"], production["commit"]) == (1, merged.github["sha"])
+    assert (production["run"]["actor"], production["run"]["repository"]) == ("ana", REPOSITORY)
+
+    hub.push(meters(images="Images"))  # calls is gone, and still active
+    hub.merged().uses("apply", token, environments="sandbox production").expect(ok=False)
+    assert len(hub.artifacts) == 2
+    _, records = audits(hub)
+    assert records.keys() == {"sandbox.json"}
+    assert (records["sandbox.json"]["exit_code"], records["sandbox.json"]["effects"]) == (5, [])
+    assert "still active" in records["sandbox.json"]["error"]
+
+
 def test_a_cancelled_run_keeps_what_it_did(hub: Hub) -> None:
     """GitHub interrupts the step; the requests on the way are waited for, and the lockfile is pushed."""
     hub.warm = None
@@ -625,6 +659,10 @@ def test_a_cancelled_run_keeps_what_it_did(hub: Hub) -> None:
         created = {body["metadata"]["polar_iac"] for body in polar.tape.sent("POST")}
         assert 0 < len(created) < 40, cancelled.log
         assert {f"acme/{key}" for key in recorded(hub)} == created
+        record = audits(hub)[1]["sandbox.json"]
+        assert record["stopped"] == "SIGTERM"
+        done = {e["key"] for e in record["effects"] if e["outcome"] == "applied"}
+        assert done == recorded(hub)
 
 
 def test_lockfiles_can_be_on_a_branch_of_their_own(hub: Hub, token: dict[str, str]) -> None:

@@ -51,6 +51,11 @@ for environment in "${environments[@]}"; do
 done
 output base "$base"
 
+# One audit record for each environment. No two artifacts of a workflow run have one name.
+audit=$(mktemp -d "$RUNNER_TEMP/polar-iac-audit.XXXXXX")
+output audit "$audit"
+output artifact "polar-iac-audit-$(IFS=- && printf '%s' "${environments[*]}")-${audit##*.}"
+
 # A cancelled run first ends what it has begun and records it. It is signaled once: a second signal would make it quit at once.
 child=''
 stop() {
@@ -73,7 +78,7 @@ run() {
 
 for index in "${!environments[@]}"; do
   environment=${environments[index]}
-  arguments=(apply --file "$INPUT_FILE" --env "$environment" --auto-approve)
+  arguments=(apply --file "$INPUT_FILE" --env "$environment" --auto-approve --report "json=$audit/$environment.json")
   [[ -z ${digests[index]} ]] || arguments+=(--digest "${digests[index]}")
   # A saved plan says itself what was allowed.
   [[ $INPUT_ALLOW_ARCHIVE != true || -n $INPUT_PLAN ]] || arguments+=(--allow-archive)
