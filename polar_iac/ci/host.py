@@ -42,8 +42,11 @@ class Host(Protocol):
     def summary_room(self) -> int:
         """Return the number of bytes that the summary can still take; 0 if there is none."""
 
-    def publish_plans(self, plans: Sequence[Plan], manifest_file: str, /) -> str:
-        """Add plans to the summary and the outputs. Return annotations of risky changes for stderr."""
+    def publish_plans(self, plans: Sequence[Plan], manifest_file: str, /, *, several: bool) -> str:
+        """Add plans to the summary and the outputs. Return annotations of risky changes for stderr.
+
+        `several` means that several were asked for, however many there are.
+        """
 
     def publish_results(self, plan: Plan, events: Sequence[Event], /) -> str:
         """Add the results of an apply to the summary, problems first, and its plan to the outputs.

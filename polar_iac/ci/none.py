@@ -29,7 +29,7 @@ class NoHost:
     def summary_room(self) -> int:
         return 0
 
-    def publish_plans(self, _plans: Sequence[Plan], _manifest_file: str) -> str:
+    def publish_plans(self, _plans: Sequence[Plan], _manifest_file: str, *, several: bool) -> str:  # noqa: ARG002
         return ""
 
     def publish_results(self, _plan: Plan, _events: Sequence[Event]) -> str:

@@ -65,7 +65,7 @@ class Publisher(ABC):
     def write_outputs(self, outputs: Mapping[str, str]) -> None:
         """Hand values to later steps. Raises PolarIacError when they cannot be written."""
 
-    def publish_plans(self, plans: Sequence[Plan], manifest_file: str) -> str:
+    def publish_plans(self, plans: Sequence[Plan], manifest_file: str, *, several: bool) -> str:
         markdown = plan_markdown(
             plans,
             manifest_file=manifest_file,
@@ -74,7 +74,7 @@ class Publisher(ABC):
             whole=self.step_log_name,
         )
         self._summarize(markdown)
-        self.write_outputs(plan_outputs(plans))
+        self.write_outputs(plan_outputs(plans, several=several))
         return self.annotate(plan_annotations(plans, self.annotation_limit))
 
     def publish_results(self, plan: Plan, events: Sequence[Event]) -> str:
@@ -87,7 +87,7 @@ class Publisher(ABC):
             whole=self.step_log_name,
         )
         self._summarize(markdown)
-        self.write_outputs(plan_outputs([plan]))
+        self.write_outputs(plan_outputs([plan], several=False))
         risky = plan_annotations([plan], self.annotation_limit)
         # Failures first: a CI system drops what exceeds its limit for one level.
         return self.annotate([*failure_annotations(events), *risky])
@@ -111,13 +111,13 @@ class Publisher(ABC):
             self.append_summary(markdown)
 
 
-def plan_outputs(plans: Sequence[Plan]) -> dict[str, str]:
+def plan_outputs(plans: Sequence[Plan], *, several: bool) -> dict[str, str]:
     """Return the outputs of a step: `changes` (a count), `summary` (one line) and `digest`.
 
-    For several plans, `digest` is `ENVIRONMENT=DIGEST` for each, separated by spaces.
+    Where several plans were asked for, `digest` is `ENVIRONMENT=DIGEST` for each, separated by spaces.
     """
     digests = [plan.digest for plan in plans]
-    if len(plans) > 1:
+    if several:
         digests = [f"{label}={digest}" for label, digest in zip(labels(plans), digests, strict=True)]
     return {
         "changes": str(sum(len(plan.changes) for plan in plans)),

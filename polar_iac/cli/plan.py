@@ -62,7 +62,8 @@ def plan(
     plans = []
     failures: dict[str, ExitCode] = {}
     unplanned = []
-    for environment in dict.fromkeys(environments) or (None,):
+    asked = tuple(dict.fromkeys(environments)) or (None,)
+    for environment in asked:
         selection = Selection(common.source, environment, lockfile_path, targets, allow_archive)
         try:
             made = _plan_one(selection, None if offline else connection, deadline, stop, quiet=common.quiet)
@@ -80,7 +81,8 @@ def plan(
             write_file(file, plan_json(made))
             common.say(f"Saved as {file}: `polar-iac apply {file}` does exactly this, or nothing.")
     if plans:
-        output_plans(plans, format_, reports, manifest_name(common.source))
+        several = len(asked) > 1
+        output_plans(plans, format_, reports, manifest_name(common.source), several=several)
     for made in plans:
         if made.refusal:
             common.say("`apply` would refuse this plan: " + refusal_text(made))

@@ -17,13 +17,18 @@ from polar_iac.plan.model import Plan
 from polar_iac.report.formats import RENDERERS, RenderContext, write_reports
 
 
-def output_plans(plans: Sequence[Plan], format_: str, reports: Sequence[str], manifest_file: str) -> None:
-    """Print plans in a format, write the report files, and publish the plans where the run is in CI."""
+def output_plans(
+    plans: Sequence[Plan], format_: str, reports: Sequence[str], manifest_file: str, *, several: bool
+) -> None:
+    """Print plans in a format, write the report files, and publish the plans where the run is in CI.
+
+    `several` means that several were asked for, although not all of them may be there.
+    """
     host = host_for(os.environ)
-    context = render_context(host, manifest_file)
+    context = render_context(host, manifest_file, several=several)
     write_reports(reports, plans, context)
     print_result(RENDERERS[format_](plans, replace(context, width=columns(sys.stdout))))
-    print_error(host.publish_plans(plans, manifest_file))
+    print_error(host.publish_plans(plans, manifest_file, several=several))
 
 
 def next_command(plan: Plan, manifest_file: str, lockfile_path: Path | None) -> str | None:
@@ -39,10 +44,11 @@ def next_command(plan: Plan, manifest_file: str, lockfile_path: Path | None) -> 
     return shlex.join([*words, *(["--allow-archive"] if plan.allow_archive else [])])
 
 
-def render_context(host: Host, manifest_file: str) -> RenderContext:
+def render_context(host: Host, manifest_file: str, *, several: bool) -> RenderContext:
     """Return what the output formats need to know of a host."""
     return RenderContext(
         manifest_file,
+        several,
         links=host.links(),
         summary_room=host.summary_room(),
         summary_name=host.summary_name,

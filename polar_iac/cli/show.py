@@ -20,8 +20,10 @@ def show(
     common: options.Options, files: tuple[Path, ...], format_: str, reports: tuple[str, ...]
 ) -> ExitCode:
     """Show saved plans, stale or not."""
-    plans = [plan for path in files for plan in read_plans(path)]
+    saved = [read_plans(path) for path in files]
+    plans = [plan for file in saved for plan in file.plans]
     sources = (change.source for plan in plans for change in plan.changes if change.source)
     manifest_file = next((source.file for source in sources), str(common.file))
-    output_plans(plans, format_, reports, manifest_file)
+    several = len(saved) > 1 or saved[0].several
+    output_plans(plans, format_, reports, manifest_file, several=several)
     return ExitCode.OK

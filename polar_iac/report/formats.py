@@ -29,6 +29,8 @@ class RenderContext:
     """Facts about a run that a format needs in addition to the plans."""
 
     manifest_file: str
+    several: bool
+    """True if plans of several environments were asked for, however many there are."""
     links: Links | None
     """Links into the repository and to the run, where their addresses are known."""
     summary_room: int
@@ -44,9 +46,9 @@ def _text(plans: Sequence[Plan], context: RenderContext) -> str:
     return "\n".join(plan_text(plan, context.manifest_file, context.width) for plan in plans)
 
 
-def _json(plans: Sequence[Plan], _context: RenderContext) -> str:
-    """Return one object for a single plan, or one object that contains all of several plans."""
-    return plan_json(plans[0]) if len(plans) == 1 else plans_json(plans)
+def _json(plans: Sequence[Plan], context: RenderContext) -> str:
+    """Return a plan as an object. Where several were asked for, return one object that contains all."""
+    return plans_json(plans) if context.several else plan_json(plans[0])
 
 
 def _markdown(plans: Sequence[Plan], context: RenderContext) -> str:

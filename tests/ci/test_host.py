@@ -30,7 +30,7 @@ def test_outside_ci_nothing_is_published() -> None:
     plans = [plan(desired({"calls": meter()}), {}, [])]
     assert host.escape("::error::x") == "::error::x"
     assert host.summary_room() == 0
-    assert host.publish_plans(plans, "meters.yaml") == ""
+    assert host.publish_plans(plans, "meters.yaml", several=False) == ""
     assert host.publish_results(plans[0], []) == ""
     assert host.publish_error(ExitCode.ERROR, "x", [PROBLEM], "x") == ""
 
@@ -39,7 +39,7 @@ def test_github_gets_summary_and_outputs(tmp_path: Path) -> None:
     summary, output = tmp_path / "summary.md", tmp_path / "output"
     host: Host = GitHub({"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_OUTPUT": str(output)})
     planned = plan(desired({"calls": meter()}), {}, [])
-    assert host.publish_plans([planned], "meters.yaml") == ""
+    assert host.publish_plans([planned], "meters.yaml", several=False) == ""
     assert "1 to create" in summary.read_text(encoding="utf-8")
     assert read_outputs(output.read_text(encoding="utf-8"))["digest"] == planned.digest
     assert host.summary_room() == 1_000_000 - summary.stat().st_size

@@ -412,7 +412,7 @@ class TestExitCodesAndWords:
         ):
             done = workspace.run(
                 "plan", "-e", "production", "-e", "sandbox", "--out", "{env}.json", "--detailed-exitcode",
-                **variables,
+                "--report", "json=plans.json", **variables,
             )  # fmt: skip
             assert done.returncode == 1
             assert "→ sandbox" in done.stdout
@@ -420,6 +420,13 @@ class TestExitCodesAndWords:
             assert "Not planned: production." in done.stderr
             assert (workspace.path / "sandbox.json").exists()
             assert not (workspace.path / "production.json").exists()
+            # The shape is that of what was asked for, also where the file is shown again.
+            document = json.loads((workspace.path / "plans.json").read_text())
+            jsonschema.validate(document, SCHEMA)
+            assert [plan["environment"] for plan in document["plans"]] == ["sandbox"]
+            assert json.loads(workspace.ok("show", "plans.json", "--format", "json")) == document
+        twice = json.loads(workspace.ok("plan", "-e", "sandbox", "-e", "sandbox", "--format", "json"))
+        assert twice["environment"] == "sandbox"
 
     def test_an_error_counts_more_than_a_refusal(self, workspace: Workspace) -> None:
         workspace.write({"a": meter(), "b": meter(name="Second", metadata={"key": "b"})})

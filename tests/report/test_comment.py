@@ -676,14 +676,16 @@ def test_no_more_annotations_than_github_shows() -> None:
 
 
 def test_outputs_have_changes_summary_and_digest() -> None:
-    assert read_outputs(output_lines(plan_outputs([few()]))) == {
+    assert read_outputs(output_lines(plan_outputs([few()], several=False))) == {
         "changes": "4",
         "summary": "1 to create, 2 to update, 1 to archive · sandbox",
         "digest": few().digest,
     }
-    both = read_outputs(output_lines(plan_outputs([few(), in_production()])))
+    both = read_outputs(output_lines(plan_outputs([few(), in_production()], several=True)))
     assert both["digest"] == f"sandbox={few().digest} production={in_production().digest}"
-    assert read_outputs(output_lines(plan_outputs([nothing()])))["changes"] == "0"
+    one_of_two = read_outputs(output_lines(plan_outputs([few()], several=True)))
+    assert one_of_two["digest"] == f"sandbox={few().digest}"
+    assert read_outputs(output_lines(plan_outputs([nothing()], several=False)))["changes"] == "0"
 
 
 # The job's summary
@@ -696,14 +698,14 @@ def test_the_summary_of_a_step_stays_below_what_github_takes(tmp_path: Path) -> 
     summary = tmp_path / "summary.md"
     host = GitHub({"GITHUB_STEP_SUMMARY": str(summary)})
     summary.write_text("é" * 200_000, encoding="utf-8")
-    host.publish_plans([thousands()], "meters.yaml")
+    host.publish_plans([thousands()], "meters.yaml", several=False)
     first = summary.read_text(encoding="utf-8").lstrip("é")
     read_comment(first.rstrip("\n") + "\n")
     assert "in the log of this step" in first
     events = [Applied(change.key, "update", identifier(1)) for change in thousands().changes]
     for _ in range(3):
         host.publish_results(thousands(), events)
-        host.publish_plans([thousands()], "meters.yaml")
+        host.publish_plans([thousands()], "meters.yaml", several=False)
     assert 900_000 < summary.stat().st_size < 1_048_576
 
 
@@ -729,9 +731,9 @@ def test_a_cut_comment_says_where_all_changes_are(tmp_path: Path, filled: int, p
     summary = tmp_path / "summary.md"
     summary.write_text(" " * filled)
     variables = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_ACTIONS": "true"}
-    text = RENDERERS["markdown"]([large], render_context(host_for(variables), "meters.yaml"))
+    text = RENDERERS["markdown"]([large], render_context(host_for(variables), "meters.yaml", several=False))
     assert f"All of them are in the {place} of the workflow run." in text
-    outside_ci = RENDERERS["markdown"]([large], render_context(host_for({}), "meters.yaml"))
+    outside_ci = RENDERERS["markdown"]([large], render_context(host_for({}), "meters.yaml", several=False))
     assert "All of them are in what `plan` prints as text." in outside_ci
 
 
@@ -755,7 +757,7 @@ def renderings(planned: Plan) -> list[str]:
         comment(planned),
         comment(planned, in_production()),
         commands_for(planned),
-        output_lines(plan_outputs([planned])),
+        output_lines(plan_outputs([planned], several=False)),
         plan_text(replace(planned, bookkeeping=()), "meters.yaml"),
     ]
 

@@ -327,7 +327,11 @@ def test_the_name_of_an_environment_is_escaped(text: str) -> None:
     few = replace(hostile_plan("x"), changes=hostile_plan("x").changes[1:3])
     both = [few, replace(few, environment=text)]
     read_comment(plan_markdown(both, manifest_file="meters.yaml", links=LINKS))
-    assert set(read_outputs(output_lines(plan_outputs(both)))) == {"changes", "summary", "digest"}
+    assert set(read_outputs(output_lines(plan_outputs(both, several=True)))) == {
+        "changes",
+        "summary",
+        "digest",
+    }
 
 
 def test_our_prose_stays_prose() -> None:
@@ -436,7 +440,7 @@ def test_no_command_can_be_forged(text: str) -> None:
 @pytest.mark.parametrize("text", CORPUS)
 def test_no_output_can_be_forged(text: str) -> None:
     plan = hostile_plan(text)
-    outputs = read_outputs(output_lines(plan_outputs([plan])))
+    outputs = read_outputs(output_lines(plan_outputs([plan], several=False)))
     assert outputs == {"changes": "9", "summary": headline([plan]), "digest": plan.digest}
 
 
