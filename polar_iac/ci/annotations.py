@@ -9,7 +9,7 @@ from typing import Literal
 from polar_iac.apply.events import Event, Failed, Unconfirmed, Unknown
 from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.plan.model import Change, Plan
-from polar_iac.report.comment.risks import RISKS, SEVERITIES, risk
+from polar_iac.report.risks import RISKS, SEVERITIES, risk
 from polar_iac.report.wording import labels, listed, settled, value
 
 Level = Literal["error", "warning"]

@@ -10,7 +10,6 @@ from click import style
 
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.model import SHORT_DIGEST, Bookkeeping, Change, FieldChange, Plan
-from polar_iac.report.comment.risks import RISKS, risk, risk_counts, risks
 from polar_iac.report.filters import (
     aggregation,
     expression,
@@ -31,6 +30,7 @@ from polar_iac.report.layout import (
     warning,
     wrapped,
 )
+from polar_iac.report.risks import RISKS, risk, risk_counts, risks
 from polar_iac.report.wording import (
     MARKER,
     NO_LONGER_COUNTED,

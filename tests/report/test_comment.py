@@ -34,8 +34,8 @@ from polar_iac.plan.model import Note, Plan
 from polar_iac.plan.read_document import plan_from_document, plans_from_document
 from polar_iac.report.comment.budget import Budget, fair_cap
 from polar_iac.report.comment.document import comment_marker, headline, plan_markdown
-from polar_iac.report.comment.risks import risk
 from polar_iac.report.formats import RENDERERS
+from polar_iac.report.risks import risk
 from polar_iac.report.text import plan_text, refusal_text
 from tests.report.test_text import GOLDEN, clause, either, every
 from tests.support import strategies

@@ -22,11 +22,11 @@ from polar_iac.meter.matching import filter_notes
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.document import plan_json
 from polar_iac.report.comment.document import plan_markdown
-from polar_iac.report.comment.risks import risk_counts
 from polar_iac.report.diagnostics import diagnostics_text
 from polar_iac.report.filters import expression, filter_diff, filter_of, outline
 from polar_iac.report.layout import SIGNS
 from polar_iac.report.results import event_text, result_text
+from polar_iac.report.risks import risk_counts
 from polar_iac.report.text import plan_text
 from polar_iac.report.wording import TERMS, listed, meters_match, quantity
 from polar_iac.sanitize import printable

@@ -13,7 +13,7 @@ from polar_iac.report.comment.budget import Budget, fair_cap
 from polar_iac.report.comment.context import CommentContext
 from polar_iac.report.comment.escape import details, prose, size
 from polar_iac.report.comment.key_changes import KeyChanges
-from polar_iac.report.comment.risks import RISKS, risk_counts
+from polar_iac.report.risks import RISKS, risk_counts
 from polar_iac.report.wording import action_counts, agree
 
 Place = tuple[str, str]

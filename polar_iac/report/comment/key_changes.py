@@ -41,8 +41,8 @@ from polar_iac.report.comment.fields import (
     table_cell,
     table_row,
 )
-from polar_iac.report.comment.risks import RISKS, Risk, risks
 from polar_iac.report.filters import shown_fields
+from polar_iac.report.risks import RISKS, Risk, risks
 from polar_iac.report.wording import listed, value
 
 _MOST_NUMBERED = 9
