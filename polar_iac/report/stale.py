@@ -10,7 +10,7 @@ from click import unstyle
 from polar_iac.meter.canonical import canonical_json
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.model import Change, Difference
-from polar_iac.report.filters import field_value, filter_diff
+from polar_iac.report.filters import Part, as_written, field_value, filter_diff, filter_of
 from polar_iac.report.layout import SIGNS, filter_lines
 from polar_iac.report.text import MAX_INLINE_FILTER
 from polar_iac.report.wording import MARKER, marker_or_none
@@ -51,7 +51,17 @@ def _altered(then: Change, now: Change) -> Iterator[str]:
         reviewed, fresh = map(_by_path, specs)
         for path in sorted(reviewed.keys() | fresh.keys()):
             if canonical_json(reviewed.get(path)) != canonical_json(fresh.get(path)):
-                yield from _value(path, when, reviewed.get(path), fresh.get(path))
+                shown = _filters(*specs) if path == "filter" else (reviewed.get(path), fresh.get(path))
+                yield from _value(path, when, *shown)
+
+
+def _filters(reviewed: MeterSpec | None, fresh: MeterSpec | None) -> tuple[Part | None, Part | None]:
+    """Return the filters of two specs, with their clauses in the order in which the fresh one was written.
+
+    A saved plan holds filters in canonical form: the order of its own manifest is not known.
+    """
+    then, now = (filter_of(spec) if spec else None for spec in (reviewed, fresh))
+    return as_written(then, fresh.filter) if then and fresh else then, now
 
 
 def _value(path: str, when: str, reviewed: Any, fresh: Any) -> Iterator[str]:

@@ -20,13 +20,16 @@ from polar_iac.meter.filter import OPERATOR_SIGNS, OPERATORS, Filter
 from polar_iac.meter.live import Made
 from polar_iac.meter.matching import filter_notes
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.plan.document import plan_json
+from polar_iac.plan.document import plan_document, plan_json
+from polar_iac.plan.model import Plan, differences
+from polar_iac.plan.read_document import plan_from_document
 from polar_iac.report.comment.document import plan_markdown
 from polar_iac.report.diagnostics import diagnostics_text
 from polar_iac.report.filters import expression, filter_diff, filter_of, outline
 from polar_iac.report.layout import SIGNS
 from polar_iac.report.results import event_text, result_text
 from polar_iac.report.risks import risk_counts
+from polar_iac.report.stale import stale_text
 from polar_iac.report.text import plan_text
 from polar_iac.report.wording import TERMS, listed, meters_match, quantity
 from polar_iac.sanitize import printable
@@ -295,6 +298,31 @@ def test_clauses_keep_the_order_in_which_they_were_written() -> None:
     assert difference.startswith(
         '  all of\n-   y > 2\n+   y > 3\n    name = "llm_call"\n-   a = 1\n+   c = 1\n'
     )
+
+
+def test_a_stale_plan_shows_clauses_in_the_order_in_which_they_were_written() -> None:
+    """Whether the reviewed plan was saved, in canonical form, or is the one before the prompt."""
+
+    def planned(name: str, least: int, *more: Any) -> Plan:
+        filter_ = every(clause("z", "eq", 1), clause("y", "gt", least), LLM, *more)
+        return plan(desired({"calls": meter(name=name, filter=filter_)}))
+
+    reviewed, fresh = planned("Old", 3), planned("New", 4)
+    for then in (reviewed, plan_from_document(plan_document(reviewed))):
+        text = stale_text(differences(then, fresh))
+        assert (
+            'filter after apply: reviewed z = 1 and name = "llm_call" and y > 3, '
+            'now z = 1 and y > 4 and name = "llm_call"\n'
+        ) in text
+        # Another order alone is no difference.
+        again = stale_text(differences(then, planned("New", 3)))
+        assert "name after apply" in again
+        assert "filter" not in again
+    long = [clause(f"p{number}", "eq", "x" * 30) for number in (2, 1)]
+    then = plan_from_document(plan_document(planned("Old", 3, *long)))
+    lines = stale_text(differences(then, planned("Old", 4, *long))).splitlines()[2:]
+    clauses = ["z = 1", "- y > 3", "+ y > 4", 'name = "llm_call"', f'p2 = "{"x" * 30}"', f'p1 = "{"x" * 30}"']
+    assert [" ".join(line.split()) for line in lines] == ["all of", *clauses]
 
 
 @pytest.mark.parametrize(("count", "shown"), [(1, 1), (3, 3), (4, 0), (5, 0)])
