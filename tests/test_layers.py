@@ -47,6 +47,7 @@ NEVER: dict[str, frozenset[str]] = {
     "plan.identify": IO,
     "plan.decide": IO,
     "plan.diff": IO,
+    "plan.renames": IO,
     "plan.annotate": IO,
     "plan.document": IO,
     "plan.document_models": IO,

@@ -12,7 +12,8 @@ from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.matching import aggregation_notes, filter_notes
 from polar_iac.meter.record import Record
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.plan.model import Change, Note, renames
+from polar_iac.plan.model import Change, Note
+from polar_iac.plan.renames import Rename, renames
 
 
 def archiving_notes() -> tuple[Note, ...]:
@@ -138,16 +139,32 @@ def meaning_notes(spec: MeterSpec, touched: Sequence[str]) -> tuple[Note, ...]:
 
 
 def with_renames(changes: Sequence[Change]) -> list[Change]:
-    """Return the changes, with a hint where a key was removed and a new key bills by the same rule."""
+    """Return the changes, with a hint where a key was removed and a new key is probably the same meter."""
     renamed = renames(changes)
+    return [
+        replace(change, notes=(_renamed_note(change.key, renamed[change.key]), *change.notes))
+        if change.key in renamed
+        else change
+        for change in changes
+    ]
 
-    def hinted(change: Change) -> Change:
-        if change.key not in renamed:
-            return change
-        text = (
-            f"`{renamed[change.key]}` is new and counts the same: if this is the same meter under a new key, "
-            f"write `moved: [{{from: {change.key}, to: {renamed[change.key]}}}]`, and nothing is archived"
-        )
-        return replace(change, notes=(Note("renamed", "warning", text, "manifest"), *change.notes))
 
-    return [hinted(change) for change in changes]
+_LIKENESS = {
+    "billing": "counts the same",
+    "name": "has the same name",
+    "most": "differs in little",
+}
+
+
+def _renamed_note(key: str, rename: Rename) -> Note:
+    """Suggest `moved`. A meter that counts otherwise under its new key is changed, which Polar may refuse."""
+    outcome = (
+        "nothing is archived"
+        if rename.likeness == "billing"
+        else "it is changed instead of archived, unless it is frozen"
+    )
+    text = (
+        f"`{rename.key}` is new and {_LIKENESS[rename.likeness]}: if this is the same meter under a new key, "
+        f"write `moved: [{{from: {key}, to: {rename.key}}}]`, and {outcome}"
+    )
+    return Note("renamed", "warning", text, "manifest")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -197,19 +197,6 @@ class Plan:
 SHORT_DIGEST = 32
 """Number of hexadecimal digits that are printed and required. With 12, an author of the manifest can find two
 plans with the same digest in minutes."""
-
-
-def renames(changes: Sequence[Change]) -> Mapping[str, str]:
-    """Map each removed key whose meter is active to a new key with the same filter and aggregation.
-
-    The two are probably the same meter, renamed.
-    """
-    new: dict[str, str] = {}
-    for change in changes:
-        if change.action == "create" and change.after:
-            new.setdefault(change.after.billing, change.key)
-    gone = [c for c in changes if c.source is None and c.before and not c.before.archived]
-    return {c.key: new[c.before.billing] for c in gone if c.before and c.before.billing in new}
 
 
 def change_digest(

@@ -13,7 +13,8 @@ from typing import Any
 from polar_iac.manifest.write import block
 from polar_iac.meter.fields import FIELDS, FieldPath
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.plan.model import ACTIONS, UNKNOWN_HERE, Bookkeeping, Change, Plan, renames
+from polar_iac.plan.model import ACTIONS, UNKNOWN_HERE, Bookkeeping, Change, Plan
+from polar_iac.plan.renames import renames
 from polar_iac.sanitize import printable
 
 Quote = Callable[[str], str]
@@ -262,7 +263,7 @@ def refusal(plans: Sequence[Plan], quote: Quote) -> list[RefusalPart]:
     parts = [RefusalPart(f"{meters} gone from the manifest and still active.")]
     moves, blocks = _moves(plans), _archived_blocks(plans)
     if moves:
-        renamed = agree(count, "it only has a new key", "some only have new keys")
+        renamed = agree(count, "it is the same meter under a new key", "some are the same under new keys")
         kept = agree(count, "it is", "those are")
         parts.append(
             RefusalPart(
@@ -291,7 +292,9 @@ def _moves(plans: Sequence[Plan]) -> list[str]:
     moves: dict[str, str] = {}
     for plan in plans:
         refused = _refused_keys(plan)
-        moves |= {old: new for old, new in renames(plan.changes).items() if old in refused}
+        # What only differs in little is said in a note. These lines are pasted without much thought.
+        pairs = {old: new.key for old, new in renames(plan.changes).items() if new.likeness != "most"}
+        moves |= {old: new for old, new in pairs.items() if old in refused}
     return [f"  - {{from: {old}, to: {new}}}\n" for old, new in sorted(moves.items())]
 
 

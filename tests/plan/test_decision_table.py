@@ -766,7 +766,73 @@ class TestRenamesAreNotRemovals:
 
     def test_a_meter_that_counts_otherwise_is_not_a_rename(self) -> None:
         planned = plan(self.NEW, {"images": record(1)}, [live(1, "images", filter=OTHER_FILTER)])
-        assert not any(fact.kind == "renamed" for change in planned.changes for fact in change.notes)
+        assert self.hints(planned) == {}
+
+    @staticmethod
+    def hints(planned: Plan) -> dict[str, str]:
+        notes = {change.key: note for change in planned.changes for note in change.notes}
+        return {key: note.text for key, note in notes.items() if note.kind == "renamed"}
+
+    SAME_NAME: ClassVar = desired({"pictures": meter(name="Images", filter=OTHER_FILTER, metadata={"x": 1})})
+
+    def test_a_new_key_with_the_same_name_may_be_a_rename_with_a_change(self) -> None:
+        old = live(1, "images", name="Images")
+        planned = plan(self.SAME_NAME, {"images": record(1)}, [old])
+        assert self.hints(planned) == {
+            "images": "`pictures` is new and has the same name: if this is the same meter under a new key, "
+            "write `moved: [{from: images, to: pictures}]`, and it is changed instead of archived, unless it "
+            "is frozen"
+        }
+        assert "from: images, to: pictures" in refusal_text(planned)
+        # What it says does what it says.
+        moved = desired(
+            {"pictures": meter(name="Images", filter=OTHER_FILTER, metadata={"x": 1})},
+            moved=[{"from": "images", "to": "pictures"}],
+        )
+        assert [c.action for c in plan(moved, {"images": record(1)}, [old]).changes] == ["update"]
+
+    def test_a_frozen_meter_is_replaced_by_a_new_key_and_not_renamed(self) -> None:
+        planned = plan(self.SAME_NAME, {"images": record(1, frozen=True)}, [live(1, "images", name="Images")])
+        assert self.hints(planned) == {}
+
+    def test_a_name_that_two_new_meters_have_tells_nothing(self) -> None:
+        two = {key: meter(name="Images", filter=OTHER_FILTER) for key in ("pictures", "photos")}
+        planned = plan(desired(two), {"images": record(1)}, [live(1, "images", name="Images")])
+        assert self.hints(planned) == {}
+
+    @pytest.mark.parametrize(
+        ("shared", "rest", "hinted"),
+        [
+            (2, {}, True),
+            (1, {}, False),  # half of the clauses: as like as any two meters of one kind of event
+            (2, {"metadata": {"x": 1}}, False),
+            (2, {"aggregation": {"func": "sum", "property": "tokens"}}, False),
+        ],
+    )
+    def test_a_new_key_in_which_nearly_everything_is_equal_may_be_a_rename(
+        self, shared: int, rest: dict[str, Any], hinted: bool
+    ) -> None:
+        same = [{"property": f"p{number}", "operator": "eq", "value": "x"} for number in range(shared)]
+
+        def counting(region: str) -> dict[str, Any]:
+            clause = {"property": "region", "operator": "eq", "value": region}
+            return {"conjunction": "and", "clauses": [*same, clause]}
+
+        manifest = desired({"pictures": meter(name="Pictures", filter=counting("us"), **rest)})
+        planned = plan(manifest, {"images": record(1)}, [live(1, "images", filter=counting("eu"))])
+        assert [text.partition(":")[0] for text in self.hints(planned).values()] == (
+            ["`pictures` is new and differs in little"] if hinted else []
+        )
+        assert "from: images" not in refusal_text(planned), "lines to paste need more"
+
+    def test_each_removed_key_has_the_new_key_that_is_most_like_it(self) -> None:
+        manifest = desired({"x": meter(name="Other"), "y": meter(name="Same", filter=OTHER_FILTER)})
+        recorded = {"a": record(1), "b": record(2)}
+        other = {"conjunction": "or", "clauses": [{"property": "z", "operator": "eq", "value": 1}] * 2}
+        planned = plan(
+            manifest, recorded, [live(1, "a", name="Same"), live(2, "b", name="Same", filter=other)]
+        )
+        assert {key: text[:5] for key, text in self.hints(planned).items()} == {"a": "`x` i", "b": "`y` i"}
 
     def test_the_lines_that_it_prints_permit_it(self) -> None:
         """Pasted under `meters:`, the blocks of a refusal turn every removal into an archive."""
