@@ -49,6 +49,7 @@ NEVER: dict[str, frozenset[str]] = {
     "plan.diff": IO,
     "plan.renames": IO,
     "plan.annotate": IO,
+    "plan.drift": IO,
     "plan.document": IO,
     "plan.document_models": IO,
     "plan.read_document": IO,

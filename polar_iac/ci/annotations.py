@@ -8,6 +8,7 @@ from typing import Literal
 
 from polar_iac.apply.events import Event, Failed, Unconfirmed, Unknown
 from polar_iac.errors import Diagnostic, SourceSpan
+from polar_iac.plan.drift import Drift
 from polar_iac.plan.model import Change, Plan
 from polar_iac.report.risks import RISKS, SEVERITIES, risk
 from polar_iac.report.wording import labels, listed, settled, value
@@ -76,6 +77,24 @@ def plan_annotations(plans: Sequence[Plan], limit: int) -> list[Annotation]:
             more = f"{len(risks) - len(first)} more like these are in the plan"
             annotations.append(Annotation(risks[0].level, "Polar meters", more))
     return annotations
+
+
+def drift_annotations(drifts: Sequence[Drift], limit: int) -> list[Annotation]:
+    """Return a warning for each meter that drifted, and at most `limit` of them."""
+    warnings = []
+    for drift in drifts:
+        for meter in drift.meters:
+            paths = listed([field.path for field in meter.fields])
+            text = f"was changed at Polar: {paths}" if paths else meter.reason or ""
+            title = f"Polar meters: drift · {drift.environment}"
+            warnings.append(
+                Annotation("warning", title, f"{meter.key} {value(meter.name)}: {text}", meter.source)
+            )
+    if len(warnings) <= limit:
+        return warnings
+    # The CI system drops what exceeds its limit: of 12 with a limit of 10, show 9 and "3 more".
+    more = f"{len(warnings) - limit + 1} more like these are in the report"
+    return [*warnings[: limit - 1], Annotation("warning", "Polar meters", more)]
 
 
 def _risk_of(change: Change) -> _Risk | None:

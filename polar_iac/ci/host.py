@@ -11,6 +11,7 @@ from polar_iac.ci.none import NoHost
 if TYPE_CHECKING:
     from polar_iac.apply.events import Event
     from polar_iac.errors import Diagnostic, ExitCode
+    from polar_iac.plan.drift import Drift
     from polar_iac.plan.model import Plan
     from polar_iac.report.audit import CiRun
     from polar_iac.report.comment.escape import Links
@@ -53,6 +54,9 @@ class Host(Protocol):
 
         Returns annotations of risky changes and of failures for stderr.
         """
+
+    def publish_drift(self, drifts: Sequence[Drift], manifest_file: str, /) -> str:
+        """Add drift to the summary. Return an annotation for each meter that drifted, for stderr."""
 
     def publish_error(
         self, code: ExitCode, message: str, diagnostics: Sequence[Diagnostic], text: str, /

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from polar_iac.apply.events import Event
     from polar_iac.errors import Diagnostic, ExitCode
+    from polar_iac.plan.drift import Drift
     from polar_iac.plan.model import Plan
 
 
@@ -33,6 +34,9 @@ class NoHost:
         return ""
 
     def publish_results(self, _plan: Plan, _events: Sequence[Event]) -> str:
+        return ""
+
+    def publish_drift(self, _drifts: Sequence[Drift], _manifest_file: str) -> str:
         return ""
 
     def publish_error(

@@ -12,15 +12,18 @@ from polar_iac.apply.events import Applied, Event, Skipped
 from polar_iac.ci.annotations import (
     Annotation,
     diagnostic_annotations,
+    drift_annotations,
     error_annotation,
     failure_annotations,
     plan_annotations,
 )
 from polar_iac.errors import Diagnostic, ExitCode, PolarIacError
+from polar_iac.plan.drift import Drift
 from polar_iac.plan.model import Plan
 from polar_iac.report.audit import CiRun
 from polar_iac.report.comment.budget import TruncatableBlock
 from polar_iac.report.comment.document import headline, plan_markdown, result_markdown
+from polar_iac.report.comment.drift import drift_markdown
 from polar_iac.report.comment.escape import Links
 from polar_iac.report.results import event_text, result_text, skipped_text
 from polar_iac.report.wording import labels
@@ -91,6 +94,10 @@ class Publisher(ABC):
         risky = plan_annotations([plan], self.annotation_limit)
         # Failures first: a CI system drops what exceeds its limit for one level.
         return self.annotate([*failure_annotations(events), *risky])
+
+    def publish_drift(self, drifts: Sequence[Drift], manifest_file: str) -> str:
+        self._summarize(drift_markdown(drifts, manifest_file=manifest_file, links=self.links()))
+        return self.annotate(drift_annotations(drifts, self.annotation_limit))
 
     def publish_error(
         self, code: ExitCode, message: str, diagnostics: Sequence[Diagnostic], text: str

@@ -17,6 +17,10 @@ COMMANDS = {
         "polar_iac.cli.apply.apply",
         "Show the plan, ask, carry it out, and record each effect.",
     ),
+    "drift": (
+        "polar_iac.cli.drift.drift",
+        "Show what someone changed at Polar since the last apply.",
+    ),
     "plan": (
         "polar_iac.cli.plan.plan",
         "Show what an apply would change, and why.",

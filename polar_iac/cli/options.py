@@ -165,7 +165,7 @@ def format_(function: Any) -> Any:
             "reports",
             metavar="FORMAT=FILE",
             multiple=True,
-            help="Also write the plan to a file in this format, repeatable.",
+            help="Also write the result to a file in this format, repeatable.",
         ),
     )
 

@@ -16,6 +16,7 @@ from polar_iac.cli.terminal import Progress
 from polar_iac.clock import Clock
 from polar_iac.errors import RefusedError
 from polar_iac.files import state_directory, state_path
+from polar_iac.plan.drift import Drift, find_drift
 from polar_iac.plan.model import Plan
 from polar_iac.state import journal
 
@@ -31,8 +32,39 @@ def plan_once(
     progress: Progress,
 ) -> Plan:
     """Plan, and write nothing, neither to Polar nor to disk. None plans against the lockfile alone."""
+    session = _reading_session(inputs, selection, connection, clock)
+    if connection is None:
+        return session.plan(None)
+    with _connect(inputs, connection, clock, progress) as client:
+        return session.plan(session.read_live(client, progress.reach))
+
+
+def drift_once(
+    inputs: Inputs, selection: Selection, connection: Connection, clock: Clock, progress: Progress
+) -> Drift:
+    """Find the drift of one environment, and write nothing, neither to Polar nor to disk."""
+    session = _reading_session(inputs, selection, connection, clock)
+    with _connect(inputs, connection, clock, progress) as client:
+        live = session.read_live(client, progress.reach)
+    recorded = session.state.meters
+    meters = find_drift(inputs.manifest, recorded, live.meters, made=session.state.made(live.meters))
+    return Drift(
+        inputs.lockfile.environment,
+        live.organization_id,
+        inputs.manifest.project,
+        meters,
+        compared=len(recorded),
+        manifest=inputs.manifest.file,
+        lockfile=str(inputs.lockfile_path),
+    )
+
+
+def _reading_session(
+    inputs: Inputs, selection: Selection, connection: Connection | None, clock: Clock
+) -> Session:
+    """Return a session that only reads: its journal is read, and not opened."""
     path, lockfile = inputs.lockfile_path, inputs.lockfile
-    session = Session(
+    return Session(
         inputs.manifest,
         lockfile,
         path,
@@ -42,10 +74,6 @@ def plan_once(
         Limits(lookup_timeout=connection.lookup_timeout) if connection else Limits(),
         clock,
     )
-    if connection is None:
-        return session.plan(None)
-    with _connect(inputs, connection, clock, progress) as client:
-        return session.plan(session.read_live(client, progress.reach))
 
 
 @contextmanager

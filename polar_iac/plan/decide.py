@@ -288,12 +288,12 @@ def _marker_change(key: str, meter: LiveMeter, state: State) -> MarkerChange | N
     # A `moved` renames the marker in `state` only. Example: after `moved: a to b`, `meter.marker` is already
     # `acme/b`, and the marker at Polar is still `acme/a`.
     wanted, current = state.marker(key), state.marker_was.get(meter.id, meter.marker)
-    if current == wanted or _is_full(meter):
+    if current == wanted or is_full(meter):
         return None
     return MarkerChange(current, wanted)
 
 
-def _is_full(meter: LiveMeter) -> bool:
+def is_full(meter: LiveMeter) -> bool:
     """Tell whether a meter has no room left for our marker."""
     return meter.marker is None and meter.spec is not None and len(meter.spec.metadata) >= MAX_METADATA_KEYS
 
@@ -374,7 +374,7 @@ def _notes(
     meter = identity.meter
     if desired is not None:
         managed = meter and state.refreshed and not meter.archived and (effect is None or not effect.marker)
-        if meter and managed and _is_full(meter):
+        if meter and managed and is_full(meter):
             yield annotate.unmarked_note(key, state.marker(key), meter)
         return
     if not identity.ours and meter and not meter.archived:

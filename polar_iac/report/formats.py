@@ -1,4 +1,4 @@
-"""Output formats of a plan."""
+"""Output formats of a plan, and of drift."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from click import unstyle
 from polar_iac.errors import PolarIacError
 from polar_iac.files import is_replaced, read_file, write_file
 from polar_iac.plan.document import plan_json, plans_json
+from polar_iac.plan.drift import Drift
 from polar_iac.plan.model import Plan
+from polar_iac.report.drift import drift_json, drift_text
 from polar_iac.report.text import plan_text
 from polar_iac.report.wording import WIDTH
 
@@ -72,13 +74,41 @@ RENDERERS: Mapping[str, Callable[[Sequence[Plan], RenderContext], str]] = {
 """The table of formats. Each renders the plans of one run, one per environment."""
 
 
+def _drift_text(drifts: Sequence[Drift], context: RenderContext) -> str:
+    return "\n".join(drift_text(drift, context.manifest_file, context.width) for drift in drifts)
+
+
+def _drift_json(drifts: Sequence[Drift], _context: RenderContext) -> str:
+    return drift_json(drifts)
+
+
+def _drift_markdown(drifts: Sequence[Drift], context: RenderContext) -> str:
+    # Here, so that drift as text or JSON does not wait for the modules of the comment.
+    from polar_iac.report.comment.drift import drift_markdown
+
+    return drift_markdown(drifts, manifest_file=context.manifest_file, links=context.links)
+
+
+DRIFT_RENDERERS: Mapping[str, Callable[[Sequence[Drift], RenderContext], str]] = {
+    "text": _drift_text,
+    "json": _drift_json,
+    "markdown": _drift_markdown,
+}
+"""The formats of drift, by the names that those of a plan have."""
+
+
 def write_reports(reports: Sequence[str], plans: Sequence[Plan], context: RenderContext) -> None:
     """Write each FORMAT=FILE. Raises PolarIacError for an invalid one, or one that cannot be written."""
     context = replace(context, width=WIDTH)
+    write_rendered(reports, lambda format_: RENDERERS[format_](plans, context))
+
+
+def write_rendered(reports: Sequence[str], render: Callable[[str], str]) -> None:
+    """Write each FORMAT=FILE, with the text of its format. Raises what `write_reports` raises."""
     for report in reports:
         format_, file = report_file(report)
         check_replaceable(file)
-        write_file(file, unstyle(RENDERERS[format_](plans, context)))
+        write_file(file, unstyle(render(format_)))
 
 
 def report_file(report: str) -> tuple[str, Path]:
@@ -91,7 +121,9 @@ def report_file(report: str) -> tuple[str, Path]:
     return format_, Path(file)
 
 
-_REPORT = re.compile(r"^(?:Digest: [0-9a-f]+|Plan: |No changes\.|<!-- polar-iac.* -->)", re.MULTILINE)
+_REPORT = re.compile(
+    r"^(?:Digest: [0-9a-f]+|Plan: |No changes\.|Drift: |No drift\.|<!-- polar-iac.* -->)", re.MULTILINE
+)
 """A line that every report as text or Markdown has."""
 
 

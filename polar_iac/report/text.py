@@ -247,11 +247,16 @@ def _marker(change: Change, width: int) -> Iterator[str]:
 def _field(field: FieldChange, width: int) -> Iterator[str]:
     """Yield the old and new value of a field, its impact, and its origin if changed outside."""
     remarks = [*filter(None, [field.impact, ORIGINS[field.origin]])]
-    label = field_label(field.path)
-    values = f"{field_value(field.path, field.before)} → {field_value(field.path, field.after)}"
-    if field.path == "filter" and len(values) > MAX_INLINE_FILTER:
+    yield from field_lines(field.path, field.before, field.after, remarks, width)
+
+
+def field_lines(path: str, before: Any, after: Any, remarks: Sequence[str], width: int) -> Iterator[str]:
+    """Yield two values of a field, and remarks. Two filters that are too long for a line become a diff."""
+    label = field_label(path)
+    values = f"{field_value(path, before)} → {field_value(path, after)}"
+    if path == "filter" and len(values) > MAX_INLINE_FILTER:
         yield in_columns(labeled(label.name, ""), remarks, width)
-        yield from filter_lines(filter_diff(field.before, field.after))
+        yield from filter_lines(filter_diff(before, after))
         return
     part = f"{printable(label.part)}: " if label.part else ""
     yield in_columns(labeled(label.name, part + values), remarks, width)

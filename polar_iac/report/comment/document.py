@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 from polar_iac.plan.model import SHORT_DIGEST, Action, Plan
 from polar_iac.report.comment.body import changes_blocks
@@ -136,11 +136,14 @@ def comment_marker(plans: Sequence[Plan]) -> str:
     It names the project and the environments: a job for sandbox and a job for production must not overwrite
     each other's comments.
     """
-    projects = "+".join(sorted({plan.project for plan in plans}))
-    environments = "+".join(sorted({plan.environment for plan in plans}))
+    return hidden_line({plan.project for plan in plans}, {plan.environment for plan in plans})
+
+
+def hidden_line(projects: Set[str], environments: Set[str]) -> str:
+    """Return an HTML comment that names projects and environments."""
+    names = f"polar-iac:{'+'.join(sorted(projects))}:{'+'.join(sorted(environments))}"
     # Replace every character that could end an HTML comment.
-    identity = re.sub("[^A-Za-z0-9_.:+/-]", "_", f"polar-iac:{projects}:{environments}")[:500]
-    return f"<!-- {identity} -->"
+    return f"<!-- {re.sub('[^A-Za-z0-9_.:+/-]', '_', names)[:500]} -->"
 
 
 def headline(plans: Sequence[Plan]) -> str:

@@ -42,7 +42,7 @@ def field_blocks(changes: Sequence[PlanField], context: CommentContext) -> tuple
         where = context.where(indices)
         remarks = " · ".join(filter(None, [impact(field), origin(field)]))
         if field.path == "filter":
-            blocks += [f"{where}filter · {remarks}", _diff(field)]
+            blocks += [f"{where}filter · {remarks}", filter_diff_block(field.before, field.after)]
         else:
             items.append(f"- {label(field.path)}: {where}{_before_and_after(field)} · {remarks}")
     return blocks, items
@@ -127,8 +127,9 @@ def is_long_filter(data: Mapping[str, Any]) -> bool:
     return len(expression(data)) > _INLINE_FILTER
 
 
-def _diff(field: FieldChange) -> TruncatableBlock:
-    lines = filter_diff(field.before, field.after)
+def filter_diff_block(before: Mapping[str, Any], after: Mapping[str, Any]) -> TruncatableBlock:
+    """Return the difference of two filters as a block."""
+    lines = filter_diff(before, after)
     return TruncatableBlock(
         [f"{line.sign} {'  ' * line.depth}{line.text}" for line in lines], language="diff"
     )
