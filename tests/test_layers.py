@@ -57,6 +57,9 @@ NEVER: dict[str, frozenset[str]] = {
     "apply": frozenset({"httpx", "click"}),
     "cli.session": frozenset({"httpx"}),  # an offline plan loads it
     "report": frozenset({"httpx"}),
+    "ci.inputs": IO | CLOCK,
+    "ci.lockfile_merge": IO | CLOCK,
+    "ci.plan_outputs": IO | CLOCK,
 }
 """Per module or package, what it never imports, anywhere in its text."""
 

@@ -13,7 +13,7 @@ from polar_iac.plan.model import Change, Plan
 from polar_iac.report.risks import RISKS, SEVERITIES, risk
 from polar_iac.report.wording import labels, listed, settled, value
 
-Level = Literal["error", "warning"]
+Level = Literal["error", "warning", "notice"]
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Set
-from pathlib import Path
 
-from polar_iac.errors import DiagnosticError, PolarIacError
+from polar_iac.errors import PolarIacError
 from polar_iac.manifest import read as manifest
 from polar_iac.manifest.model import Manifest
 from polar_iac.plan.model import Plan
-from polar_iac.plan.saved import read_plan
 from polar_iac.report.wording import listed
 
 _LISTED = 20
@@ -35,26 +32,15 @@ def _meaning(document: Manifest, key: str) -> object:
     return meter and (meter.spec, meter.ignore_changes)
 
 
-def base_manifest(file: Path) -> Manifest | None:
+def base_manifest(text: bytes | None, name: str) -> Manifest | None:
     """Read the manifest at the merge base; None if there was none, or none that could be read."""
     try:
-        return manifest.read(file)
-    except (DiagnosticError, PolarIacError):
+        return None if text is None else manifest.load(text, name)
+    except PolarIacError:
         return None
 
 
-def _markdown(keys: Set[str]) -> str:
+def keys_markdown(keys: Set[str]) -> str:
+    """Return keys as Markdown, at most 20 of them."""
     # A key of a lockfile is somebody's text: nothing in it ends the code span or the line.
     return listed([f"`{re.sub('[^A-Za-z0-9_-]', '?', key)}`" for key in sorted(keys)], _LISTED)
-
-
-def main(arguments: list[str]) -> str:
-    """Return the outputs of a step. `arguments`: the manifest, the one at the merge base, and saved plans."""
-    head_file, base_file, *plan_files = map(Path, arguments)
-    keys = blocked_keys(map(read_plan, plan_files))
-    changed = changed_keys(keys, base_manifest(base_file), manifest.read(head_file))
-    return f"blocked={_markdown(changed)}\nblocked_before={_markdown(keys - changed)}\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(main(sys.argv[1:]))

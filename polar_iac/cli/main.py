@@ -40,6 +40,9 @@ COMMANDS = {
 }
 """Import path and short help of each command. `polar-iac --help` imports none of them."""
 
+HIDDEN = {"ci": ("polar_iac.cli.ci.main.ci", "Run a step of the GitHub actions.")}
+"""Import path and short help of each command that `--help` does not show."""
+
 FLAGS = frozenset(
     {
         *(
@@ -64,10 +67,15 @@ class LazyGroup(click.Group):
     """
 
     def __init__(
-        self, *args: Any, lazy_subcommands: dict[str, tuple[str, str]] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        lazy_subcommands: dict[str, tuple[str, str]] | None = None,
+        hidden_subcommands: dict[str, tuple[str, str]] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.lazy_subcommands = lazy_subcommands or {}
+        self._importable = self.lazy_subcommands | (hidden_subcommands or {})
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Move options that stand before the command behind it: all options are the commands' own."""
@@ -83,9 +91,9 @@ class LazyGroup(click.Group):
         return sorted([*super().list_commands(ctx), *self.lazy_subcommands])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.lazy_subcommands:
+        if cmd_name not in self._importable:
             return super().get_command(ctx, cmd_name)
-        path, _ = self.lazy_subcommands[cmd_name]
+        path, _ = self._importable[cmd_name]
         module, _, name = path.rpartition(".")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
@@ -96,7 +104,10 @@ class LazyGroup(click.Group):
 
 
 @click.group(
-    cls=LazyGroup, lazy_subcommands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=LazyGroup,
+    lazy_subcommands=COMMANDS,
+    hidden_subcommands=HIDDEN,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="polar-iac")
 def cli() -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import click
 import pytest
 
+import polar_iac
 import polar_iac.cli
+from polar_iac.cli.ci.main import STEPS
 from polar_iac.cli.main import COMMANDS, FLAGS, cli
 from polar_iac.cli.options import FORMATS
 from polar_iac.report.formats import RENDERERS
@@ -37,6 +39,22 @@ def test_help_lists_every_command() -> None:
     text = cli.get_help(CONTEXT)
     for name, (_, help_) in COMMANDS.items():
         assert any(line.split() == [name, *help_.split()] for line in text.splitlines()), text
+
+
+def test_the_steps_of_the_actions_are_commands_that_help_does_not_list() -> None:
+    assert " ci " not in cli.get_help(CONTEXT)
+    group = cli.get_command(CONTEXT, "ci")
+    assert isinstance(group, click.Group)
+    for name, (_, help_) in STEPS.items():
+        step = group.get_command(CONTEXT, name)
+        assert step is not None
+        assert (step.name, (step.help or "").partition("\n")[0]) == (name, help_)
+    # A step that an action names is there.
+    actions = (Path(polar_iac.__file__).parents[1] / ".github" / "actions").glob("*/*")
+    used = {
+        name for file in actions for name in re.findall(r'polar_?-?iac"? ci (\w+)', file.read_text("utf-8"))
+    }
+    assert used == set(STEPS)
 
 
 def test_an_unknown_command_is_not_loaded() -> None:

@@ -1,11 +1,12 @@
 """GitHub on one machine: a real bare remote, checkouts, and runners that execute the actions' own steps.
 
 A runner reads `action.yml` and the workflows and does what GitHub does with them, as far as they go: inputs
-and their defaults, `env`, `if`, outputs, the files and variables of a run. Only `gh` is a stand-in.
+and their defaults, `env`, `if`, outputs, the files and variables of a run. Only its API is a stand-in.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
@@ -23,8 +24,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from tests.support.build import manifest_text, meter
 from tests.support.command import HANG_SECONDS, clean_environment
 from tests.support.fork_server import ForkServer
+from tests.support.github_server import GitHubServer
+from tests.support.served_polar import scripted
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = "acme/billing"
@@ -83,32 +87,16 @@ class Hub:
     """The remote, and what GitHub would know. `warm` is the socket of a warmed command, to save time."""
 
     path: Path
+    github: GitHubServer
+    api: str
+    """Where `github` answers."""
     warm: Path | None = None
     artifacts: dict[str, dict[str, str]] = field(default_factory=dict)
     """What runners uploaded, in order: the texts of files by name, by the name of the artifact."""
 
     def __post_init__(self) -> None:
-        self.git("init", "--quiet", "--bare", "--initial-branch=main", str(self.remote), cwd=self.path)
-        self.git("config", "uploadpack.allowAnySHA1InWant", "true", cwd=self.remote)
-        hook = self.remote / "hooks" / "pre-receive"
-        hook.write_text(
-            "#!/bin/sh\nwhile read old new ref; do\n"
-            '  if [ "$GIT_PUSHER" != ana ] && grep -qx "$ref" protected 2>/dev/null; then\n'
-            "    sed s,REF,$ref, refusal >&2; exit 1\n  fi\ndone\n"
-        )
-        hook.chmod(0o755)
-        self.git("clone", "--quiet", self.url, "ana", cwd=self.path)
-        self.write_state(
-            repository=REPOSITORY, viewer=BOT, comments=[], issues=[], pulls=[], asked=[], last=100
-        )
-        self.write_state(forbidden=False)
-        tools = self.path / "tools"
-        tools.mkdir()
-        self._tool(tools / "gh", f"{_PYTHON} -m tests.support.github_cli {self._state_file} {_ALL}")
-        # Before a push, what others do meanwhile.
-        meanwhile = f'if [ "$1" = push ] && mv {self.meanwhile} {self.meanwhile}.now 2>/dev/null; then\n'
-        meanwhile += f"  bash {self.meanwhile}.now || exit 99\nfi\n"
-        self._tool(tools / "git", f"{meanwhile}exec {shutil.which('git')} {_ALL}")
+        shutil.copytree(_template(), self.remote)
+        (self.path / "tools").mkdir()
 
     @staticmethod
     def _tool(file: Path, line: str) -> None:
@@ -138,40 +126,37 @@ class Hub:
         return self.remote.as_uri()
 
     @property
-    def meanwhile(self) -> Path:
-        """A script that runs just before the next push of a runner."""
-        return self.path / "meanwhile"
-
-    @property
-    def _state_file(self) -> Path:
-        return self.path / "github.json"
-
-    @property
     def state(self) -> Any:
-        return json.loads(self._state_file.read_text(encoding="utf-8"))
+        """What GitHub has now. What happens later does not change it."""
+        return json.loads(json.dumps(self.github.state))
 
     def write_state(self, **changed: Any) -> None:
-        current = self.state if self._state_file.exists() else {}
-        self._state_file.write_text(json.dumps(current | changed), encoding="utf-8")
+        self.github.state |= changed
 
-    def asked(self, *words: str) -> list[list[str]]:
-        """The calls of `gh` that have all these words among their arguments."""
-        return [arguments for arguments in self.state["asked"] if set(words) <= set(arguments)]
+    def asked(self, **fields: Any) -> list[dict[str, Any]]:
+        """The requests to GitHub's API that have these fields."""
+        return [asked for asked in self.state["asked"] if fields.items() <= asked.items()]
 
     def protect(
         self, *branches: str, refusal: str = "error: GH006: Protected branch update failed for REF."
     ) -> None:
         (self.remote / "refusal").write_text(f"{refusal}\n")
         (self.remote / "protected").write_text("".join(f"refs/heads/{branch}\n" for branch in branches))
+        hook = self.remote / "hooks" / "pre-receive"
+        hook.parent.mkdir(exist_ok=True)
+        self._tool(
+            hook,
+            "while read old new ref; do\n"
+            '  if grep -qx "$ref" protected; then sed s,REF,$ref, refusal >&2; exit 1; fi\ndone',
+        )
 
-    def git(self, *arguments: str, cwd: Path | None = None) -> str:
-        who = {
-            f"GIT_{role}_{what}": "ana@acme" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-        }
+    def git(self, *arguments: str, data: str = "", cwd: Path | None = None) -> str:
+        """Run git in the remote."""
         done = subprocess.run(
             ["git", *arguments],
-            cwd=cwd or self.path / "ana",
-            env=base_environment() | who | {"GIT_PUSHER": "ana"},
+            cwd=cwd or self.remote,
+            env=base_environment(),
+            input=data,
             capture_output=True,
             text=True,
             check=False,
@@ -179,39 +164,55 @@ class Hub:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def push(self, files: Mapping[str, str | None], *, branch: str = "main") -> str:
+    def push(
+        self, files: Mapping[str, str | None], *, branch: str = "main", message: str = "A change"
+    ) -> str:
         """A colleague's commit on a branch of the remote, on top of what is there; None removes a file."""
-        clone = self.path / "ana"
-        self.git("fetch", "--quiet", "origin")
-        branches = self.git("branch", "--remotes", "--format=%(refname:short)").split()
-        start = next((name for name in (f"origin/{branch}", "origin/main") if name in branches), None)
-        self.git("checkout", "--quiet", "-B", branch, *([start] if start else []))
-        for name, text in files.items():
-            file = clone / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.unlink() if text is None else file.write_text(text, encoding="utf-8")
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--message", "A change")
-        self.git("push", "--quiet", "origin", branch)
-        return self.git("rev-parse", "HEAD")
+        start = branch if self._reference(branch).exists() else "main"
+        return self.git(
+            "fast-import",
+            "--quiet",
+            "--force",
+            "--date-format=now",
+            data=_commit(branch, start, files, message),
+        )
 
     def push_meanwhile(self, files: Mapping[str, str]) -> None:
-        """The same, from another clone, at the moment in which a runner is about to push to main."""
-        clone = self.path / "bob"
-        if not clone.exists():
-            self.git("clone", "--quiet", self.url, "bob", cwd=self.path)
-        lines = [f"cd {clone}", f"export PATH={shlex.quote(os.environ['PATH'])}"]
-        lines += ["git fetch -q", "git reset -q --hard origin/main"]
-        lines += [f"printf %s {shlex.quote(text)} > {shlex.quote(name)}" for name, text in files.items()]
-        lines += ["git add -A", "git -c user.name=bob -c user.email=bob@acme commit -qm Meanwhile"]
-        lines += ["GIT_PUSHER=ana git push -q origin HEAD:main"]
-        self.meanwhile.write_text("set -e\n" + "\n".join(lines) + "\n")
+        """The same, at the moment in which a runner is about to push to main."""
+        self.before_push(lambda: self.push(files, message="Meanwhile"))
+
+    def before_push(self, action: Callable[[], object]) -> None:
+        """Do something just before the next push of a runner: its git asks for it."""
+        waiting = self.path / "meanwhile"
+        waiting.touch()
+        self.github.meanwhile = action
+        host, port = self.api.removeprefix("http://").split(":")
+        request = f"POST /meanwhile HTTP/1.1\\r\\nHost: {host}\\r\\nContent-Length: 0\\r\\n\\r\\n"
+        self._tool(
+            self.path / "tools" / "git",
+            f'if [ "$1" = push ] && rm {waiting} 2>/dev/null; then\n'
+            f"  exec 3<>/dev/tcp/{host}/{port}; printf '{request}' >&3; grep -q '200 OK' <&3 || exit 99\n"
+            f"fi\nexec {shutil.which('git')} {_ALL}",
+        )
+
+    def move(self, branch: str, to: str) -> None:
+        """Let a branch of the remote stand on another commit, as a merge or a forced push does."""
+        self.git("update-ref", f"refs/heads/{branch}", to)
 
     def files(self, branch: str = "main") -> list[str]:
-        return self.git("ls-tree", "-r", "--name-only", branch, cwd=self.remote).splitlines()
+        return self.git("ls-tree", "-r", "--name-only", branch).splitlines()
 
     def read(self, name: str, branch: str = "main") -> str:
-        return self.git("show", f"{branch}:{name}", cwd=self.remote)
+        return self.git("show", f"{branch}:{name}")
+
+    def log(self, branch: str = "main") -> list[str]:
+        return self.git("log", "--format=%s", branch).splitlines()
+
+    def tip(self, branch: str = "main") -> str:
+        return self._reference(branch).read_text().strip()
+
+    def _reference(self, branch: str) -> Path:
+        return self.remote / "refs" / "heads" / branch
 
     def pull_request(
         self, branch: str, *, number: int = 7, repository: str = REPOSITORY, actor: str = "ana"
@@ -262,11 +263,66 @@ class Hub:
         path = self.path / f"runner-{len(list(self.path.glob('runner-*')))}"
         return Runner(self, path, github | {"repository": REPOSITORY, "token": "ghs_secret"})
 
-    def log(self, branch: str = "main") -> list[str]:
-        return self.git("log", "--format=%s", branch, cwd=self.remote).splitlines()
 
-    def tip(self, branch: str = "main") -> str:
-        return self.git("rev-parse", branch, cwd=self.remote)
+def _commit(branch: str, start: str | None, files: Mapping[str, str | None], message: str) -> str:
+    """A commit for `git fast-import`, which then prints its name."""
+    lines = [f"commit refs/heads/{branch}", "mark :1", "committer ana <ana@acme> now", _data(message)]
+    lines += [f"from refs/heads/{start}^0"] if start else []
+    for name, text in files.items():
+        lines += [f"D {name}"] if text is None else [f"M 100644 inline {name}", _data(text)]
+    return "\n".join([*lines, "", "get-mark :1", ""])
+
+
+def _data(text: str) -> str:
+    return f"data {len(text.encode())}\n{text}"
+
+
+@cache
+def _template() -> Path:
+    """A remote whose main has a manifest with one meter: copied, which takes less than making it."""
+    template = _shared() / "remote.git"
+    first = {"meters.yaml": manifest_text({"calls": meter()}), "README.md": "Billing.\n"}
+    environ = base_environment()
+    for arguments, data in (
+        (["init", "--quiet", "--bare", "--initial-branch=main", "--template=", str(template)], ""),
+        (["-C", str(template), "config", "uploadpack.allowAnySHA1InWant", "true"], ""),
+        (
+            ["-C", str(template), "fast-import", "--quiet", "--date-format=now"],
+            _commit("main", None, first, "First"),
+        ),
+    ):
+        subprocess.run(
+            ["git", *arguments], env=environ, input=data, text=True, check=True, capture_output=True
+        )
+    return template
+
+
+@cache
+def _empty_checkout() -> Path:
+    """The directory `.git` of an empty checkout."""
+    checkout = _shared() / "empty"
+    command = ["git", "init", "--quiet", "--template=", str(checkout)]
+    subprocess.run(command, env=base_environment(), check=True)
+    return checkout / ".git"
+
+
+@cache
+def _shared() -> Path:
+    """A directory of this process, with a configuration for git: nothing that runs later by itself."""
+    directory = Path(tempfile.mkdtemp(prefix="polar-iac-rehearsal-"))
+    atexit.register(shutil.rmtree, directory)
+    (directory / "gitconfig").write_text("[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n")
+    return directory
+
+
+@contextmanager
+def github_hub(path: Path, warm: Path | None) -> Iterator[Hub]:
+    """A repository whose main has a manifest with one meter. Nobody asks GitHub without the job's token."""
+    server = GitHubServer(REPOSITORY, BOT)
+    with scripted(server) as (url, tape):
+        yield Hub(path, server, url, warm)
+        asked = [exchange for exchange in tape.exchanges if exchange.path != "/meanwhile"]
+        assert {exchange.headers.get("authorization") for exchange in asked} <= {"Bearer ghs_secret"}
 
 
 @contextmanager
@@ -285,7 +341,7 @@ def base_environment() -> dict[str, str]:
     kept = clean_environment()
     drop = ("GIT_", "GH_", "RUNNER_", "INPUT_")
     return {name: value for name, value in kept.items() if not name.startswith(drop)} | {
-        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_GLOBAL": str(_shared() / "gitconfig"),
         "GIT_CONFIG_NOSYSTEM": "1",
     }
 
@@ -346,6 +402,8 @@ class Runner:
         return values | {
             "GITHUB_ACTIONS": "true",
             "GITHUB_SERVER_URL": "https://github.com",
+            "GITHUB_API_URL": self.hub.api,
+            "GITHUB_GRAPHQL_URL": f"{self.hub.api}/graphql",
             "GITHUB_RUN_ID": "4711",
             "GITHUB_WORKFLOW": "meters",
             "GITHUB_EVENT_PATH": str(self.path / "event.json"),
@@ -358,8 +416,10 @@ class Runner:
         """As actions/checkout does: one commit deep."""
         ref, here = self.github["sha"], self.workspace
         name = self.github["ref_name"].replace("/", "-")
-        self.hub.git("init", "--quiet", cwd=here)
-        self.hub.git("remote", "add", "origin", self.hub.url, cwd=here)
+        shutil.copytree(_empty_checkout(), here / ".git")
+        with (here / ".git" / "config").open("a") as config:
+            config.write(f'[remote "origin"]\n\turl = {self.hub.url}\n')
+            config.write("\tfetch = +refs/heads/*:refs/remotes/origin/*\n")
         self.hub.git("fetch", "--quiet", "--depth=1", "origin", ref, cwd=here)
         self.hub.git("checkout", "--quiet", "-B", name, "FETCH_HEAD", cwd=here)
 

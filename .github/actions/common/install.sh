@@ -17,9 +17,9 @@ for candidate in python3 python; do
     "$candidate" -I -m venv "$RUNNER_TEMP/polar-iac"
     # Who pins the action pins all that is installed beside its token, what builds polar-iac included.
     "$python" -I -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
-      --requirement "$GITHUB_ACTION_PATH/../common/requirements.txt"
+      --requirement "$checkout/.github/actions/common/requirements.txt"
     "$python" -I -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation \
-      -- "$(cd -- "$GITHUB_ACTION_PATH/../../.." && pwd)"
+      -- "$checkout"
     "$polar_iac" --version
     : >"$RUNNER_TEMP/polar-iac/installed"
     exit 0

@@ -1,0 +1,1 @@
+"""Steps of the GitHub actions, as commands of the hidden group `polar-iac ci`."""
