@@ -89,7 +89,7 @@ class ForkServer:
         streams += [os.open(path, os.O_WRONLY | os.O_CREAT, 0o600) for path in paths]
         try:
             request = {"cwd": str(directory), "environ": clean_environment(**environ), "argv": arguments}
-            run = Run(str(self.address), {**request, "kill_at": kill_at}, streams)
+            run = Run(str(self.address), json.dumps({**request, "kill_at": kill_at}).encode(), streams)
         finally:
             for stream in streams:
                 os.close(stream)
