@@ -80,7 +80,7 @@ def _look(selection: Selection, connection: options.Connection, *, quiet: bool) 
 def _output(drifts: Sequence[Drift], format_: str, reports: Sequence[str], manifest_file: str) -> None:
     """Print drift in a format, write the report files, and publish it where the run is in CI."""
     host = host_for(os.environ)
-    context = render_context(host, manifest_file)
+    context = render_context(host, manifest_file, several=len(drifts) > 1)
     write_rendered(reports, lambda name: DRIFT_RENDERERS[name](drifts, context))
     print_result(DRIFT_RENDERERS[format_](drifts, replace(context, width=columns(sys.stdout))))
     print_error(host.publish_drift(drifts, manifest_file))
