@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 from polar_iac import ENVIRONMENTS
@@ -115,9 +114,7 @@ def digest_of(text: str, environment: str, environments: Sequence[str]) -> str:
     )
 
 
-def apply_arguments(
-    variables: Mapping[str, str], inputs: Inputs, environment: str, record: Path
-) -> list[str]:
+def apply_arguments(variables: Mapping[str, str], inputs: Inputs, environment: str, record: str) -> list[str]:
     """Return the arguments of `polar-iac` that apply one environment. `record` is the audit record's file.
 
     Raises what `digest_of` raises.

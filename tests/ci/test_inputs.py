@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,7 +32,7 @@ VARIABLES = {
     "INPUT_WORKING_DIRECTORY": ".",
 }
 A, B = "a" * 64, "b" * 32
-RECORD = Path("/audit/record.json")
+RECORD = "/audit/record.json"
 
 
 def arguments(environment: str = "sandbox", **inputs: str) -> list[str]:

@@ -362,7 +362,7 @@ def test_an_environment_that_cannot_be_planned_hides_no_other(hub: Hub, token: d
     assert "no plan for production" in headline(comment)
     assert "1 to create" in comment
     assert "POLAR_ACCESS_TOKEN_PRODUCTION" in ran.log
-    assert re.fullmatch("[0-9a-f]{64}", ran.outputs["digest"])
+    assert re.fullmatch("sandbox=[0-9a-f]{64}", ran.outputs["digest"])
 
 
 def test_drift_is_told_although_another_environment_cannot_be_planned(

@@ -35,7 +35,7 @@ def begin(directory: Path) -> int:
     for number, environment in enumerate(inputs.environments):
         if checkout.lockfile(environment).exists():
             (base / environment).write_bytes(checkout.lockfile(environment).read_bytes())
-        words = apply_arguments(os.environ, inputs, environment, audit / f"{environment}.json")
+        words = apply_arguments(os.environ, inputs, environment, str(audit / f"{environment}.json"))
         data = b"".join(os.fsencode(word) + b"\0" for word in words)
         (directory / f"{number}-{environment}").write_bytes(data)
     # No two artifacts of a workflow run have one name.
