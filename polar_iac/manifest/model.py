@@ -20,6 +20,27 @@ class Move:
 
 
 @dataclass(frozen=True)
+class Import:
+    """An entry of `import`: a live meter to take over, under a declared key.
+
+    `ids` holds the Polar id by environment, in lower case, and `id_spans` the position of each.
+    """
+
+    key: str
+    ids: Mapping[str, str]
+    span: SourceSpan
+    id_spans: Mapping[str, SourceSpan]
+
+
+@dataclass(frozen=True)
+class Removed:
+    """An entry of `removed`: a key that is managed no more, while its meter stays at Polar as it is."""
+
+    key: str
+    span: SourceSpan
+
+
+@dataclass(frozen=True)
 class DesiredMeter:
     """One meter of the manifest. `span` is the position of its key."""
 
@@ -38,11 +59,21 @@ class Manifest:
     organizations: Mapping[str, str]
     moved: tuple[Move, ...]
     meters: Mapping[str, DesiredMeter]
+    imports: tuple[Import, ...] = ()
+    removed: tuple[Removed, ...] = ()
     document: tree.Document = field(default_factory=lambda: tree.Document("", ""), repr=False, compare=False)
 
     @property
     def specs(self) -> Mapping[str, MeterSpec]:
         return {key: meter.spec for key, meter in self.meters.items()}
+
+    def imported(self, environment: str) -> Mapping[str, tuple[str, SourceSpan]]:
+        """Return, by key, the id that `import` names in an environment, and its position."""
+        return {
+            entry.key: (entry.ids[environment], entry.id_spans[environment])
+            for entry in self.imports
+            if environment in entry.ids
+        }
 
     def span(self, key: str, path: Sequence[str | int] = ()) -> SourceSpan:
         """Return the position of `path` below `meters.<key>`, or of its nearest existing parent."""

@@ -11,6 +11,7 @@ from polar_iac.yaml import tree
 from polar_iac.yaml.scalars import Doubtful, Grouped, clip, nearest, resolve, word_of_yaml_1_1
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 _SLUG_RULE = "1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit"
 _HUMP = re.compile("(?<=[a-z0-9])(?=[A-Z])")
 """The beginning of a word in camelCase."""
@@ -233,6 +234,17 @@ class NodeReader:
         valid = _snake_case(text).replace("_", "-")
         hint = f": write {valid}" if _SLUG.fullmatch(valid) else ""
         self.fault(node, f"{what} must be {_SLUG_RULE}, got {describe(node)}{hint}")
+        return ""
+
+    def uuid(self, node: tree.Node, what: str) -> str:
+        """Return a UUID of version 4 in lower case, or an empty text after a fault.
+
+        Polar answers any other id with a 422 (observed).
+        """
+        text = self.text(node, what)
+        if text is None or UUID4.fullmatch(text):
+            return (text or "").lower()
+        self.fault(node, f"{what} must be a UUID of version 4, got {describe(node)}")
         return ""
 
     def boolean(self, node: tree.Node, what: str) -> bool:

@@ -6,22 +6,21 @@ Refuses, before anything is sent, whatever Polar would reject, or accept and the
 from __future__ import annotations
 
 import gc
-import re
 from pathlib import Path
 
 from polar_iac import ENVIRONMENTS
 from polar_iac.errors import PolarIacError
 from polar_iac.files import open_file
 from polar_iac.manifest.meters import MeterReader
-from polar_iac.manifest.model import DesiredMeter, Manifest, Move
+from polar_iac.manifest.model import DesiredMeter, Import, Manifest, Move, Removed
 from polar_iac.manifest.moves import read_moves
 from polar_iac.manifest.node_reader import NodeReader, describe, quotes_hint
+from polar_iac.manifest.ownership import read_imports, read_removed
 from polar_iac.yaml import tree
 from polar_iac.yaml.messages import MAX_BYTES
 from polar_iac.yaml.parse import parse
 
-_TOP = ("version", "project", "environments", "moved", "meters", "x-…")
-_UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
+_TOP = ("version", "project", "environments", "import", "moved", "removed", "meters", "x-…")
 
 
 def read(path: Path) -> Manifest:
@@ -59,7 +58,9 @@ def _manifest(reader: NodeReader) -> Manifest:
     document = reader.document
     root = document.root
     project, organizations = "", {}
+    imports: tuple[Import, ...] = ()
     moved: tuple[Move, ...] = ()
+    removed: tuple[Removed, ...] = ()
     meters: dict[str, DesiredMeter] = {}
     if isinstance(root, tree.Map):
         entries = root.entries
@@ -72,13 +73,17 @@ def _manifest(reader: NodeReader) -> Manifest:
             organizations = _organizations(reader, entries["environments"])
         if "moved" in entries:
             moved = read_moves(reader, entries["moved"], entries.get("meters"))
+        if "import" in entries:
+            imports = read_imports(reader, entries["import"], entries.get("meters"), moved, ENVIRONMENTS)
+        if "removed" in entries:
+            removed = read_removed(reader, entries["removed"], entries.get("meters"), moved)
         if "meters" in entries:
             meters = _meters(reader, entries["meters"], project)
     elif isinstance(root, tree.Scalar) and root.value is None:
         reader.fault(root, "the manifest is empty: begin it with `version: 1`")
     else:
         reader.fault(root, f"a manifest is a map that begins with `version: 1`, got {describe(root)}")
-    return Manifest(document.file, project, organizations, moved, meters, document)
+    return Manifest(document.file, project, organizations, moved, meters, imports, removed, document)
 
 
 def _version(reader: NodeReader, node: tree.Node) -> None:
@@ -105,10 +110,7 @@ def _organizations(reader: NodeReader, node: tree.Node) -> dict[str, str]:
         reader.keys(settings, ("organization_id",), ("organization_id",), place)
         if "organization_id" in settings.entries:
             value = settings.entries["organization_id"]
-            text = reader.text(value, "organization_id")
-            if text is not None and not _UUID4.fullmatch(text):
-                reader.fault(value, f"organization_id must be a UUID of version 4, got {describe(value)}")
-            organizations[key.text] = (text or "").lower()
+            organizations[key.text] = reader.uuid(value, "organization_id")
     return organizations
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError, SourceSpan
 from polar_iac.manifest import read as manifest
-from polar_iac.manifest.model import Manifest
+from polar_iac.manifest.model import Import, Manifest
 from polar_iac.meter.canonical import canonical_json
 from polar_iac.meter.filter import FUNCS, OPERATORS
 from polar_iac.meter.spec import MeterSpec
@@ -70,6 +70,8 @@ def brief(loaded: Manifest) -> dict[str, Any]:
         "project": loaded.project,
         "organizations": loaded.organizations,
         "moved": [[move.source, move.target, str(move.span)] for move in loaded.moved],
+        **({"imports": [imported(entry) for entry in loaded.imports]} if loaded.imports else {}),
+        **({"removed": [[e.key, str(e.span)] for e in loaded.removed]} if loaded.removed else {}),
         "meters": {
             key: {
                 "span": str(desired.span),
@@ -80,6 +82,11 @@ def brief(loaded: Manifest) -> dict[str, Any]:
             for key, desired in loaded.meters.items()
         },
     }
+
+
+def imported(entry: Import) -> list[Any]:
+    ids = {environment: [id_, str(entry.id_spans[environment])] for environment, id_ in entry.ids.items()}
+    return [entry.key, ids, str(entry.span)]
 
 
 @pytest.mark.parametrize("name", WRONG)
