@@ -86,7 +86,11 @@ def _blocked_event(change: Change, manifest: Manifest) -> Skipped:
     if change.key not in manifest.meters:
         return Skipped(change.key, change.action, reason, id=change.id or "")
     path = FieldPath.parse(change.fields[0].path).steps if change.fields else ()
-    problem = manifest.diagnose(change.key, path, f"`{change.key}` is blocked: {reason}")
+    message = f"`{change.key}` is blocked: {reason}"
+    if change.cause == "import" and change.source:
+        problem = manifest.document.diagnose_span(change.source, message)
+    else:
+        problem = manifest.diagnose(change.key, path, message)
     return Skipped(change.key, change.action, reason, (problem,), id=change.id or "")
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def change_meter(job: Job, change: Change, project: str, client: PolarClient) -> LiveMeter:
-    """Update, archive, unarchive, or mark a meter.
+    """Update, archive, unarchive, mark, or release a meter.
 
     Raises ApiError when the meter has changed since it was planned. The `fate` of a TransientError is that of
     the PATCH.
@@ -58,16 +58,17 @@ def withdraw(meter: LiveMeter, client: PolarClient, *, created: bool) -> str:
 
 def _metadata(job: Job, change: Change, live: LiveMeter, marker: str) -> dict[str, Any]:
     """Return the whole metadata object to send: ours merged into the live one, and the marker."""
-    # The marker that the plan saw. Without a change of the marker, the meter had ours, or still has none.
-    planned = change.marker.before if change.marker else live.marker and marker
-    if live.spec is None or live.marker not in (planned, marker):
+    # Without a change of the marker, the meter had ours, or still has none.
+    kept = live.marker and marker
+    planned = (change.marker.before, change.marker.after) if change.marker else (kept,)
+    if live.spec is None or live.marker not in planned:
         now = f"has been marked as {live.marker}" if live.spec else "has changed"
         raise ApiError(f"{live.id} {now} since it was planned: plan again")
     metadata = dict(live.spec.metadata)
     if job.desired and not job.desired.spec.archived:
         base = job.base.applied_metadata if job.base and job.base.id == live.id else {}
         metadata = merge_metadata(job.desired.spec.metadata, base, metadata, job.desired.ignore_changes)
-    metadata = _whole(metadata, marker if change.marker or live.marker else None)
+    metadata = _whole(metadata, change.marker.after if change.marker else kept)
     if len(metadata) > MAX_METADATA_KEYS:
         raise ApiError(f"{live.id} would have {len(metadata)} metadata keys, Polar takes 50: plan again")
     return metadata

@@ -28,8 +28,11 @@ def changed_keys(keys: Set[str], base: Manifest | None, head: Manifest) -> set[s
 
 
 def _meaning(document: Manifest, key: str) -> object:
+    """Return what a manifest says of a key: its block, and its entries of `import` and `removed`."""
     meter = document.meters.get(key)
-    return meter and (meter.spec, meter.ignore_changes)
+    imports = [sorted(entry.ids.items()) for entry in document.imports if entry.key == key]
+    is_removed = any(entry.key == key for entry in document.removed)
+    return meter and (meter.spec, meter.ignore_changes), sorted(imports), is_removed
 
 
 def base_manifest(text: bytes | None, name: str) -> Manifest | None:

@@ -46,10 +46,11 @@ def drift_once(
     session = _reading_session(inputs, selection, connection, clock)
     with _connect(inputs, connection, clock, progress) as client:
         live = session.read_live(client, progress.reach)
-    recorded = session.state.meters
-    meters = find_drift(inputs.manifest, recorded, live.meters, made=session.state.made(live.meters))
+    recorded, environment = session.state.meters, inputs.lockfile.environment
+    made = session.state.made(live.meters)
+    meters = find_drift(inputs.manifest, recorded, live.meters, environment=environment, made=made)
     return Drift(
-        inputs.lockfile.environment,
+        environment,
         live.organization_id,
         inputs.manifest.project,
         meters,

@@ -95,22 +95,56 @@ def foreign_record_note(key: str, meter: LiveMeter) -> Note:
     return Note("not-ours", "warning", text, "polar", data=_meters_data([meter]), key=key)
 
 
-def same_billing_notes(others: Sequence[LiveMeter]) -> Iterator[Note]:
+def taken_over_note(meter: LiveMeter, key: str | None = None) -> Note:
+    """Report that `import` adopts a meter without an owner. `key` is for a note outside the changes."""
+    text = f"takes over {meter.id}, which has no owner"
+    text = text if key is None else f"`{key}` {text}"
+    return Note("import", "info", text, "polar", data=_meters_data([meter]), key=key)
+
+
+def unread_import_note(key: str, meter_id: str) -> Note:
+    """Report, of an offline plan, that the meter which a key takes over is not known."""
+    text = f"`{key}` takes over {meter_id}: what differs is not known offline"
+    return Note("import", "info", text, "manifest", data={"id": meter_id}, key=key)
+
+
+def nothing_to_release_note(key: str, bearers: Sequence[LiveMeter]) -> Note:
+    """Report that `removed` names a key that is not in the lockfile."""
+    bears = "bears" if len(bearers) == 1 else "bear"
+    ids = " and ".join(meter.id for meter in bearers)
+    left = f"{ids} still {bears} its marker, and nothing is changed" if bearers else "nothing is left to do"
+    text = f"`removed` names `{key}`, which is not in this lockfile: {left}"
+    return Note("removed", "info", text, "lockfile", data=_meters_data(bearers), key=key)
+
+
+def import_entry(key: str, meter: LiveMeter, environment: str) -> str:
+    """Return the entry of `import` that takes a meter over, as code."""
+    return f"`{{to: {key}, id: {{{environment}: {meter.id}}}}}`"
+
+
+def same_billing_notes(key: str, others: Sequence[LiveMeter], environment: str) -> Iterator[Note]:
     """Report that a new meter would count the same events as a meter that is not ours."""
     for meter in others:
         owner = f"belongs to {meter.marker}" if meter.marker else "has no owner"
         text = (
             f"{meter.id} {quoted(meter.name)} has the same filter and aggregation and {owner}: both would "
-            "count the same events"
+            f"count the same events{_instead(key, meter, environment)}"
         )
         yield Note("same-billing", "warning", text, "polar", data=_meters_data([meter]))
 
 
-def same_name_notes(others: Sequence[LiveMeter]) -> Iterator[Note]:
+def same_name_notes(key: str, others: Sequence[LiveMeter], environment: str) -> Iterator[Note]:
     """Report that a new meter would share its name with one that is not ours and counts something else."""
     for meter in others:
         text = f"{meter.id} has the same name and another filter or aggregation"
+        text += _instead(key, meter, environment)
         yield Note("same-name", "info", text, "polar", data=_meters_data([meter]))
+
+
+def _instead(key: str, meter: LiveMeter, environment: str) -> str:
+    """Return how to take over a meter that has no owner, instead of creating another one."""
+    entry = import_entry(key, meter, environment)
+    return "" if meter.marker else f". To go on with that meter, add {entry} to `import`"
 
 
 def _meters_data(meters: Sequence[LiveMeter]) -> dict[str, Any]:

@@ -16,13 +16,14 @@ from polar_iac.meter.live import NOTHING_MADE, LiveMeter, Made
 from polar_iac.meter.record import Record, record_of
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan import annotate
-from polar_iac.plan.diff import changed_fields, created_fields, merged
-from polar_iac.plan.identify import Blocked, Identity, State, identify, index_state, reference
+from polar_iac.plan.creates import create
+from polar_iac.plan.diff import changed_fields, merged
+from polar_iac.plan.identify import Identity, identify, reference
+from polar_iac.plan.index import State, index_state
 from polar_iac.plan.model import (
     Action,
     Bookkeeping,
     Change,
-    FieldChange,
     Housekeeping,
     MarkerChange,
     MarkReason,
@@ -31,17 +32,8 @@ from polar_iac.plan.model import (
     Refusal,
     change_digest,
 )
-
-
-@dataclass(frozen=True)
-class _Effect:
-    action: Action
-    after: MeterSpec | None
-    """Spec afterwards, or None for a meter with unknown parts, which can only be archived."""
-    fields: tuple[FieldChange, ...] = ()
-    notes: tuple[Note, ...] = ()
-    marker: MarkerChange | None = None
-    reason: MarkReason | None = None
+from polar_iac.plan.outcome import Blocked, Effect, archived_spec, unknown_parts
+from polar_iac.plan.removals import absent, removed
 
 
 @dataclass(frozen=True)
@@ -71,9 +63,9 @@ def make_plan(
     `targets` excludes all other keys completely. `allow_archive` changes a removal that the manifest does not
     list (`archived: true`) from blocked to archive. `lockfile` is its path as given.
     """
-    state = index_state(manifest, recorded, live, made)
+    state = index_state(manifest, recorded, live, made, environment)
     scope = _Scope(environment, organization_id)
-    keys = {*state.recorded, *state.bearers, *manifest.meters}
+    keys = {*state.recorded, *state.bearers, *manifest.meters, *state.removed}
     changes: list[Change] = []
     bookkeeping: list[Bookkeeping] = []
     notes: list[Note] = []
@@ -81,6 +73,8 @@ def make_plan(
     for key in sorted(keys.intersection(targets) if targets else keys):
         desired, identity = manifest.meters.get(key), identify(key, key in manifest.meters, state)
         outcome = identity.blocked or _decide(key, desired, identity, manifest, state, allow_archive)
+        if isinstance(outcome, Effect) and identity.taken_over and identity.meter:
+            outcome = replace(outcome, notes=(annotate.taken_over_note(identity.meter), *outcome.notes))
         changes += (_settled(key, loser, identity, desired, state, scope) for loser in identity.losers)
         if not isinstance(outcome, Blocked):
             bookkeeping += _bookkeeping(key, desired, identity, outcome, state)
@@ -103,14 +97,20 @@ def make_plan(
         notes=tuple(notes),
         manifest=manifest.file,
         lockfile=lockfile,
+        unowned=len(state.unowned) if any(map(_is_create, changes)) else 0,
     )
+
+
+def _is_create(change: Change) -> bool:
+    """Tell whether a meter is created, or would be but for one like it without an owner."""
+    return change.action == "create" or change.cause == "unowned"
 
 
 def _change(
     key: str,
     desired: DesiredMeter | None,
     identity: Identity,
-    outcome: _Effect | Blocked,
+    outcome: Effect | Blocked,
     state: State,
     scope: _Scope,
 ) -> Change:
@@ -121,6 +121,7 @@ def _change(
     blocked = outcome if isinstance(outcome, Blocked) else None
     action: Action = "blocked" if blocked else outcome.action  # type: ignore[union-attr]
     marker = None if isinstance(outcome, Blocked) else outcome.marker
+    source = (blocked and blocked.source) or (desired.span if desired else state.removed.get(key))
     return Change(
         key=key,
         action=action,
@@ -132,7 +133,7 @@ def _change(
             scope.environment, scope.organization_id, key, action, meter_id, before, after, marker
         ),
         fields=outcome.fields,
-        source=desired.span if desired else None,
+        source=source,
         reason=outcome.reason,
         cause=blocked.cause if blocked else None,
         freeze="frozen" if record and record.frozen else "unknown",
@@ -177,84 +178,59 @@ def _decide(
     manifest: Manifest,
     state: State,
     allow_archive: bool,
-) -> _Effect | Blocked | None:
+) -> Effect | Blocked | None:
     """Return the effect on a meter, by the second half of the decision table."""
     meter, record = identity.meter, state.recorded.get(key)
+    if key in state.removed:
+        return removed(key, identity, state)
     if desired is None:
-        return _absent(key, identity, record, manifest, state, allow_archive)
+        return absent(key, identity, manifest, state, allow_archive=allow_archive)
     if meter is None:
         if desired.spec.archived:
             return None
-        if record and not state.refreshed:
+        if not state.refreshed and (record or key in state.imports):
             return _offline_unknown(desired, record)
-        return _create(desired, manifest, state)
+        return create(desired, manifest, state)
     marker = _marker_change(key, meter, state)
     if desired.spec.archived and meter.archived:
-        return _mark(meter, marker)
+        return _mark(meter, marker, identity)
+    if desired.spec.archived and identity.taken_over:
+        return _archived_import(key, meter, state)
     if desired.spec.archived:
         notes = (*annotate.outside_archiving_notes(record, meter), *annotate.archiving_notes())
         # Writing a marker replaces all metadata, and that of a meter with unknown parts is not known.
         marker = marker if meter.spec else None
-        return _Effect("archive", _archived(meter), notes=notes, marker=marker)
+        return Effect("archive", archived_spec(meter), notes=notes, marker=marker)
     if meter.spec is None:
-        return _unknown_parts(meter)
+        return unknown_parts(meter)
     # A record of another meter does not describe this one. Example: the lockfile records the duplicate that
     # loses, so the meter that stays has no base for a three-way merge.
     base = record if record and record.id == meter.id else None
-    return _compared(desired, base, meter, meter.spec, marker, manifest)
+    return _compared(desired, base, identity, meter, meter.spec, marker, manifest)
 
 
-def _absent(
-    key: str,
-    identity: Identity,
-    record: Record | None,
-    manifest: Manifest,
-    state: State,
-    allow_archive: bool,
-) -> _Effect | Blocked | None:
-    """Handle the rows of a key that is not in the manifest."""
-    meter = identity.meter
-    if meter is None:
-        # Offline, a record without a spec is not in `state.by_id`, although its meter may be active.
-        if record and not state.refreshed and record.spec is None:
-            return _unlisted(key, record.id, manifest)
-        return None
-    if meter.archived or not identity.ours:
-        return None
-    if allow_archive:
-        return _Effect("archive", _archived(meter), notes=annotate.archiving_notes())
-    return _unlisted(key, meter.id, manifest, _archived(meter))
-
-
-def _archived(meter: LiveMeter) -> MeterSpec | None:
-    return replace(meter.spec, archived=True) if meter.spec else None
-
-
-def _create(desired: DesiredMeter, manifest: Manifest, state: State) -> _Effect:
-    fields = tuple(created_fields(desired, manifest))
-    others = sorted(state.unowned, key=lambda m: m.id)
-    same_billing = [m for m in others if m.spec and m.spec.billing == desired.spec.billing]
-    same_name = [m for m in others if m.name == desired.spec.name and m not in same_billing]
-    notes = (
-        *annotate.same_billing_notes(same_billing),
-        *annotate.same_name_notes(same_name),
-        *annotate.meaning_notes(desired.spec, FROZEN_FIELDS),
+def _archived_import(key: str, meter: LiveMeter, state: State) -> Blocked:
+    return Blocked(
+        "import",
+        f"`import` names {meter.id} for `{key}`, which is active and has no owner, and the block of `{key}` "
+        "says `archived: true`. Import it as it is first, without that line; then archive it.",
+        meters=(meter,),
+        source=state.imports[key][1],
     )
-    marker = MarkerChange(None, state.marker(desired.key))
-    return _Effect("create", desired.spec, fields, notes, marker)
 
 
 def _compared(
     desired: DesiredMeter,
     record: Record | None,
+    identity: Identity,
     meter: LiveMeter,
     live: MeterSpec,
     marker: MarkerChange | None,
     manifest: Manifest,
-) -> _Effect | Blocked | None:
+) -> Effect | Blocked | None:
     """Handle the rows of an active declaration and a live meter: equal, different, archived, frozen."""
     if desired.spec == live:  # the common case, and the fastest
-        return _mark(meter, marker)
+        return _mark(meter, marker, identity)
     after = merged(desired, record, live)
     fields = tuple(changed_fields(desired, record, live, after, manifest))
     touches_frozen = [f.path for f in fields if f.path in FROZEN_FIELDS]
@@ -272,12 +248,12 @@ def _compared(
     if meter.archived:
         outside = annotate.outside_archiving_notes(record, meter)
         notes = (*outside, *annotate.unarchiving_notes(touches_frozen, record), *doubts)
-        return _Effect("unarchive", after, fields, notes, marker)
+        return Effect("unarchive", after, fields, notes, marker)
     if not fields:
-        return _mark(meter, marker)
+        return _mark(meter, marker, identity)
     if touches_frozen and record and record.frozen:
         return Blocked("frozen", _frozen_reason(touches_frozen), after, fields)
-    return _Effect("update", after, fields, (*annotate.rematching_notes(touches_frozen), *doubts), marker)
+    return Effect("update", after, fields, (*annotate.rematching_notes(touches_frozen), *doubts), marker)
 
 
 def _marker_change(key: str, meter: LiveMeter, state: State) -> MarkerChange | None:
@@ -298,38 +274,19 @@ def is_full(meter: LiveMeter) -> bool:
     return meter.marker is None and meter.spec is not None and len(meter.spec.metadata) >= MAX_METADATA_KEYS
 
 
-def _mark(meter: LiveMeter, marker: MarkerChange | None) -> _Effect | Blocked | None:
+def _mark(meter: LiveMeter, marker: MarkerChange | None, identity: Identity) -> Effect | Blocked | None:
     """Return the effect that writes only the marker, if it must be written."""
     if marker is None:
         return None
     if meter.spec is None:
-        return _unknown_parts(meter)
-    return _Effect("mark", meter.spec, marker=marker, reason="moved" if marker.before else "restored")
+        return unknown_parts(meter)
+    reason: MarkReason = "moved" if marker.before else "adopted" if identity.taken_over else "restored"
+    return Effect("mark", meter.spec, marker=marker, reason=reason)
 
 
-def _unknown_parts(meter: LiveMeter) -> Blocked:
-    return Blocked(
-        "unknown-parts",
-        f"Polar has parts here that this version does not know: {meter.id} cannot be compared with the "
-        "manifest, and nothing of it is changed. Update polar-iac, or change the meter in Polar's dashboard.",
-        meters=(meter,),
-    )
-
-
-def _unlisted(key: str, meter_id: str, manifest: Manifest, after: MeterSpec | None = None) -> Blocked:
-    stale = any(move.source == key for move in manifest.moved)
-    moved = f" and remove the move from `{key}`" if stale else ""
-    return Blocked(
-        "unlisted",
-        f"`{key}` is gone from the manifest, but {meter_id} is still active. Keep its block with "
-        f"`archived: true` to archive it{moved}, or allow this once with --allow-archive.",
-        after,
-    )
-
-
-def _offline_unknown(desired: DesiredMeter, record: Record) -> Blocked | None:
-    """Handle a meter with a recorded id to which nothing was ever applied: offline, nothing else is known."""
-    if record.frozen:
+def _offline_unknown(desired: DesiredMeter, record: Record | None) -> Blocked | None:
+    """Handle a meter of which only the id is known offline: nothing was ever applied to it."""
+    if record and record.frozen:
         return Blocked("frozen", _frozen_reason(FROZEN_FIELDS), desired.spec)
     return None
 
@@ -344,7 +301,7 @@ def _frozen_reason(fields: Sequence[str]) -> str:
 
 
 def _bookkeeping(
-    key: str, desired: DesiredMeter | None, identity: Identity, effect: _Effect | None, state: State
+    key: str, desired: DesiredMeter | None, identity: Identity, effect: Effect | None, state: State
 ) -> Iterator[Bookkeeping]:
     """Yield the changes that only affect the lockfile."""
 
@@ -361,25 +318,34 @@ def _bookkeeping(
     if was := state.record_was.get(key):
         yield entry("moved", meter.id, was)
     if record is None or record.id != meter.id:
-        yield entry("adopt", meter.id)
+        # What takes a meter over says so itself. Only one that has no room for a marker has no such change.
+        if not (identity.taken_over and effect):
+            yield entry("adopt", meter.id)
     # Update the record of a meter that is already equal. The record of a change is written with the change.
     elif not effect and record != record_of(meter.id, desired.spec, desired.ignore_changes, record):
         yield entry("refresh", meter.id)
 
 
 def _notes(
-    key: str, desired: DesiredMeter | None, identity: Identity, effect: _Effect | None, state: State
+    key: str, desired: DesiredMeter | None, identity: Identity, effect: Effect | None, state: State
 ) -> Iterator[Note]:
     """Yield notes for reviewers about meters that have no change."""
     meter = identity.meter
+    bearers = [m for m in state.bearers.get(key, ()) if not m.archived]
+    if key in state.removed and key not in state.recorded:
+        yield annotate.nothing_to_release_note(key, bearers)
+        return
     if desired is not None:
+        if identity.taken_over and meter and not effect:
+            yield annotate.taken_over_note(meter, key)
+        if key in state.imports and key not in state.recorded and not state.refreshed:
+            yield annotate.unread_import_note(key, state.imports[key][0])
         managed = meter and state.refreshed and not meter.archived and (effect is None or not effect.marker)
         if meter and managed and is_full(meter):
             yield annotate.unmarked_note(key, state.marker(key), meter)
         return
     if not identity.ours and meter and not meter.archived:
         yield annotate.foreign_record_note(key, meter)
-    bearers = [m for m in state.bearers.get(key, ()) if not m.archived]
     # Example: another branch created `acme/exports`, and this manifest has no key `exports`.
     unknown = any(m.id not in state.owner for m in bearers)
     if unknown and meter is None and state.refreshed:

@@ -38,11 +38,12 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "refreshed": plan.refreshed,
         "manifest": plan.manifest,
         "lockfile": plan.lockfile,
-        "summary": dict(plan.summary),
+        "summary": _summary(plan),
         "changes": [_change(change) for change in plan.changes],
         "notes": [{"key": note.key, **_note(note)} for note in plan.notes],
         "bookkeeping": [_bookkeeping(entry) for entry in plan.bookkeeping],
         "digest": plan.digest,
+        **({"unowned": plan.unowned} if plan.unowned else {}),
         **({"options": options} if (options := _options(plan)) else {}),
         **(
             {"refusal": {"cause": plan.refusal.cause, "keys": list(plan.refusal.keys)}}
@@ -50,6 +51,11 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             else {}
         ),
     }
+
+
+def _summary(plan: Plan) -> dict[str, int]:
+    """Return the counts of a plan. One of `release` came later in this format: it is left out when zero."""
+    return {action: count for action, count in plan.summary.items() if count or action != "release"}
 
 
 def _options(plan: Plan) -> dict[str, Any]:

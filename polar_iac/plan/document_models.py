@@ -151,6 +151,7 @@ class SavedPlan(_Strict):
     notes: list[SavedNote]
     bookkeeping: list[SavedBookkeeping]
     digest: str
+    unowned: _Natural = 0
     options: SavedOptions = SavedOptions()
     refusal: SavedRefusal | None = None
 

@@ -18,8 +18,10 @@ from polar_iac.meter.record import Record
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.decide import is_full
 from polar_iac.plan.diff import changed_fields, merged
-from polar_iac.plan.identify import Blocked, Identity, State, identify, index_state, reference
+from polar_iac.plan.identify import Identity, identify, reference
+from polar_iac.plan.index import State, index_state
 from polar_iac.plan.model import Cause, MeterReference
+from polar_iac.plan.outcome import Blocked
 
 ARCHIVED = "archived"
 MARKER = "marker"
@@ -78,15 +80,18 @@ def find_drift(
     recorded: Mapping[str, Record],
     live: Sequence[LiveMeter],
     *,
+    environment: str,
     made: Made = NOTHING_MADE,
 ) -> tuple[MeterDrift, ...]:
     """Return the recorded meters that someone changed at Polar, by key.
 
     `live` and `made` are those of `make_plan`. The manifest counts for `moved`, for what `ignore_changes`
-    leaves to others, and for what it has taken over already.
+    leaves to others, and for what it has taken over already. A key that `removed` names is let go of as it
+    is.
     """
-    state = index_state(manifest, recorded, live, made)
-    found = (_meter_drift(key, manifest, state) for key in sorted(state.recorded))
+    state = index_state(manifest, recorded, live, made, environment)
+    keys = sorted(state.recorded.keys() - state.removed.keys())
+    found = (_meter_drift(key, manifest, state) for key in keys)
     return tuple(filter(None, found))
 
 
@@ -94,6 +99,8 @@ def _meter_drift(key: str, manifest: Manifest, state: State) -> MeterDrift | Non
     record, desired = state.recorded[key], manifest.meters.get(key)
     identity = identify(key, desired is not None, state)
     meter, blocked = identity.meter, identity.blocked
+    if blocked is not None and blocked.cause == "import":
+        return None  # The manifest names another meter than the lockfile: nothing was changed at Polar.
     if blocked is None and _has_unknown_parts(identity, record):
         blocked = Blocked(
             "unknown-parts",

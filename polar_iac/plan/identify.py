@@ -5,160 +5,45 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
-from polar_iac.manifest.model import Manifest, Move
-from polar_iac.meter.live import LiveMeter, Made
-from polar_iac.meter.marker import OwnershipMarker
+from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.record import Record
-from polar_iac.meter.spec import MeterSpec
-from polar_iac.plan.annotate import quoted
-from polar_iac.plan.model import UNKNOWN_HERE, Cause, FieldChange, MeterReference, Note
-
-
-@dataclass(frozen=True)
-class Blocked:
-    """Reason that nothing may be done about a key. `meters` are the live ones that `reason` names."""
-
-    cause: Cause
-    reason: str
-    after: MeterSpec | None = None
-    fields: tuple[FieldChange, ...] = ()
-    notes: tuple[Note, ...] = ()
-    meters: tuple[LiveMeter, ...] = ()
+from polar_iac.plan.annotate import import_entry, quoted
+from polar_iac.plan.index import State
+from polar_iac.plan.model import UNKNOWN_HERE, MeterReference
+from polar_iac.plan.outcome import Blocked
 
 
 @dataclass(frozen=True)
 class Identity:
     """The live meter of a key, if any. `losers` are its duplicates, to be settled in its favor.
 
-    `ours` is False for the recorded meter of a removed key when nothing shows that the meter is ours.
+    `ours` is False for the recorded meter of a key that is gone from the manifest, when nothing shows that
+    the meter is ours. `taken_over` is True for a meter without an owner that `import` names.
     """
 
     meter: LiveMeter | None = None
     blocked: Blocked | None = None
     losers: tuple[LiveMeter, ...] = ()
     ours: bool = True
-
-
-@dataclass(frozen=True)
-class State:
-    """Recorded and live state after `moved` has renamed keys in both, indexed for the decisions."""
-
-    recorded: Mapping[str, Record]
-    by_id: Mapping[str, LiveMeter]
-    bearers: Mapping[str, Sequence[LiveMeter]]
-    """Meters by the key in their marker, wherever they are recorded."""
-    owner: Mapping[str, str]
-    """Recorded key of each meter id."""
-    unowned: Sequence[LiveMeter]
-    """Active meters that do not belong to this project."""
-    record_was: Mapping[str, str]
-    """Former keys of records that `moved` renamed, by new key."""
-    marker_was: Mapping[str, str]
-    """Markers in Polar of meters whose marker `moved` renamed, by meter id."""
-    made: Made
-    project: str
-    refreshed: bool
-
-    @cached_property
-    def any_record_live(self) -> bool:
-        return any(record.id in self.by_id for record in self.recorded.values())
-
-    def marker(self, key: str) -> str:
-        return str(OwnershipMarker(self.project, key))
-
-    def recorded_elsewhere(self, meter: LiveMeter, key: str) -> str | None:
-        """Return the other key under which a meter is recorded, or None."""
-        owner = self.owner.get(meter.id, key)
-        return None if owner == key else owner
-
-
-def index_state(
-    manifest: Manifest,
-    recorded: Mapping[str, Record],
-    live: Sequence[LiveMeter] | None,
-    made: Made,
-) -> State:
-    """Apply `moved` to the lockfile and the markers, and index the result."""
-    project = manifest.project
-    paths = _paths(manifest.moved)
-    # A move to a key that no longer exists is outdated: the meter keeps its last name.
-    new_key = {old: path[-1] for old, path in paths.items() if path[-1] in manifest.meters}
-    records, record_was = dict(recorded), {}
-    # The meter's most recent name comes first, so it wins when two names were recorded.
-    for old, new in new_key.items():
-        if old in records and new not in records:
-            records[new] = records.pop(old)
-            record_was[new] = old
-    refreshed = live is not None
-    if live is None:
-        live = [_as_recorded(r, OwnershipMarker(project, key)) for key, r in records.items() if r.spec]
-
-    owner = {record.id: key for key, record in records.items()}
-    bearers: dict[str, list[LiveMeter]] = defaultdict(list)
-    unowned: list[LiveMeter] = []
-    by_id, marker_was = {}, {}
-    for meter in sorted(live, key=lambda m: (m.created_at, m.id)):
-        marked = _key_in(project, meter)
-        key = marked and _key_today(marked, owner.get(meter.id), paths, new_key)
-        if key and meter.marker and key != marked:
-            marker_was[meter.id] = meter.marker
-            meter = meter.marked(str(OwnershipMarker(project, key)))
-        by_id[meter.id] = meter
-        if key:
-            bearers[key].append(meter)
-        elif meter.id not in owner and not meter.archived:
-            unowned.append(meter)
-    return State(records, by_id, bearers, owner, unowned, record_was, marker_was, made, project, refreshed)
-
-
-def _paths(moves: Sequence[Move]) -> dict[str, list[str]]:
-    """Return, for each former key, all keys up to the current one.
-
-    Keys nearest to their destination come first.
-    """
-    step = {move.source: move.target for move in moves}
-    paths = {}
-    for source in step:
-        path = [source]
-        while path[-1] in step:
-            path.append(step[path[-1]])
-        paths[source] = path
-    return {source: paths[source] for source in sorted(paths, key=lambda s: (len(paths[s]), s))}
-
-
-def _key_today(
-    marked: str, owner: str | None, paths: Mapping[str, Sequence[str]], new_key: Mapping[str, str]
-) -> str:
-    """Return the key that a marker means after `moved`.
-
-    The recorded key wins if it is on the path of moves. Example, after `moved: a to b`: a meter marked `a`
-    belongs to `b` if it is recorded under `b` or not at all. If it is still recorded under `a`, because `b`
-    already has a meter, it belongs to `a`.
-    """
-    if owner is not None and owner in (marked, *paths.get(marked, ())):
-        return owner
-    return new_key.get(marked, marked)
-
-
-def _as_recorded(record: Record, marker: OwnershipMarker) -> LiveMeter:
-    """Return a meter as it would be live if nobody had changed it since it was recorded."""
-    archived_at = "" if record.spec and record.spec.archived else None
-    return LiveMeter(record.id, "", "", archived_at, str(marker), record.spec)
-
-
-def _key_in(project: str, meter: LiveMeter) -> str | None:
-    """Return the key that a meter's marker names, if it is of this project."""
-    owner = meter.owner
-    return owner.key if owner and owner.project == project else None
+    taken_over: bool = False
 
 
 def identify(key: str, declared: bool, state: State) -> Identity:
     """Return the live meter of a key, by the first matching row of the table's first half."""
+    if key in state.removed:
+        return _removed(key, state)
+    identity = _identify(key, declared, state)
+    record, named = state.recorded.get(key), state.imported(key)
+    if identity.blocked is None and record and named not in (None, record.id):
+        reason = f"the lockfile records {record.id} under `{key}`: a key is one meter"
+        return Identity(identity.meter, _import_blocked(key, reason, [], state))
+    return identity
+
+
+def _identify(key: str, declared: bool, state: State) -> Identity:
     record = state.recorded.get(key)
     meter = state.by_id.get(record.id) if record else None
     active = [m for m in state.bearers.get(key, ()) if not m.archived]
@@ -184,20 +69,80 @@ def identify(key: str, declared: bool, state: State) -> Identity:
     return _unrecorded(key, declared, active, state)
 
 
+def _removed(key: str, state: State) -> Identity:
+    """Handle the rows of a key that `removed` names. It is never settled: its meters are let go of."""
+    record = state.recorded.get(key)
+    if record is None:
+        return Identity()
+    meter = state.by_id.get(record.id)
+    active = [m for m in state.bearers.get(key, ()) if not m.archived]
+    is_marked = meter is not None and meter.marker == state.marker(key)
+    if meter and is_marked:
+        active = [meter, *(m for m in active if m.id != meter.id)]
+    if len(active) > 1:
+        return Identity(meter, _unsettled(key, sorted(active, key=lambda m: (m.created_at, m.id)), state))
+    if meter is None:
+        return _identify(key, False, state)
+    return Identity(meter, ours=is_marked)
+
+
 def _unrecorded(key: str, declared: bool, active: Sequence[LiveMeter], state: State) -> Identity:
     """Handle the rows of a key that is not in the lockfile."""
     if not declared:
         return Identity()  # Another branch's or manifest's meter. Whoever created it manages it.
+    named = state.imported(key)
     if len(active) > 1:
-        return _duplicates(key, active, None, state)
+        return _duplicates(key, active, next((m for m in active if m.id == named), None), state)
     bearers = active or state.bearers.get(key, ())
     elsewhere = [meter for meter in bearers if state.recorded_elsewhere(meter, key)]
     if elsewhere:
         return Identity(blocked=_mismatch_elsewhere(key, elsewhere[0], state))
+    if named and state.refreshed:
+        return _imported(key, named, active, state)
     if active:
         return Identity(active[0])
     # All bearers are archived: the one archived last is probably the one that was in use.
     return Identity(max(bearers, key=lambda m: (m.archived_at or "", m.id), default=None))
+
+
+def _imported(key: str, named: str, active: Sequence[LiveMeter], state: State) -> Identity:
+    """Handle the rows of a key that is not in the lockfile, and for which `import` names an id."""
+    meter = state.by_id.get(named)
+    if meter is None:
+        reason = "Polar does not know that id: it is mistyped, or of another organization or environment"
+        return Identity(blocked=_import_blocked(key, reason, [], state))
+    others = [m for m in active if m.id != meter.id]
+    marker = state.marker_was.get(meter.id, meter.marker)
+    if owner := state.recorded_elsewhere(meter, key):
+        reason = (
+            f"the lockfile records it under `{owner}`: to rename that key, write "
+            f"`moved: [{{from: {owner}, to: {key}}}]`"
+        )
+    elif (other := state.key_in(meter)) not in (None, key):
+        reason = (
+            f"its marker says that it is {marker}: to rename that key, write "
+            f"`moved: [{{from: {other}, to: {key}}}]`"
+        )
+    elif meter.marker not in (None, state.marker(key)):
+        reason = (
+            f"its marker says that it belongs to {marker}: a meter is handed over by `removed` there and "
+            "then `import` here"
+        )
+    elif others:
+        reason = f"{_bearing(key, others, state)}: a key is one meter"
+    else:
+        return Identity(meter, taken_over=meter.marker is None)
+    return Identity(blocked=_import_blocked(key, reason, [meter, *others], state))
+
+
+def _import_blocked(key: str, reason: str, meters: Sequence[LiveMeter], state: State) -> Blocked:
+    named, source = state.imports[key]
+    return Blocked(
+        "import",
+        f"`import` names {named} for `{key}`, but {reason}. Correct the entry, or remove it.",
+        meters=tuple(meters),
+        source=source,
+    )
 
 
 def _unmarked(
@@ -209,7 +154,7 @@ def _unmarked(
     state: State,
 ) -> Identity:
     """Handle the rows of a recorded meter without its key's marker."""
-    foreign = meter.marker is not None and _key_in(state.project, meter) is None
+    foreign = meter.marker is not None and state.key_in(meter) is None
     # Example: the key was removed, and another project has taken the meter over.
     if not declared and not active and (foreign or meter.marker is None):
         return Identity(meter, ours=False)
@@ -218,16 +163,17 @@ def _unmarked(
     if meter.marker is not None:
         owner = f"belongs to {meter.marker}" if foreign else f"is {meter.marker}"
         reason = f"{recorded}, but its marker says that it {owner}" + (f", while {bearers}" if active else "")
-        return Identity(meter, _mismatch(key, reason, [meter, *active], state))
+        return Identity(meter, _mismatch(reason, [meter, *active]))
     if active:
         reason = f"{recorded}, which has no marker, while {bearers}"
-        return Identity(meter, _mismatch(key, reason, [meter, *active], state))
-    if record.spec is None:
+        return Identity(meter, _mismatch(reason, [meter, *active]))
+    if record.spec is None and state.imported(key) != meter.id:
         reason = (
             f"{recorded}, but nothing shows that it is ours: it has no marker, and nothing was applied to it"
         )
-        return Identity(meter, _mismatch(key, reason, [meter], state))
-    return Identity(meter)
+        advice = f"To take the meter over, add {import_entry(key, meter, state.environment)} to `import`."
+        return Identity(meter, _mismatch(reason, [meter], advice))
+    return Identity(meter, taken_over=record.spec is None)
 
 
 def _bearing(key: str, active: Sequence[LiveMeter], state: State) -> str:
@@ -235,25 +181,19 @@ def _bearing(key: str, active: Sequence[LiveMeter], state: State) -> str:
     return f"{' and '.join(m.id for m in active)} {bears} the marker {state.marker(key)}"
 
 
-def _mismatch(key: str, reason: str, meters: Sequence[LiveMeter], state: State) -> Blocked:
-    return Blocked(
-        "mismatch",
-        f"{reason}. Nothing is changed until both agree: correct the lockfile (an id belongs under the key "
-        f"that its marker names), or set the meter's metadata `polar_iac` to {state.marker(key)} through "
-        "Polar's API.",
-        meters=tuple(meters),
-    )
+_BOTH_AGREE = "Correct the lockfile: an id belongs under the key that its marker names."
+
+
+def _mismatch(reason: str, meters: Sequence[LiveMeter], advice: str = _BOTH_AGREE) -> Blocked:
+    text = f"{reason}. Nothing is changed until both agree. {advice}"
+    return Blocked("mismatch", text, meters=tuple(meters))
 
 
 def _mismatch_elsewhere(key: str, meter: LiveMeter, state: State) -> Blocked:
     owner = state.recorded_elsewhere(meter, key)
     marker = state.marker_was.get(meter.id, meter.marker)
-    return _mismatch(
-        owner or key,
-        f"{meter.id} bears the marker {marker}, but the lockfile records it under `{owner}`",
-        [meter],
-        state,
-    )
+    reason = f"{meter.id} bears the marker {marker}, but the lockfile records it under `{owner}`"
+    return _mismatch(reason, [meter])
 
 
 def _duplicates(key: str, meters: Sequence[LiveMeter], recorded: LiveMeter | None, state: State) -> Identity:

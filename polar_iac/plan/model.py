@@ -14,20 +14,29 @@ from polar_iac.meter.canonical import canonical_json
 from polar_iac.meter.fields import Impact
 from polar_iac.meter.spec import MeterSpec
 
-Action = Literal["create", "update", "archive", "unarchive", "mark", "settle", "blocked"]
+Action = Literal["create", "update", "archive", "unarchive", "mark", "settle", "release", "blocked"]
 MarkReason = Literal["adopted", "moved", "restored"]
 Housekeeping = Literal["adopt", "forget", "moved", "refresh", "marker"]
 """Actions that only affect the lockfile. `marker` occurs only in saved plans of format version 1."""
 Origin = Literal["manifest", "outside", "both"]
 Freeze = Literal["unknown", "open", "frozen"]
 Cause = Literal[
-    "mismatch", "duplicates", "unknown-id", "unknown-parts", "frozen", "unlisted", "metadata-limit"
+    "mismatch",
+    "duplicates",
+    "unknown-id",
+    "unknown-parts",
+    "import",
+    "unowned",
+    "frozen",
+    "unlisted",
+    "limits",
+    "metadata-limit",
 ]
 UNKNOWN_HERE = (
     "likely the wrong organization, environment or token: Polar deletes no meters, so an id in the lockfile "
     "always exists in its own organization"
 )
-ACTIONS: tuple[Action, ...] = ("create", "update", "archive", "unarchive", "mark", "settle", "blocked")
+ACTIONS: tuple[Action, ...] = get_args(Action)
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 
@@ -163,6 +172,8 @@ class Plan:
     notes: tuple[Note, ...] = ()
     manifest: str | None = None
     lockfile: str | None = None
+    unowned: int = 0
+    """Number of active meters that no project owns, in a plan that creates meters or would; else 0."""
     outdated: str | None = None
     """Digest that the plan had in the earlier format."""
 

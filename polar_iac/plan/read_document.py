@@ -69,12 +69,14 @@ def _plan(saved: SavedPlan, first: bool) -> Plan:
         notes=_notes_from(saved.notes),
         manifest=saved.manifest,
         lockfile=saved.lockfile,
+        unowned=saved.unowned,
         outdated=saved.digest if first else None,
     )
     # `sorted(set(…))` also refuses duplicates: a change listed twice is not the plan that was written.
     places = [change.order for change in plan.changes]
     digest = _first_digest([change.digest for change in plan.changes]) if first else plan.digest
-    summary = {**plan.summary, **saved.summary} if first else saved.summary
+    # No `release` is counted where there is none, as in plans from before `removed`.
+    summary = {**plan.summary, **saved.summary} if first else {"release": 0, **saved.summary}
     if places != sorted(set(places)) or summary != plan.summary or saved.digest != digest:
         raise _changed_since("its changes are not those that its digest stands for")
     return plan

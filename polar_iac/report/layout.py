@@ -17,6 +17,7 @@ SIGNS = {
     "unarchive": "^",
     "mark": "@",
     "settle": "x",
+    "release": ">",
     "bookkeeping": "=",
     "blocked": "!",
 }
@@ -27,6 +28,7 @@ COLORS = {
     "unarchive": "cyan",
     "mark": "blue",
     "settle": "red",
+    "release": "blue",
     "bookkeeping": "bright_black",
     "blocked": "red",
 }

@@ -22,6 +22,7 @@ _PAST = {
     "forget": "forgotten",
     "moved": "moved",
     "mark": "marked",
+    "release": "released",
     "refresh": "recorded",
     "settle": "duplicate archived",
 }

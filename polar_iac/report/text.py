@@ -52,6 +52,7 @@ from polar_iac.report.wording import (
     same_refusals,
     settled,
     terms,
+    unowned,
     value,
 )
 from polar_iac.sanitize import printable
@@ -94,6 +95,8 @@ def _plan(plan: Plan, manifest_file: str, width: int) -> Iterator[str]:
     yield summary(plan)
     if plan.changes:
         yield f"Digest: {plan.digest[:SHORT_DIGEST]}"
+    if plan.unowned:
+        yield unowned(plan, lambda command: f"`{command}`")
 
 
 def _changes(plan: Plan, width: int) -> Iterator[str]:
@@ -117,7 +120,7 @@ def _headline(plan: Plan) -> str:
     counts = Counter(change.action for change in plan.changes)
     others = Counter(change.action for change in plan.changes if "billing" not in risks(change))
     parts = risk_counts(map(risks, plan.changes))
-    parts += action_counts({name: counts[name] for name in ("create", "mark")}).values()
+    parts += action_counts({name: counts[name] for name in ("create", "mark", "release")}).values()
     if others["update"]:
         other = " other" if others["update"] < counts["update"] else ""
         parts.append(f"{others['update']:,}{other} to update")

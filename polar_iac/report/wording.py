@@ -22,7 +22,7 @@ Quote = Callable[[str], str]
 WIDTH = 100
 """Columns of text, unless the terminal has fewer."""
 HOUSEKEEPING = {
-    "adopt": "adopted: found by its marker, will be recorded in the lockfile",
+    "adopt": "adopted: found by marker or `import`, will be recorded in the lockfile",
     "forget": "forgotten: gone from the manifest, and archived or unknown to Polar",
     "moved": "moved: the same meter under a new key",
     "marker": "its ownership marker will be restored",
@@ -177,6 +177,14 @@ def settled(change: Change) -> str:
 def bookkeeping(entry: Bookkeeping, quote: Quote) -> str:
     """Describe a change that affects the lockfile only."""
     return HOUSEKEEPING[entry.action] + (f" (was {quote(entry.was)})" if entry.was is not None else "")
+
+
+def unowned(plan: Plan, quote: Quote) -> str:
+    """Say how many meters no manifest manages, and which command lists them."""
+    one = plan.unowned == 1
+    meters = f"{quantity(plan.unowned, 'active meter')} here {'has' if one else 'have'} no owner"
+    lists = quote(f"polar-iac import -e {plan.environment}")
+    return f"{meters}: {lists} lists {'it' if one else 'them'}."
 
 
 # Refusals

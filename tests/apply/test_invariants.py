@@ -26,7 +26,7 @@ from polar_iac.plan.document import plan_document
 from polar_iac.state import lockfile
 from polar_iac.state.lockfile import Lockfile
 from tests.support import openapi, strategies
-from tests.support.build import PROJECT, desired, meter, plan, spec_of
+from tests.support.build import PROJECT, desired, identifier, meter, plan, random_uuid, spec_of
 from tests.support.examples import examples
 from tests.support.served_polar import Exchange, Served, served_polar
 from tests.support.strategies import TAGS, Outside, Step, World
@@ -49,11 +49,12 @@ def checkout(polar: Served, tmp_path: Path) -> Iterator[Checkout]:
 def furnish(polar: Served, checkout: Checkout, world: World) -> Manifest:
     """Make a world real, from nothing."""
     polar.polar.reset()
-    records = {}
+    records, ids = {}, list[str]()
     for existing in world.existing:
         marker = {MARKER: existing.marker} if existing.marker else {}
         body = {**existing.spec, "metadata": {**existing.spec["metadata"], **marker}}
         made = checkout.client.create_meter(body)
+        ids.append(made.id)
         if existing.archived:
             checkout.client.update_meter(made.id, {"is_archived": True})
         if existing.frozen:
@@ -64,7 +65,7 @@ def furnish(polar: Served, checkout: Checkout, world: World) -> Manifest:
     organization = polar.polar.organization_id
     lockfile.save(checkout.lockfile, Lockfile("sandbox", organization, PROJECT, records))
     polar.tape.clear()
-    return desired(world.meters, moved=world.moved)
+    return desired(world.meters, **world.top([*ids, random_uuid()]))
 
 
 def everything(checkout: Checkout) -> dict[str, LiveMeter]:
@@ -73,13 +74,14 @@ def everything(checkout: Checkout) -> dict[str, LiveMeter]:
 
 def apply_and_hold_invariants(polar: Served, checkout: Checkout, manifest: Manifest) -> Sequence[Event]:
     """Apply, and hold the result against invariants 1, 2, 5 and 7."""
-    before, recorded = everything(checkout), {r.id for r in checkout.recorded().meters.values()}
+    before, ours = everything(checkout), {r.id for r in checkout.recorded().meters.values()}
+    ours |= {meter_id for meter_id, _ in manifest.imported("sandbox").values()}
     polar.tape.clear()
     events = checkout.apply(manifest)
     sent = list(polar.tape.exchanges)
     openapi.check((exchange.method, exchange.body) for exchange in sent)
     after = everything(checkout)
-    hold_invariant_5(before, after, recorded, sent)
+    hold_invariant_5(before, after, ours, sent)
     hold_invariant_7(before, sent)
     hold_invariant_1(checkout, manifest, events)
     hold_invariant_2(polar, checkout, manifest, after)
@@ -114,14 +116,14 @@ def hold_invariant_2(
 def hold_invariant_5(
     before: Mapping[str, LiveMeter],
     after: Mapping[str, LiveMeter],
-    recorded: set[str],
+    ours: set[str],
     sent: Sequence[Exchange],
 ) -> None:
-    """A meter that neither bears our marker nor is in our lockfile is never touched."""
+    """A meter that neither bears our marker, nor is in our lockfile or in `import`, is never touched."""
     foreign = {
         key: meter
         for key, meter in before.items()
-        if key not in recorded and not (meter.marker or "").startswith(f"{PROJECT}/")
+        if key not in ours and not (meter.marker or "").startswith(f"{PROJECT}/")
     }
     assert {key: after[key] for key in foreign} == foreign, "invariant 5"
     asked = {e.path.rsplit("/", 1)[-1] for e in sent if e.method == "PATCH"}
@@ -139,7 +141,7 @@ def hold_invariant_7(before: Mapping[str, LiveMeter], sent: Sequence[Exchange]) 
             assert body.pop("is_archived") != was.archived, "invariant 7"
         if "metadata" in body:
             metadata = body.pop("metadata")
-            marker = metadata.pop(MARKER)
+            marker = metadata.pop(MARKER, None)
             same = MeterSpec(
                 spec_of(was).name, spec_of(was).filter, spec_of(was).aggregation, metadata=metadata
             )
@@ -177,11 +179,12 @@ def test_invariant_3_order_and_form_never_change_the_plan(world: World, rng: ran
         (key, {**block, "filter": shuffled(block["filter"], rng)}) for key, block in world.meters.items()
     ]
     rng.shuffle(items)
-    moved = list(world.moved)
-    rng.shuffle(moved)
     recorded, live = {}, []
+    ids = [identifier(number) for number in range(len(world.existing) + 1)]
+    top = world.top(ids)
+    top_elsewhere = {name: rng.sample(entries, len(entries)) for name, entries in top.items()}
     for number, existing in enumerate(world.existing):
-        identity, day = f"{number:08x}-0000-4000-8000-000000000000", f"2026-01-0{number + 1}"
+        identity, day = ids[number], f"2026-01-0{number + 1}"
         spec = MeterSpec.from_json({**existing.spec, "archived": existing.archived})
         archived_at = day if existing.archived else None
         live.append(LiveMeter(identity, "o", day, archived_at, existing.marker, spec))
@@ -190,15 +193,15 @@ def test_invariant_3_order_and_form_never_change_the_plan(world: World, rng: ran
             recorded[existing.key] = Record(identity, MeterSpec.from_json(existing.recorded), frozen)
     live_elsewhere = rng.sample(live, len(live))
 
-    def document(meters: Any, moved: Any, live: Any) -> Any:
-        content = plan_document(plan(desired(meters, moved=moved), recorded, live))
+    def document(meters: Any, top: Any, live: Any) -> Any:
+        content = plan_document(plan(desired(meters, **top), recorded, live))
         for change in content["changes"]:
             change["source"] = None
             for field in change["fields"]:
                 field["source"] = None
         return content
 
-    assert document(dict(items), moved, live_elsewhere) == document(world.meters, world.moved, live)
+    assert document(dict(items), top_elsewhere, live_elsewhere) == document(world.meters, top, live)
 
 
 @examples(60)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from polar_iac.ci.blocked import base_manifest, changed_keys
 from polar_iac.manifest.model import Manifest
-from tests.support.build import manifest_text, meter
+from tests.support.build import identifier, manifest_text, meter
 
 YAML = """version: 1
 project: acme
@@ -38,6 +38,20 @@ def test_a_block_that_came_went_or_ignores_something_else_is_changed() -> None:
     left = meter(metadata={"key": "left"}, lifecycle={"ignore_changes": ["name"]})
     head = read(manifest_text({"new": meter(), "left": left}))
     assert changed_keys({"gone", "new", "left", "nobody"}, base, head) == {"gone", "new", "left"}
+
+
+def test_a_key_that_an_entry_at_the_top_names_now_is_changed() -> None:
+    meters = {"calls": meter(), "tokens": meter()}
+    entries = [{"to": "calls", "id": {"sandbox": identifier(1)}}]
+    base = read(manifest_text(meters, **{"import": entries}))
+    head = read(
+        manifest_text(
+            meters,
+            removed=[{"from": "gone"}],
+            **{"import": [*entries, {"to": "tokens", "id": {"sandbox": identifier(2)}}]},
+        ),
+    )
+    assert changed_keys({"calls", "tokens", "gone", "nobody"}, base, head) == {"tokens", "gone"}
 
 
 def test_without_a_manifest_at_the_merge_base_each_block_is_changed() -> None:

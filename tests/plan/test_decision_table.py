@@ -15,7 +15,7 @@ from polar_iac.meter.live import Made
 from polar_iac.meter.record import Record, record_of
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.model import Change, Plan
-from polar_iac.report.text import refusal_text
+from polar_iac.report.text import plan_text, refusal_text
 from tests.support import strategies
 from tests.support.build import ORGANIZATION, desired, identifier, live, meter, plan, record
 
@@ -260,6 +260,305 @@ class TestWhichMeterIsMeant:
         assert [(c.key, c.cause) for c in planned.changes] == [("calls", "duplicates"), ("other", "mismatch")]
 
 
+def importing(key: str, number: int, environment: str = "sandbox") -> dict[str, Any]:
+    """The block `import` of a manifest, with one entry."""
+    return {"import": [{"to": key, "id": {environment: identifier(number)}}]}
+
+
+class TestImport:
+    """K is not in the lockfile, and `import` names an id for it here."""
+
+    def test_found_without_an_owner_is_that_meter_and_marked(self) -> None:
+        manifest = desired({"calls": meter()}, **importing("calls", 1))
+        planned = plan(manifest, {}, [live(1, None, metadata={"theirs": 1})])
+        change = only(planned)
+        assert (change.action, change.reason, change.id) == ("mark", "adopted", identifier(1))
+        assert marked(change) == (None, "acme/calls")
+        (note,) = change.notes
+        assert note.text == f"takes over {identifier(1)}, which has no owner"
+        assert change.after is not None
+        assert change.after.metadata == {"theirs": 1}
+        assert not planned.bookkeeping
+        assert planned.unowned == 0
+
+    def test_found_without_an_owner_what_differs_is_an_update_of_the_same_plan(self) -> None:
+        manifest = desired({"calls": meter(name="Calls")}, **importing("calls", 1))
+        change = only(plan(manifest, {}, [live(1, None)]))
+        assert (change.action, marked(change)) == ("update", (None, "acme/calls"))
+        assert [field.path for field in change.fields] == ["name"]
+        assert "takes over" in change.notes[0].text
+
+    def test_found_with_its_marker_is_adopted(self) -> None:
+        """A run was killed between the marker and the record."""
+        planned = plan(desired({"calls": meter()}, **importing("calls", 1)), {}, [live(1)])
+        assert not planned.changes
+        assert bookkeeping(planned) == {("calls", "adopt", identifier(1))}
+
+    def test_found_with_a_marker_that_a_move_turns_into_its_own_is_adopted(self) -> None:
+        manifest = desired({"calls": meter()}, moved=TestMoved.MOVED, **importing("calls", 1))
+        change = only(plan(manifest, {}, [live(1, "old")]))
+        assert (change.action, change.reason) == ("mark", "moved")
+
+    def test_found_archived_is_unarchived_or_marked_as_the_manifest_says(self) -> None:
+        there = live(1, None, archived_at=ARCHIVED)
+        active = desired({"calls": meter()}, **importing("calls", 1))
+        assert only(plan(active, {}, [there])).action == "unarchive"
+        archived = desired({"calls": meter(archived=True)}, **importing("calls", 1))
+        assert (only(plan(archived, {}, [there])).action) == "mark"
+
+    def test_found_and_full_is_managed_unmarked_with_a_note(self) -> None:
+        """Its metadata are all declared, or none of them: both are fine, and the record alone is enough."""
+        full = {f"k{n}": n for n in range(50)}
+        for metadata in ({}, {"k0": 0}):
+            manifest = desired({"calls": meter(metadata=metadata)}, **importing("calls", 1))
+            there = [live(1, None, metadata=full)]
+            planned = plan(manifest, {}, there)
+            assert not planned.changes
+            assert bookkeeping(planned) == {("calls", "adopt", identifier(1))}
+            assert [note.kind for note in planned.notes] == ["import", "unmarked"]
+            again = plan(manifest, {"calls": record(1, metadata=metadata)}, there)
+            assert (again.changes, again.bookkeeping) == ((), ())
+            assert [note.kind for note in again.notes] == ["unmarked"]
+
+    def test_found_and_full_what_differs_is_an_update_without_a_marker(self) -> None:
+        full = {f"k{n}": n for n in range(50)}
+        manifest = desired({"calls": meter(name="Calls")}, **importing("calls", 1))
+        planned = plan(manifest, {}, [live(1, None, metadata=full)])
+        assert (only(planned).action, only(planned).marker) == ("update", None)
+        assert [note.kind for note in only(planned).notes] == ["import"]
+        assert [note.kind for note in planned.notes] == ["unmarked"]
+
+    def test_not_found_is_blocked(self) -> None:
+        manifest = desired({"calls": meter(), "other": meter()}, **importing("calls", 1))
+        planned = plan(manifest, {"other": record(2)}, [live(2, "other")])
+        assert (only(planned).key, only(planned).cause) == ("calls", "import")
+        assert identifier(1) in (only(planned).reason or "")
+        assert planned.refusal is None
+
+    def test_recorded_under_another_key_is_blocked_and_named(self) -> None:
+        manifest = desired({"calls": meter(), "other": meter()}, **importing("calls", 1))
+        planned = plan(manifest, {"other": record(1)}, [live(1, "other")])
+        change = only(planned)
+        assert (change.key, change.cause) == ("calls", "import")
+        assert mentioned(change) == {identifier(1)}
+        assert "`moved: [{from: other, to: calls}]`" in (change.reason or "")
+
+    @pytest.mark.parametrize("owner", [{"key": "other"}, {"project": "another"}], ids=["key", "project"])
+    def test_marked_for_another_key_or_project_is_blocked_and_named(self, owner: Any) -> None:
+        there = live(1, **owner)
+        change = only(plan(desired({"calls": meter()}, **importing("calls", 1)), {}, [there]))
+        assert (change.key, change.cause) == ("calls", "import")
+        assert mentioned(change) == {identifier(1)}
+        assert str(there.marker) in (change.reason or "")
+
+    def test_another_bearer_is_blocked_and_both_are_named(self) -> None:
+        manifest = desired({"calls": meter()}, **importing("calls", 1))
+        change = only(plan(manifest, {}, [live(1, None), live(2)]))
+        assert change.cause == "import"
+        assert mentioned(change) == {identifier(1), identifier(2)}
+
+    def test_an_archived_bearer_does_not_count(self) -> None:
+        manifest = desired({"calls": meter()}, **importing("calls", 1))
+        change = only(plan(manifest, {}, [live(1, None), live(2, archived_at=ARCHIVED)]))
+        assert (change.action, change.id) == ("mark", identifier(1))
+
+    def test_two_other_bearers_are_duplicates_first(self) -> None:
+        manifest = desired({"calls": meter()}, **importing("calls", 1))
+        change = only(plan(manifest, {}, [live(1, None), live(2), live(3)]))
+        assert change.cause == "duplicates"
+
+    def test_of_duplicates_that_can_be_settled_the_imported_one_stays(self) -> None:
+        manifest = desired({"calls": meter()}, **importing("calls", 2))
+        made = Made(created=frozenset({identifier(1)}))
+        change = only(plan(manifest, {}, [live(1), live(2)], made=made))
+        assert (change.action, change.id, change.duplicate_of) == ("settle", identifier(1), identifier(2))
+
+    def test_to_be_archived_while_active_is_blocked(self) -> None:
+        manifest = desired({"calls": meter(archived=True)}, **importing("calls", 1))
+        change = only(plan(manifest, {}, [live(1, None)]))
+        assert (change.action, change.cause) == ("blocked", "import")
+        assert mentioned(change) == {identifier(1)}
+        assert "Import it as it is first" in (change.reason or "")
+
+    def test_to_be_archived_with_its_marker_is_archived(self) -> None:
+        manifest = desired({"calls": meter(archived=True)}, **importing("calls", 1))
+        assert only(plan(manifest, {}, [live(1)])).action == "archive"
+
+    def test_with_parts_that_are_unknown_is_blocked(self) -> None:
+        manifest = desired({"calls": meter()}, **importing("calls", 1))
+        there = replace(live(1, None), spec=None, label="Of tomorrow")
+        assert only(plan(manifest, {}, [there])).cause == "unknown-parts"
+
+    @pytest.mark.parametrize("key", ["calls", None], ids=["marked", "unmarked"])
+    def test_a_done_entry_is_harmless(self, key: str | None) -> None:
+        manifest = desired({"calls": meter()}, **importing("calls", 1))
+        planned = plan(manifest, {"calls": record(1)}, [live(1, key)])
+        assert [change.reason for change in planned.changes] == ([] if key else ["restored"])
+        assert not planned.notes
+
+    def test_an_entry_that_the_lockfile_contradicts_is_blocked(self) -> None:
+        manifest = desired({"calls": meter(name="Calls")}, **importing("calls", 2))
+        change = only(plan(manifest, {"calls": record(1)}, [live(1), live(2, None)]))
+        assert (change.action, change.cause, change.id) == ("blocked", "import", identifier(1))
+        assert identifier(1) in (change.reason or "")
+        assert identifier(2) in (change.reason or "")
+
+    def test_a_record_to_which_nothing_was_applied_is_trusted_where_import_names_it(self) -> None:
+        """Polar refused the first update: the meter has a record, and neither a spec nor a marker."""
+        manifest = desired({"calls": meter()}, **importing("calls", 1))
+        change = only(plan(manifest, {"calls": Record(identifier(1), None, frozen=True)}, [live(1, None)]))
+        assert (change.action, change.reason) == ("mark", "adopted")
+        mismatch = plan(manifest, {"calls": Record(identifier(1), None)}, [live(1, None), live(2)])
+        assert only(mismatch).cause == "mismatch"
+
+    def test_an_entry_of_another_environment_does_nothing(self) -> None:
+        manifest = desired({"calls": meter()}, **importing("calls", 1, "production"))
+        planned = plan(manifest, {}, [live(1, None, name="Others")])
+        assert only(planned).action == "create"
+        assert planned.unowned == 1
+
+    def test_offline_it_is_no_create(self) -> None:
+        planned = plan(desired({"calls": meter()}, **importing("calls", 1)), {}, None)
+        assert not planned.changes
+        assert [(note.key, note.kind) for note in planned.notes] == [("calls", "import")]
+
+    def test_what_blocks_an_import_is_shown_at_its_entry(self) -> None:
+        manifest = desired({"calls": meter()}, **importing("calls", 1))
+        source = only(plan(manifest, {}, [])).source
+        assert source is not None
+        line = manifest.document.text.split("\n")[source.line - 1]
+        assert line[source.column - 1 :] == f'"{identifier(1)}"'
+
+
+class TestRemoved:
+    """`removed` names K, which the manifest does not declare."""
+
+    REMOVED: ClassVar[dict[str, Any]] = {"removed": [{"from": "calls"}]}
+
+    @pytest.mark.parametrize("archived_at", [None, ARCHIVED], ids=["active", "archived"])
+    def test_recorded_with_its_marker_is_released(self, archived_at: str | None) -> None:
+        there = live(1, metadata={"theirs": 1}, archived_at=archived_at)
+        planned = plan(desired({}, **self.REMOVED), {"calls": record(1)}, [there], allow_archive=True)
+        change = only(planned)
+        assert (change.action, change.id, marked(change)) == ("release", identifier(1), ("acme/calls", None))
+        assert change.before == change.after == there.spec
+        assert (planned.summary["release"], planned.wanted) == (1, 1)
+        assert planned.refusal is None
+        assert not planned.bookkeeping
+        assert change.source is not None
+
+    def test_an_archived_bearer_beside_it_does_not_count(self) -> None:
+        there = [live(1), live(2, archived_at=ARCHIVED)]
+        planned = plan(desired({}, **self.REMOVED), {"calls": record(1)}, there)
+        assert (only(planned).action, only(planned).id) == ("release", identifier(1))
+
+    @pytest.mark.parametrize("bearers", [[], [live(3)]], ids=["alone", "with a bearer"])
+    @pytest.mark.parametrize(
+        "owner", [{"key": None}, {"key": "other"}, {"project": "another"}], ids=["none", "key", "project"]
+    )
+    def test_without_its_marker_the_record_is_forgotten_only(self, owner: Any, bearers: Any) -> None:
+        there = [live(1, **owner), *bearers]
+        planned = plan(desired({}, **self.REMOVED), {"calls": record(1)}, there)
+        assert not planned.changes
+        assert bookkeeping(planned) == {("calls", "forget", identifier(1))}
+        assert "not-ours" in {note.kind for note in planned.notes}
+
+    def test_an_unknown_id_beside_a_known_one_is_forgotten(self) -> None:
+        manifest = desired({"other": meter()}, **self.REMOVED)
+        planned = plan(manifest, {"calls": record(1), "other": record(2)}, [live(2, "other")])
+        assert not planned.changes
+        assert bookkeeping(planned) == {("calls", "forget", identifier(1))}
+
+    def test_an_unknown_id_alone_refuses_the_whole_apply(self) -> None:
+        planned = plan(desired({}, **self.REMOVED), {"calls": record(1)}, [live(2, None)])
+        assert planned.refusal is not None
+        assert planned.refusal.cause == "unknown-id"
+
+    @pytest.mark.parametrize("first", [live(1), live(1, archived_at=ARCHIVED)], ids=["active", "archived"])
+    def test_another_bearer_is_blocked_and_never_settled(self, first: Any) -> None:
+        made = Made(created=frozenset({identifier(2)}))
+        planned = plan(desired({}, **self.REMOVED), {"calls": record(1)}, [first, live(2)], made=made)
+        assert only(planned).cause == "duplicates"
+        assert mentioned(only(planned)) == {identifier(1), identifier(2)}
+
+    def test_two_bearers_beside_an_unmarked_record_are_blocked(self) -> None:
+        planned = plan(desired({}, **self.REMOVED), {"calls": record(1)}, [live(1, None), live(2), live(3)])
+        assert only(planned).cause == "duplicates"
+
+    @pytest.mark.parametrize("there", [[], [live(1)]], ids=["gone", "marked"])
+    def test_not_recorded_is_nothing_with_a_note(self, there: Any) -> None:
+        planned = plan(desired({}, **self.REMOVED), {}, there)
+        assert not planned.changes
+        assert not planned.bookkeeping
+        (note,) = planned.notes
+        assert (note.key, note.kind, note.severity) == ("calls", "removed", "info")
+        assert [entry["id"] for entry in note.data["meters"]] == [m.id for m in there]
+
+    def test_with_parts_that_are_unknown_is_blocked(self) -> None:
+        """All of its metadata would be replaced, and it is not known."""
+        there = replace(live(1), spec=None, label="Of tomorrow")
+        assert only(plan(desired({}, **self.REMOVED), {"calls": record(1)}, [there])).cause == "unknown-parts"
+
+    @pytest.mark.parametrize("recorded", [record(1), Record(identifier(1), None)], ids=["spec", "id alone"])
+    def test_offline_it_is_released(self, recorded: Record) -> None:
+        planned = plan(desired({}, **self.REMOVED), {"calls": recorded}, None)
+        assert (only(planned).action, only(planned).id) == ("release", identifier(1))
+
+
+class TestCreateBesideUnownedMeters:
+    """A meter of nobody's that is like a new one is most likely meant."""
+
+    def test_the_same_name_and_meaning_is_blocked_until_it_is_imported_or_renamed(self) -> None:
+        there = [live(9, None, filter=TestFiltersOfOneMeaning.DASHBOARD)]
+        planned = plan(desired({"calls": meter()}), {}, there)
+        change = only(planned)
+        assert (change.action, change.cause, change.id) == ("blocked", "unowned", None)
+        assert mentioned(change) == {identifier(9)}
+        assert f"`{{to: calls, id: {{sandbox: {identifier(9)}}}}}`" in (change.reason or "")
+        assert planned.unowned == 1
+        assert actions(plan(desired({"calls": meter()}, **importing("calls", 9)), {}, there)) == {
+            "calls": "mark"
+        }
+        assert actions(plan(desired({"calls": meter(name="Renamed")}), {}, there)) == {"calls": "create"}
+
+    def test_each_of_several_that_are_the_same_is_named(self) -> None:
+        change = only(plan(desired({"calls": meter()}), {}, [live(8, None), live(9, None)]))
+        assert mentioned(change) == {identifier(8), identifier(9)}
+
+    @pytest.mark.parametrize(
+        "fields", [{"filter": OTHER_FILTER}, {"name": "Others"}], ids=["only the name", "only the meaning"]
+    )
+    def test_only_one_of_both_carries_the_entry_that_would_import_it(self, fields: Any) -> None:
+        (note,) = only(plan(desired({"calls": meter()}), {}, [live(9, None, **fields)])).notes
+        assert f"`{{to: calls, id: {{sandbox: {identifier(9)}}}}}`" in note.text
+
+    def test_one_of_another_project_can_neither_block_nor_be_imported(self) -> None:
+        change = only(plan(desired({"calls": meter()}), {}, [live(9, project="other")]))
+        assert change.action == "create"
+        assert not any("import" in note.text for note in change.notes)
+
+    def test_one_that_another_key_imports_is_that_keys(self) -> None:
+        manifest = desired({"calls": meter(), "other": meter()}, **importing("other", 9))
+        planned = plan(manifest, {}, [live(9, None)])
+        assert actions(planned) == {"calls": "create", "other": "mark"}
+        assert not planned.changes[0].notes
+        assert planned.unowned == 0
+
+    def test_only_a_plan_with_creates_counts_the_meters_without_an_owner(self) -> None:
+        others = [
+            *(live(n, None, name="Others", filter=OTHER_FILTER) for n in (7, 8)),
+            live(9, project="other"),
+            live(10, None, archived_at=ARCHIVED),
+        ]
+        created = plan(desired({"calls": meter()}), {}, others)
+        assert created.unowned == 2
+        text = plan_text(created, "meters.yaml")
+        assert text.splitlines()[-1].startswith(
+            "2 active meters here have no owner: `polar-iac import -e sandbox`"
+        )
+        assert plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1), *others]).unowned == 0
+
+
 class TestWhatHappens:
     """By what the manifest says of K, and the live meter X."""
 
@@ -272,9 +571,7 @@ class TestWhatHappens:
         assert change.after.name == "API calls"
         assert not change.notes
 
-    @pytest.mark.parametrize(
-        "other", [live(9, key=None), live(9, project="other-team"), live(9, key=None, name="Another name")]
-    )
+    @pytest.mark.parametrize("other", [live(9, project="other-team"), live(9, key=None, name="Another name")])
     def test_active_none_create_says_if_an_unmarked_or_foreign_meter_is_the_same(self, other: Any) -> None:
         change = only(plan(desired({"calls": meter()}), {}, [other]))
         assert change.action == "create"
@@ -492,7 +789,8 @@ class TestFiltersOfOneMeaning:
         assert change.digest == only(plan(desired({"calls": meter()}))).digest
 
     def test_a_meter_that_bills_the_same_in_another_form_is_named(self) -> None:
-        change = only(plan(desired({"calls": meter()}), {}, [live(9, None, filter=self.DASHBOARD)]))
+        there = live(9, None, filter=self.DASHBOARD, name="Another name")
+        change = only(plan(desired({"calls": meter()}), {}, [there]))
         assert [fact.kind for fact in change.notes] == ["same-billing"]
 
 

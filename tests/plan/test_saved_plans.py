@@ -77,7 +77,7 @@ def test_a_plan_is_stale_after_an_edit_of_the_manifest(planned: Workspace, polar
 
 def test_a_plan_is_stale_after_an_edit_of_the_lockfile(planned: Workspace, polar: Served) -> None:
     """A key that is recorded no more, and not marked either, would be created."""
-    edit(planned, polar, "b", metadata={})
+    edit(planned, polar, "b", metadata={}, name="By hand")
     path = planned.path / "meters.sandbox.lock.json"
     data = json.loads(path.read_text())
     del data["meters"]["b"]

@@ -319,9 +319,8 @@ def plan_with_everything() -> Plan:
 
 def keys_shown(text: str) -> list[str]:
     """The keys in the titles of changes, in their order."""
-    return re.findall(
-        r"(?m)^\*\*(?:Create|Update|Archive|Unarchive|Mark|Settle|Blocked)[ a-z,]*\*\* `([^`]+)`", text
-    )
+    actions = "Create|Update|Archive|Unarchive|Mark|Settle|Release|Blocked"
+    return re.findall(rf"(?m)^\*\*(?:{actions})[ a-z,]*\*\* `([^`]+)`", text)
 
 
 # Size
@@ -788,7 +787,8 @@ def test_a_saved_plan_shows_as_it_was(world: strategies.World, offline: bool, al
         if existing.recorded is not None and existing.key:
             spec = MeterSpec.from_json(existing.recorded)
             recorded[existing.key] = Record(meter_id, spec, existing.learned)
-    found_plan = plan(desired(world.meters), recorded, None if offline else there, allow_archive=allow)
+    manifest = desired(world.meters, **world.top([identifier(n) for n in range(1, len(there) + 2)]))
+    found_plan = plan(manifest, recorded, None if offline else there, allow_archive=allow)
     again = plan_from_document(saved(found_plan))
     assert renderings(again) == renderings(in_canonical_order(found_plan))
     read_comment(comment(again))

@@ -59,7 +59,7 @@ def everything() -> Drift:
         live(6, "same", name="Same"),
         live(7, "gone", name="Gone, renamed"),
     ]
-    return drift_of(find_drift(manifest, recorded, meters), len(recorded))
+    return drift_of(find_drift(manifest, recorded, meters, environment="sandbox"), len(recorded))
 
 
 def test_the_text_is_golden(everything: Drift) -> None:

@@ -81,7 +81,11 @@ def test_a_plan_with_everything_is_golden() -> None:
             "llm-input": meter(name="Input"),
             "lost": meter(name="Lost"),
             "again": meter(name="Again", filter=every(clause("kind", "eq", True))),
+            "taken-over": meter(name="Taken over"),
+            "copied": meter(name="Copied"),
         },
+        **{"import": [{"to": "taken-over", "id": {"sandbox": identifier(16)}}]},
+        removed=[{"from": "leaving"}],
         moved=[{"from": "tokens-in", "to": "llm-input"}],
     )
     recorded = {
@@ -99,6 +103,7 @@ def test_a_plan_with_everything_is_golden() -> None:
         "removed": record(7, name="Removed"),
         "settled": record(12, name="Settled"),
         "unmarked": record(14, name="Unmarked"),
+        "leaving": record(17, name="Leaving"),
     }
     meters = [
         live(
@@ -122,6 +127,9 @@ def test_a_plan_with_everything_is_golden() -> None:
         live(15, "zeta-a", name="Of another branch"),
         live(10, "lost", name="Lost"),
         live(11, "again", project="other", name="Theirs", filter=every(clause("kind", "eq", True))),
+        live(16, None, name="Taken over"),
+        live(17, "leaving", name="Leaving"),
+        live(18, None, name="Copied"),
     ]
     planned = plan(manifest, recorded, meters, made=Made(created=frozenset({identifier(13)})))
     golden(GOLDEN / "everything.txt", click.unstyle(plan_text(planned, "meters.yaml")))

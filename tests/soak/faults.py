@@ -98,7 +98,7 @@ def _scene(creates: int, equals: int, recorded: bool) -> Scene:
         **{f"created-{n}": meter(name=f"Created {n}", metadata={"n": n}) for n in range(creates)},
     }
     foreign = [
-        meter(name="Created 0"),
+        meter(name="Created 0", aggregation={"func": "sum", "property": "tokens"}),
         meter(name="Created 0", metadata={"n": 0}),
         meter(name="Created 0", metadata={MARKER: "other/created-0"}),
         meter(name="Created 1", metadata={MARKER: f"{PROJECT}x/created-1"}),

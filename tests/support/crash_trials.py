@@ -37,6 +37,7 @@ BEFORE = {
     "marked": meter(metadata={"ours": 1, "gone": 1}),
     "retiring": meter(name="Retiring"),
     "old-key": meter(name="Moved"),
+    "leaving": meter(name="Leaving"),
 }
 BACK = meter(name="Back")
 AFTER = {
@@ -50,10 +51,17 @@ AFTER = {
     "new-3": meter(name="New three", unit="custom", custom_label="call"),
 }
 NEW = tuple(f"{PROJECT}/{key}" for key in AFTER if key.startswith("new-") and key != "new-key")
-MANIFEST = manifest_text(AFTER, moved=[{"from": "old-key", "to": "new-key"}])
+MOVED = [{"from": "old-key", "to": "new-key"}]
+MANIFEST = manifest_text(AFTER, moved=MOVED)
+TAKEN_OVER = meter(name="Taken over")
+"""The block of a meter that `import` names, and that has no owner and another name before."""
 EXPECTED = {
     key: MeterSpec.from_json(block).fingerprint
-    for key, block in {**AFTER, "marked": meter(metadata={"ours": 2, "theirs": 9})}.items()
+    for key, block in {
+        **AFTER,
+        "marked": meter(metadata={"ours": 2, "theirs": 9}),
+        "taken-over": {**TAKEN_OVER, "metadata": {"theirs": 8}},
+    }.items()
     if not block.get("archived")
 }
 """The active meters after an apply that nothing disturbed."""
@@ -91,6 +99,10 @@ class Scene:
             if key == "marked":
                 metadata = {"ours": 1, "gone": 1, "theirs": 9, MARKER: f"{PROJECT}/marked"}
                 self.truth.update_meter(made.id, {"metadata": metadata})
+            if key == "leaving":
+                metadata = {"theirs": 7, MARKER: f"{PROJECT}/leaving"}
+                self.truth.update_meter(made.id, {"metadata": metadata})
+        unowned = self.truth.create_meter(meter(name="Of nobody", metadata={"theirs": 8}))
         foreign = [
             self.truth.create_meter(meter(name="Unmarked")),
             self.truth.create_meter(meter(metadata={MARKER: "other/new-1"})),
@@ -98,7 +110,11 @@ class Scene:
         state = Lockfile("sandbox", self.polar.organization_id, PROJECT, records)
         state_directory(directory / LOCK)
         lockfile.save(directory / LOCK, state)
-        (directory / "meters.yaml").write_text(MANIFEST, encoding="utf-8")
+        blocks: dict[str, Any] = {"import": [{"to": "taken-over", "id": {"sandbox": unowned.id}}]}
+        text = manifest_text(
+            AFTER | {"taken-over": TAKEN_OVER}, moved=MOVED, removed=[{"from": "leaving"}], **blocks
+        )
+        (directory / "meters.yaml").write_text(text, encoding="utf-8")
         self.catch_up()
         return {meter.id: meter for meter in foreign}
 
@@ -112,8 +128,9 @@ class Scene:
     def check(self, directory: Path, foreign: dict[str, LiveMeter], *, forgot: bool = False) -> None:
         """Nothing is doubled, nothing is lost, nobody else's is touched."""
         live = self.truth.list_meters()
-        active = {m.marker: m for m in live if not m.archived and m.id not in foreign}
-        ours = [m for m in live if not m.archived and m.id not in foreign]
+        (left,) = [m for m in live if m.name == "Leaving"]
+        ours = [m for m in live if not m.archived and m.id not in foreign and m is not left]
+        active = {m.marker: m for m in ours}
         doubled = [marker for marker, count in Counter(m.marker for m in ours).items() if count > 1]
         assert not doubled, f"two active meters under {doubled}"
         by_key = {(marker or "").partition("/")[2]: spec_of(m).fingerprint for marker, m in active.items()}
@@ -122,6 +139,10 @@ class Scene:
         ids = {key: record.id for key, record in recorded.items() if key in EXPECTED}
         assert ids == {(marker or "").partition("/")[2]: m.id for marker, m in active.items()}
         assert {m.id: m for m in live if m.id in foreign} == foreign
+        assert (left.archived, spec_of(left).metadata) == (False, {"theirs": 7})
+        # Without a lockfile nothing shows that it was ours: it is left as it is.
+        assert left.marker is None or (forgot and left.marker == f"{PROJECT}/leaving")
+        assert "leaving" not in recorded
         assert only_lost_creates(directory / LOCK), "the journal holds more than lost creates"
 
     def recover(self, fork_server: ForkServer, directory: Path) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,11 +125,22 @@ class Existing:
 
 @dataclass(frozen=True)
 class World:
-    """Declared and existing meters."""
+    """Declared and existing meters.
+
+    `imports` maps keys to the number of an existing meter, or to one past the last for an unknown id.
+    `removed` are keys.
+    """
 
     meters: dict[str, dict[str, Any]]
     existing: list[Existing]
     moved: list[dict[str, str]] = field(default_factory=list)
+    imports: dict[str, int] = field(default_factory=dict)
+    removed: list[str] = field(default_factory=list)
+
+    def top(self, ids: Sequence[str]) -> dict[str, Any]:
+        """The blocks at the top of the manifest. `ids` are the existing meters', then an unknown one."""
+        entries = [{"to": key, "id": {"sandbox": ids[number]}} for key, number in self.imports.items()]
+        return {"moved": self.moved, "import": entries, "removed": [{"from": key} for key in self.removed]}
 
 
 FORMER = ("old", "older")
@@ -150,7 +161,10 @@ def moves(draw: st.DrawFn, meters: Collection[str]) -> list[dict[str, str]]:
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    """Manifests beside meters of ours (recorded, marked, both, twice, under former names) and of others."""
+    """Manifests beside meters of ours (recorded, marked, both, twice, under former names) and of others.
+
+    Some meters, of anybody's, are imported, and some keys removed.
+    """
     meters = draw(st.dictionaries(st.sampled_from(KEYS), blocks(), max_size=4))
     moved = draw(moves(meters))
     existing = []
@@ -178,7 +192,12 @@ def worlds(draw: st.DrawFn) -> World:
                 learned=draw(st.booleans()),
             )
         )
-    return World(meters, existing, moved)
+    named = {end for move in moved for end in move.values()}
+    gone = [key for key in KEYS if key not in meters and key not in named]
+    removed = draw(st.lists(st.sampled_from(gone), unique=True, max_size=2)) if gone else []
+    numbers = draw(st.permutations(range(len(existing) + 1)))
+    imported = draw(st.lists(st.sampled_from(sorted(meters)), unique=True)) if meters else []
+    return World(meters, existing, moved, dict(zip(imported, numbers, strict=False)), removed)
 
 
 # --- Histories ---

@@ -27,6 +27,7 @@ from polar_iac.report.wording import (
     quantity,
     says_the_usual,
     terms,
+    unowned,
 )
 
 _LISTED = 20
@@ -43,6 +44,7 @@ _LEGEND: Mapping[Action, str] = {
     "settle": (
         "an interrupted run created a meter twice. The duplicate is archived, and the other one stays."
     ),
+    "release": "takes the marker off. The meter stays at Polar as it is.",
 }
 """Meanings of actions. An update and a blocked change show theirs."""
 _CHANGED_OUTSIDE = "someone changed it at Polar. `apply` puts back the value of the manifest."
@@ -70,7 +72,9 @@ def plan_markdown(
         return _joined([_no_changes(plans, manifest), *kept, marker])
 
     head = [_introduction(plans, context, manifest), *refusal_blocks(plans, context, limit // 4)]
-    foot = [_digests(plans, context), details("How to read this", _legend(plans)), marker]
+    unowned = "\n".join(_unowned(plans, context))
+    foot = [_digests(plans, context), *filter(None, [unowned])]
+    foot += [details("How to read this", _legend(plans)), marker]
     budget = Budget(limit)
     budget.reserve(_title(plans), *head, *foot)
     cut, changes = changes_blocks(entries, context, kept, budget)
@@ -206,6 +210,14 @@ def _digests(plans: Sequence[Plan], context: CommentContext) -> str:
         f"{label}: {plan.unchanged:,} unchanged · digest {code(plan.digest[:SHORT_DIGEST])}"
         for plan, label in zip(plans, context.labels, strict=True)
     )
+
+
+def _unowned(plans: Sequence[Plan], context: CommentContext) -> Iterator[str]:
+    """Yield how many meters could be taken over instead of created, for each plan with creates."""
+    for plan, label in zip(plans, context.labels, strict=True):
+        if plan.unowned:
+            where = f"{label}: " if len(plans) > 1 else ""
+            yield where + unowned(plan, lambda command: f"`{command}`")
 
 
 def _legend(plans: Sequence[Plan]) -> str:
