@@ -1,4 +1,8 @@
-"""Rules for one meter of the manifest: the fields of Polar's create body, and all of Polar's checks."""
+"""Rules for one meter of the manifest: the fields of Polar's create body, and Polar's checks of each.
+
+What Polar refuses only of a new meter is no fault here, because a meter that exists may be so:
+`polar_iac.meter.limits`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,6 @@ from typing import Any
 from polar_iac.manifest.node_reader import NodeReader, describe, describe_text, quotes_hint, several_values
 from polar_iac.meter.canonical import canonical_property, canonical_value
 from polar_iac.meter.fields import (
-    CUSTOM_UNIT,
     FIELDS,
     IGNORABLE,
     MAX_METADATA_KEYS,
@@ -70,7 +73,7 @@ class MeterReader:
         metadata: dict[str, MetadataValue] = {}
         ignored: frozenset[str] = frozenset()
         if "name" in entries:
-            name = self.name(entries["name"])
+            name = self.text(entries["name"], "name") or ""
         unit, label, multiplier = self.unit(node)
         if "filter" in entries:
             conditions = self.filter(entries["filter"], node.place("filter"), 1)
@@ -101,14 +104,8 @@ class MeterReader:
             self.long_texts = True
         return text
 
-    def name(self, node: tree.Node) -> str:
-        text = self.text(node, "name")
-        if text is not None and len(text) < 3:
-            self.reader.fault(node, f"name must have 3 characters or more, got {describe(node)}")
-        return text or ""
-
     def unit(self, node: tree.Map) -> tuple[str, str | None, int | None]:
-        """Return the unit, its label, and its multiplier. A multiplier is allowed with any unit."""
+        """Return the unit, its label, and its multiplier."""
         entries = node.entries
         unit, label, multiplier = FIELDS["unit"].default, None, None
         if "unit" in entries:
@@ -116,12 +113,6 @@ class MeterReader:
         given = entries.get("custom_label")
         if given is not None and not _is_null(given):
             label = self.text(given, "custom_label")
-            if unit in UNITS and unit != CUSTOM_UNIT:
-                message = f"custom_label needs `unit: custom`, but the unit is {unit}: remove one of them"
-                self.reader.fault(node.key("custom_label"), message)
-        elif unit == CUSTOM_UNIT:
-            message = "the unit custom needs a custom_label: write what one unit is called"
-            self.reader.fault(entries["unit"], message)
         given = entries.get("custom_multiplier")
         if given is not None and not _is_null(given):
             multiplier = self.multiplier(given)
@@ -255,11 +246,8 @@ class MeterReader:
         metadata: dict[str, MetadataValue] = {}
         if mapping is None:
             return metadata
-        if len(mapping.keys) >= MAX_METADATA_KEYS:
-            message = (
-                f"metadata must have at most {MAX_METADATA_KEYS - 1} keys, got {len(mapping.keys)}:"
-                f" Polar takes {MAX_METADATA_KEYS}, and {MARKER} is one of them"
-            )
+        if len(mapping.keys) > MAX_METADATA_KEYS:
+            message = f"metadata must have at most {MAX_METADATA_KEYS} keys, got {len(mapping.keys)}"
             self.reader.fault(blamed, message, mapping)
         for key in mapping.keys:
             text = self.reader.text(key, "a metadata key")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from polar_iac.manifest.model import DesiredMeter, Manifest
-from polar_iac.meter.fields import FROZEN_FIELDS
+from polar_iac.meter.fields import FROZEN_FIELDS, MAX_METADATA_KEYS
+from polar_iac.meter.limits import broken_limits
 from polar_iac.meter.live import LiveMeter
 from polar_iac.plan import annotate
 from polar_iac.plan.diff import created_fields
 from polar_iac.plan.index import State
 from polar_iac.plan.model import MarkerChange
-from polar_iac.plan.outcome import Blocked, Effect
+from polar_iac.plan.outcome import Blocked, Effect, too_many_keys
 
 
 def create(desired: DesiredMeter, manifest: Manifest, state: State) -> Effect | Blocked:
@@ -27,6 +28,10 @@ def create(desired: DesiredMeter, manifest: Manifest, state: State) -> Effect | 
         *annotate.same_name_notes(key, same_name, environment),
         *annotate.meaning_notes(desired.spec, FROZEN_FIELDS),
     )
+    if reason := "; ".join(broken_limits(desired.spec)):
+        return Blocked("limits", f"Polar takes no new meter like this: {reason}.", desired.spec)
+    if (count := len(desired.spec.metadata) + 1) > MAX_METADATA_KEYS:
+        return Blocked("metadata-limit", f"{too_many_keys(count)}. Remove some.", desired.spec)
     fields = tuple(created_fields(desired, manifest))
     return Effect("create", desired.spec, fields, notes, MarkerChange(None, state.marker(key)))
 

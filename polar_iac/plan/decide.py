@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from polar_iac.manifest.model import DesiredMeter, Manifest
 from polar_iac.meter.fields import FROZEN_FIELDS, MAX_METADATA_KEYS
+from polar_iac.meter.limits import broken_limits
 from polar_iac.meter.live import NOTHING_MADE, LiveMeter, Made
 from polar_iac.meter.record import Record, record_of
 from polar_iac.meter.spec import MeterSpec
@@ -32,7 +33,7 @@ from polar_iac.plan.model import (
     Refusal,
     change_digest,
 )
-from polar_iac.plan.outcome import Blocked, Effect, archived_spec, unknown_parts
+from polar_iac.plan.outcome import Blocked, Effect, archived_spec, too_many_keys, unknown_parts
 from polar_iac.plan.removals import absent, removed
 
 
@@ -239,11 +240,13 @@ def _compared(
     if (fields or marker) and len(after.metadata) + marked > MAX_METADATA_KEYS:
         return Blocked(
             "metadata-limit",
-            f"the meter would have {len(after.metadata) + marked} metadata keys, the marker included; Polar "
-            f"takes {MAX_METADATA_KEYS}. Others have added keys: remove some of theirs or of yours.",
+            f"{too_many_keys(len(after.metadata) + marked)}. Others have added keys: remove some of theirs "
+            "or of yours.",
             after,
             fields,
         )
+    if reason := "; ".join(broken_limits(after, [field.path for field in fields])):
+        return Blocked("limits", f"nothing of this meter is changed: {reason}.", after, fields)
     doubts = annotate.meaning_notes(after, touches_frozen)
     if meter.archived:
         outside = annotate.outside_archiving_notes(record, meter)

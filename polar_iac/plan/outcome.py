@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from polar_iac.errors import SourceSpan
+from polar_iac.meter.fields import MAX_METADATA_KEYS
 from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.model import Action, Cause, FieldChange, MarkerChange, MarkReason, Note
@@ -45,6 +46,11 @@ class Blocked:
 def archived_spec(meter: LiveMeter) -> MeterSpec | None:
     """Return the spec of a meter once it is archived, or None for one with unknown parts."""
     return replace(meter.spec, archived=True) if meter.spec else None
+
+
+def too_many_keys(count: int) -> str:
+    """Return the reason that a meter cannot have this many metadata keys."""
+    return f"the meter would have {count} metadata keys, the marker included; Polar takes {MAX_METADATA_KEYS}"
 
 
 def unknown_parts(meter: LiveMeter) -> Blocked:

@@ -309,7 +309,7 @@ class TestImport:
     def test_found_and_full_is_managed_unmarked_with_a_note(self) -> None:
         """Its metadata are all declared, or none of them: both are fine, and the record alone is enough."""
         full = {f"k{n}": n for n in range(50)}
-        for metadata in ({}, {"k0": 0}):
+        for metadata in ({}, full):
             manifest = desired({"calls": meter(metadata=metadata)}, **importing("calls", 1))
             there = [live(1, None, metadata=full)]
             planned = plan(manifest, {}, there)
@@ -944,6 +944,53 @@ class TestFields:
         assert text[field.source.column - 1 :].startswith('"Calls"')
 
 
+class TestLimits:
+    """What Polar refuses of a new meter, or of a new value, is no fault of a meter that is so already."""
+
+    ODD: ClassVar[dict[str, dict[str, Any]]] = {
+        "a short name": {"name": "ab"},
+        "no name": {"name": ""},
+        "custom without a label": {"unit": "custom"},
+        "a label without custom": {"unit": "token", "custom_label": "call"},
+        "a label and no unit": {"custom_label": "call", "custom_multiplier": 10},
+    }
+
+    @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+    def test_a_create_is_blocked_and_nobody_else_is(self, odd: Any) -> None:
+        planned = plan(desired({"calls": meter(**odd), "other": meter(name="Others")}))
+        assert [(c.key, c.action, c.cause) for c in planned.changes] == [
+            ("calls", "blocked", "limits"),
+            ("other", "create", None),
+        ]
+
+    def test_a_create_with_as_many_metadata_keys_as_polar_takes_is_blocked(self) -> None:
+        keys = {f"k{n}": n for n in range(50)}
+        assert only(plan(desired({"calls": meter(metadata=keys)}))).cause == "metadata-limit"
+        del keys["k0"]
+        assert only(plan(desired({"calls": meter(metadata=keys)}))).action == "create"
+
+    @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+    def test_what_exists_is_imported_and_managed_as_it_is(self, odd: Any) -> None:
+        manifest = desired({"calls": meter(**odd)}, **importing("calls", 1))
+        assert only(plan(manifest, {}, [live(1, None, **odd)])).reason == "adopted"
+        changed = desired({"calls": meter(**odd, metadata={"ours": 1})})
+        update = only(plan(changed, {"calls": record(1, **odd)}, [live(1, **odd)]))
+        assert (update.action, [field.path for field in update.fields]) == ("update", ["metadata.ours"])
+
+    @pytest.mark.parametrize("archived_at", [None, ARCHIVED], ids=["active", "archived"])
+    @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+    def test_an_update_to_it_is_blocked(self, odd: Any, archived_at: str | None) -> None:
+        there = live(1, archived_at=archived_at)
+        change = only(plan(desired({"calls": meter(**odd)}), {"calls": record(1)}, [there]))
+        assert (change.action, change.cause) == ("blocked", "limits")
+        assert {field.path for field in change.fields} == set(odd)
+
+    @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+    def test_an_update_away_from_it_is_an_update(self, odd: Any) -> None:
+        planned = plan(desired({"calls": meter()}), {"calls": record(1, **odd)}, [live(1, **odd)])
+        assert only(planned).action == "update"
+
+
 class TestTargets:
     def test_what_is_left_out_is_left_alone_altogether(self) -> None:
         manifest = desired({"calls": meter(), "other": meter()})
@@ -1264,6 +1311,24 @@ class TestGoneAndUnknown:
     def test_offline_a_meter_of_which_only_the_id_is_known_may_still_bill(self) -> None:
         planned = plan(desired({}), {"calls": Record(identifier(1), None)}, None)
         assert (only(planned).action, only(planned).cause) == ("blocked", "unlisted")
+
+
+@given(block=strategies.live_specs(), archived=st.booleans())
+def test_any_live_meter_that_is_declared_as_it_is_changes_by_its_marker_alone(
+    block: dict[str, Any], archived: bool
+) -> None:
+    spec = MeterSpec.from_json(block | {"archived": archived})
+    text = (
+        "version: 1\nproject: acme\n"
+        f"import: [{{to: calls, id: {{sandbox: {identifier(1)}}}}}]\n"
+        f"meters:\n{write.block('calls', spec)}"
+    )
+    there = replace(live(1, None, archived_at=ARCHIVED if archived else None), spec=spec)
+    planned = plan(manifest.load(text.encode(), "meters.yaml"), {}, [there])
+    is_full = len(spec.metadata) == 50
+    assert [change.action for change in planned.changes] == ([] if is_full else ["mark"])
+    assert all(not change.fields for change in planned.changes)
+    assert bookkeeping(planned) == ({("calls", "adopt", identifier(1))} if is_full else set())
 
 
 @given(block=strategies.specs(), archived=st.booleans())

@@ -97,6 +97,27 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
+def live_specs(draw: st.DrawFn) -> dict[str, Any]:
+    """A meter as the API holds it: a PATCH checks less than a POST, and older ones may break new limits."""
+    spec = draw(specs())
+    if draw(st.booleans()):
+        spec["name"] = draw(_text)
+    if draw(st.booleans()):
+        unit = st.fixed_dictionaries(
+            {
+                "unit": st.sampled_from(["scalar", "token", "custom"]),
+                "custom_label": st.one_of(st.none(), _text),
+                "custom_multiplier": st.sampled_from([None, 1, 1000, 2**63 - 1]),
+            }
+        )
+        spec |= draw(unit)
+    if draw(st.booleans()):
+        count = draw(st.sampled_from([48, 49, 50]))
+        spec["metadata"] = {f"k{n}": n for n in range(count)}
+    return spec
+
+
+@st.composite
 def blocks(draw: st.DrawFn) -> dict[str, Any]:
     """A meter as the manifest declares it."""
     block = draw(specs())
