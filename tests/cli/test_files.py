@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import pytest
 import polar_iac.plan
 from polar_iac.errors import PolarIacError
 from polar_iac.files import descriptor_of, is_replaced, write_file
+from polar_iac.meter.record import Record
 from polar_iac.report.formats import check_replaceable
-from tests.support.build import manifest_text, meter
+from polar_iac.state import lockfile
+from polar_iac.state.lockfile import Lockfile
+from tests.support.build import PROJECT, manifest_text, meter, record
 from tests.support.command import COMMAND, HANG_SECONDS, Workspace, clean_environment, measured
 from tests.support.served_polar import Served
 
@@ -49,6 +53,23 @@ class TestValidate:
         assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
         (workspace.path / "meters.yaml").write_text("version: 2\n")
         assert ": error: " in workspace.run("validate", "-q").stderr
+
+    def test_entries_that_are_done_in_every_lockfile_are_listed(self, workspace: Workspace) -> None:
+        workspace.write({"a": meter()}, removed=[{"from": "gone"}, {"from": "kept"}])
+        states: dict[str, dict[str, Record]] = {"sandbox": {}, "production": {"kept": record(1)}}
+        for environment, records in states.items():
+            path = workspace.path / f"meters.{environment}.lock.json"
+            lockfile.save(path, Lockfile(environment, None, PROJECT, records))
+        fine, note = workspace.ok("validate").splitlines()
+        assert fine == "meters.yaml: 1 meter is fine."
+        assert re.fullmatch(
+            r"meters\.yaml:5:5: note: the removal of `gone` is done in every lockfile "
+            r"\(production, sandbox\), and can go\.",
+            note,
+        )
+        assert workspace.ok("validate", "-q") == ""
+        path.write_text("not JSON", encoding="utf-8")
+        assert workspace.ok("validate") == "meters.yaml: 1 meter is fine.\n"
 
     @pytest.mark.parametrize(
         "command", [["plan", "-e", "sandbox"], ["apply", "-e", "sandbox", "-y"], ["serve", "--port", "0"]]
