@@ -85,9 +85,10 @@ def test_the_oracle_flags_duplicates(tmp_path: Path) -> None:
 def test_the_table_flags_wrong_decisions(tmp_path: Path) -> None:
     before = live(tmp_path, None, "acme/calls")
     stranger, ours = before
-    declared = Table({"calls": meter(), "tokens": meter()}, {}, {}, before, allow_archive=False)
+    blocks = {"calls": meter(), "tokens": meter(name="Tokens")}
+    declared = Table(blocks, {}, {}, before, allow_archive=False)
     create: Json = {"key": "tokens", "action": "create", "id": None, "fields": [], "marker": None}
-    note = {"kind": "same-name", "source": "polar", "data": {"meters": [{"id": stranger}]}}
+    note = {"kind": "same-billing", "source": "polar", "data": {"meters": [{"id": stranger}]}}
     assert not list(table.flags(declared, empty_plan({**create, "evidence": [note]}), ()))
     silent = empty_plan({**create, "evidence": []})
     assert {flag.kind for flag in table.flags(declared, silent, ())} == {"unreported"}

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from tests.differential.truth import Json
+from tests.differential.truth import FIELDS, Json, Meter
 from tests.differential.world import KEYS, World
 
 CLAUSES: tuple[Json, ...] = (
@@ -129,7 +129,41 @@ def rename(world: World) -> str:
 
 def drop_moves(world: World) -> str:
     world.moved.clear()
-    return "drop old moves"
+    world.imports.clear()
+    world.removed.clear()
+    return "drop old moves, imports and removals"
+
+
+def take_over(world: World) -> str:
+    """Import a meter: one of nobody's more likely than its share, as it is more likely than otherwise."""
+    live = [meter for meter in world.steady if meter.id not in world.imports.values()]
+    strangers = [meter for meter in live if meter.marker is None]
+    pool = strangers if strangers and world.rng.random() < 0.7 else live
+    keys = free_keys(world) if world.rng.random() < 0.8 else list(KEYS)
+    if not pool or not keys:
+        return add(world)
+    meter, key = world.rng.choice(pool), world.rng.choice(keys)
+    if key not in world.meters:
+        as_it_is = meter.is_known and world.rng.random() < 0.8
+        declare(world, key, block_of(meter) if as_it_is else any_block(world.rng))
+    unknown = "00000000-0000-4000-8000-000000000000"
+    world.imports[key] = unknown if world.rng.random() < 0.05 else meter.id
+    return f"import {world.imports[key]} as {key}"
+
+
+def block_of(meter: Meter) -> Json:
+    """The block that declares a meter as it is, but for its metadata."""
+    fields = {name: meter.document[name] for name in FIELDS if meter.document[name] is not None}
+    return copy.deepcopy(fields) | ({} if meter.active else {"archived": True})
+
+
+def let_go(world: World) -> str:
+    """Manage a key no more, or one that nobody knows."""
+    key = world.rng.choice([*KEYS, *world.meters])
+    world.meters.pop(key, None)
+    world.moved = {old: new for old, new in world.moved.items() if key not in (old, new)}
+    world.removed.add(key)
+    return f"let go of {key}"
 
 
 def archive(world: World) -> str:
@@ -184,6 +218,8 @@ EDITS: tuple[tuple[int, Callable[[World], str]], ...] = (
     (1, drop_moves),
     (3, archive),
     (3, rewrite),
+    (5, take_over),
+    (2, let_go),
 )
 
 

@@ -142,7 +142,7 @@ def _reasons(of: Round) -> Iterator[Flag]:
 
 def _strangers(of: Round) -> Iterator[Flag]:
     for meter_id, meter in of.before.meters.items():
-        if meter.key is None and not of.before.remembers(meter_id):
+        if meter.key is None and meter_id not in of.imports and not of.before.remembers(meter_id):
             if of.after.meters[meter_id].text != meter.text:
                 yield Flag("stranger-touched", f"{meter.text} became {of.after.meters[meter_id].text}")
             if meter_id in of.by_id:

@@ -86,7 +86,7 @@ class Round:
     `permitted`: neither the plan nor the options of the apply refuse the whole. `calm`: it met no fault, was
     not killed, and nothing was left of a run that was. `complete`: it was calm, or says that all is done.
     `made` are the ids of all meters that the command ever created, `let_go_before` those that the plans of
-    runs let go of which were disturbed and may have got as far as that.
+    runs let go of which were disturbed and may have got as far as that, `imports` those that `import` names.
     """
 
     declared: Mapping[str, Json]
@@ -102,6 +102,7 @@ class Round:
     code: int
     made: frozenset[str]
     let_go_before: frozenset[str] = frozenset()
+    imports: frozenset[str] = frozenset()
 
     @cached_property
     def changes(self) -> list[Json]:

@@ -145,7 +145,15 @@ class Session:
 
     def table(self, now: Moment, options: Options) -> Table:
         world = self.world
-        return Table(world.meters, world.moved, now.records, now.meters, options.allow_archive)
+        return Table(
+            world.meters,
+            world.moved,
+            now.records,
+            now.meters,
+            options.allow_archive,
+            world.imports,
+            world.removed,
+        )
 
     @property
     def known_keys(self) -> set[str]:
@@ -216,6 +224,7 @@ class Session:
             code=ended.code,
             made=frozenset(self.world.made),
             let_go_before=frozenset(self.let_go),
+            imports=frozenset(self.world.imports.values()),
         )
         self.flags += oracle.flags(of)
         self.let_go = set() if complete else self.let_go | of.lets_go

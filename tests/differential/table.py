@@ -6,8 +6,8 @@ Where the text leaves two answers open, both are taken.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from tests.differential.aftermath import FULL, merged
@@ -47,6 +47,8 @@ class Table:
     lockfile: Mapping[str, Json]
     meters: Meters
     allow_archive: bool
+    imports: Mapping[str, str] = field(default_factory=dict)
+    removed: Set[str] = frozenset()
 
     def key_now(self, key: str) -> str:
         """The key that a former key has now, if that is declared."""
@@ -96,7 +98,7 @@ class Table:
     @cached_property
     def keys(self) -> set[str]:
         marked = {self.key_of(meter) for meter in self.meters.values()}
-        return {*self.declared, *self.records, *(key for key in marked if key is not None)}
+        return {*self.declared, *self.records, *self.removed, *(key for key in marked if key is not None)}
 
     def facts(self, key: str) -> str:
         """The facts behind an answer, for the reader of a flag."""
@@ -111,7 +113,21 @@ class Table:
 
     def answer(self, key: str) -> Answer:
         record = self.records.get(key)
-        return self._unrecorded(key) if record is None else self._recorded(key, record)
+        if key in self.removed:
+            return answer(NOTHING) if record is None else self._removed(key, record)
+        if record is None:
+            return self._unrecorded(key)
+        contradicted = self.imports.get(key, record["id"]) != record["id"]
+        return BLOCKED if contradicted else self._recorded(key, record)
+
+    def _removed(self, key: str, record: Json) -> Answer:
+        meter = self.meters.get(record["id"])
+        others = [bearer for bearer in self.bearers(key) if bearer.id != record["id"]]
+        if meter is not None and self.key_of(meter) == key:
+            return BLOCKED if others or not meter.is_known else answer("release", meter=meter)
+        if len(others) > 1 or (meter is None and self.all_unknown):
+            return BLOCKED
+        return answer(NOTHING)
 
     def _recorded(self, key: str, record: Json) -> Answer:
         meter = self.meters.get(record["id"])
@@ -125,9 +141,14 @@ class Table:
             return BLOCKED
         if key not in self.declared and not others:
             return answer(NOTHING) if meter.marker or record["spec"] else answer(NOTHING, "blocked")
-        if meter.marker is not None or others or not record["spec"]:
+        if meter.marker is not None or others or not (record["spec"] or key in self.imports):
             return BLOCKED
-        return self._by_manifest(key, meter)
+        return self._by_manifest(key, meter) if record["spec"] else self._taken_over(key, meter)
+
+    def _taken_over(self, key: str, meter: Meter) -> Answer:
+        """The answer for a meter without an owner that `import` names."""
+        archives = meter.active and self.declared[key].get("archived")
+        return BLOCKED if archives else self._by_manifest(key, meter)
 
     def _unrecorded(self, key: str) -> Answer:
         if key not in self.declared:
@@ -137,6 +158,8 @@ class Table:
             return BLOCKED
         if len(bearers) > 1:
             return _doubled(*bearers)
+        if key in self.imports:
+            return self._imported(key, bearers)
         if bearers:
             return self._by_manifest(key, bearers[0])
         archived = [m for m in self.meters.values() if self.key_of(m) == key]
@@ -147,6 +170,14 @@ class Table:
         decision = self._by_manifest(key, last)
         # Of one that is recorded elsewhere beside one that is not, the text says nothing.
         return answer(*decision.actions, "blocked") if owned else decision
+
+    def _imported(self, key: str, bearers: list[Meter]) -> Answer:
+        meter = self.meters.get(self.imports[key])
+        if meter is None or meter.id in self.owner or any(bearer.id != meter.id for bearer in bearers):
+            return BLOCKED
+        if meter.marker is None:
+            return self._taken_over(key, meter)
+        return self._by_manifest(key, meter) if self.key_of(meter) == key else BLOCKED
 
     # --- What happens to it ---
 
@@ -161,11 +192,7 @@ class Table:
                 return answer(NOTHING, "mark", *unread)
             return answer("archive", meter=meter)
         if meter is None:
-            return (
-                answer("create", "blocked")
-                if any(both for _, both in self.doubles(block))
-                else answer("create")
-            )
+            return BLOCKED if any(both for _, both in self.doubles(block)) else answer("create")
         return self._active(key, block, meter) if meter.is_known else BLOCKED
 
     def _absent(self, key: str, meter: Meter | None) -> Answer:
@@ -177,10 +204,10 @@ class Table:
         record = self.records.get(key)
         wanted, now = merged(block, record, meter), normal(meter.document)
         differs = {path for path in wanted.keys() | now.keys() if wanted.get(path) != now.get(path)}
-        size = sum(path.startswith("metadata.") for path in wanted)
-        full = size >= FULL
-        marks = meter.marker != marker_of(key) and not (full and meter.marker is None)
-        if (differs or marks) and full:
+        has_room = meter.marker is not None or len(meter.metadata) < FULL
+        marks = meter.marker != marker_of(key) and has_room
+        size = sum(path.startswith("metadata.") for path in wanted) + has_room
+        if (differs or marks) and size > FULL:
             return answer("blocked", meter=meter)
         frozen = differs & set(FREEZABLE) and record is not None and record.get("frozen")
         if not meter.active:
@@ -193,7 +220,8 @@ class Table:
         """The unowned active meters that have the same name or count the same, and whether they do both."""
         wanted = normal(block)
         for meter in self.meters.values():
-            if meter.active and meter.marker is None and meter.id not in self.owner:
+            taken = meter.id in self.owner or meter.id in self.imports.values()
+            if meter.active and meter.marker is None and not taken:
                 now = normal(meter.document)
                 same_name = now["name"] == wanted["name"]
                 counts = all(now[path] == wanted[path] for path in FREEZABLE)

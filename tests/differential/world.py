@@ -43,6 +43,9 @@ class World:
     rng: random.Random
     meters: dict[str, Json] = field(default_factory=dict)
     moved: dict[str, str] = field(default_factory=dict)
+    imports: dict[str, str] = field(default_factory=dict)
+    """The ids that `import` names, by key."""
+    removed: set[str] = field(default_factory=set)
     lockfiles: list[str] = field(default_factory=list)
     """Former versions of the lockfile, as git has them."""
     made: set[str] = field(default_factory=set)
@@ -85,8 +88,15 @@ class World:
         return self.journal.read_text(encoding="utf-8") if self.journal.exists() else ""
 
     def write_manifest(self) -> None:
-        top: Json = {"moved": [{"from": old, "to": new} for old, new in self.moved.items()]}
-        text = manifest_text(self.meters, **(top if self.moved else {}))
+        # What an edit of the meters or the moves has made a contradiction, a person would take out, too.
+        self.imports = {key: meter_id for key, meter_id in self.imports.items() if key in self.meters}
+        self.removed -= self.meters.keys() | self.moved.keys() | set(self.moved.values())
+        top: Json = {
+            "moved": [{"from": old, "to": new} for old, new in self.moved.items()],
+            "import": [{"to": key, "id": {"sandbox": meter_id}} for key, meter_id in self.imports.items()],
+            "removed": [{"from": key} for key in sorted(self.removed)],
+        }
+        text = manifest_text(self.meters, **{name: entries for name, entries in top.items() if entries})
         (self.directory / "meters.yaml").write_text(text, encoding="utf-8")
 
     def write_lockfile(self, entries: dict[str, Json]) -> None:
