@@ -21,9 +21,17 @@ COMMANDS = {
         "polar_iac.cli.drift.drift",
         "Show what someone changed at Polar since the last apply.",
     ),
+    "list": (
+        "polar_iac.cli.list.list_",
+        "List the meters that the lockfiles record, offline.",
+    ),
     "plan": (
         "polar_iac.cli.plan.plan",
         "Show what an apply would change, and why.",
+    ),
+    "schema": (
+        "polar_iac.cli.schema.schema",
+        "Print the JSON Schema of manifests, for editors.",
     ),
     "serve": (
         "polar_iac.cli.serve.serve",
@@ -51,6 +59,7 @@ FLAGS = frozenset(
             "--auto-approve",
             "--debug",
             "--detailed-exitcode",
+            "--id",
             "--no-color",
         ),
         *("--offline", "--q", "--quiet", "--v", "--verbose", "--y"),

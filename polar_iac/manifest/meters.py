@@ -16,7 +16,10 @@ from polar_iac.meter.canonical import canonical_property, canonical_value
 from polar_iac.meter.fields import (
     FIELDS,
     IGNORABLE,
+    MAX_METADATA_KEY,
     MAX_METADATA_KEYS,
+    MAX_METADATA_TEXT,
+    MAX_MULTIPLIER,
     UNITS,
     FieldPath,
     MetadataValue,
@@ -24,8 +27,11 @@ from polar_iac.meter.fields import (
 from polar_iac.meter.filter import (
     CLAUSE_KEYS,
     CONJUNCTIONS,
+    EVENT_FIELDS,
     FILTER_KEYS,
     FUNCS,
+    INT32,
+    MAX_VALUE_TEXT,
     OPERATORS,
     ORDER_OPERATORS,
     Aggregation,
@@ -40,8 +46,6 @@ from polar_iac.yaml.scalars import Doubtful, Value
 
 _METER_KEYS = (*FIELDS, "lifecycle")
 _REQUIRED = tuple(name for name, field in FIELDS.items() if field.required)
-_INT32 = range(-(2**31), 2**31)
-_MAX_INT64 = 2**63 - 1
 _MAX_DEPTH = 127
 """Maximum filter depth that Polar can return. A clause counts as one level, so a clause inside filter 127 is
 too deep."""
@@ -125,8 +129,10 @@ class MeterReader:
         elif type(value) is not int:
             hint = quotes_hint(node, int)
             self.reader.fault(node, f"custom_multiplier must be a whole number, got {describe(node)}{hint}")
-        elif not 0 < value <= _MAX_INT64:
-            self.reader.fault(node, f"custom_multiplier must be from 1 to {_MAX_INT64}, got {describe(node)}")
+        elif not 0 < value <= MAX_MULTIPLIER:
+            self.reader.fault(
+                node, f"custom_multiplier must be from 1 to {MAX_MULTIPLIER}, got {describe(node)}"
+            )
         else:
             return value
         return None
@@ -186,14 +192,15 @@ class MeterReader:
         value = _value(node)
         if type(value) is str:
             value = self.reader.without_break(node, "value", value)
-            if len(value) > 1000:
-                self.reader.fault(node, f"value must have at most 1,000 characters, got {len(value):,}")
+            if len(value) > MAX_VALUE_TEXT:
+                limit = f"{MAX_VALUE_TEXT:,} characters"
+                self.reader.fault(node, f"value must have at most {limit}, got {len(value):,}")
             elif "\0" in value:
                 self.reader.fault(node, "value holds a NUL character: remove it")
             return value
         if type(value) is int:
-            if value not in _INT32:
-                limits = f"{_INT32[0]} to {_INT32[-1]}"
+            if value not in INT32:
+                limits = f"{INT32[0]} to {INT32[-1]}"
                 self.reader.fault(node, f"value must be from {limits} (32 bits), got {describe(node)}")
             return value
         if type(value) is bool:
@@ -215,7 +222,7 @@ class MeterReader:
         if name == "timestamp" and operator not in ("like", "not_like"):
             message = "a timestamp cannot be compared with true or false: write seconds since 1970"
             self.reader.fault(node, message)
-        elif operator in ORDER_OPERATORS and name not in ("name", "source", "timestamp"):
+        elif operator in ORDER_OPERATORS and name not in EVENT_FIELDS:
             message = f"{operator} cannot compare with true or false: use eq or ne, or a number"
             self.reader.fault(node, message)
 
@@ -254,16 +261,18 @@ class MeterReader:
             if text == MARKER:
                 message = f"{MARKER} is where polar-iac marks its meters: use another key"
                 self.reader.fault(key, message)
-            elif text is not None and not 1 <= len(text) <= 40:
-                self.reader.fault(key, f"a metadata key must have 1 to 40 characters, got {len(text)}")
+            elif text is not None and not 1 <= len(text) <= MAX_METADATA_KEY:
+                limit = f"1 to {MAX_METADATA_KEY} characters"
+                self.reader.fault(key, f"a metadata key must have {limit}, got {len(text)}")
             metadata[key.text] = self.metadata_value(mapping.entries[key.text])
         return metadata
 
     def metadata_value(self, node: tree.Node) -> MetadataValue:
         value = node.value if isinstance(node, tree.Scalar) else None
         if type(value) is str:
-            if not 1 <= len(value) <= 500:
-                self.reader.fault(node, f"a metadata text must have 1 to 500 characters, got {len(value):,}")
+            if not 1 <= len(value) <= MAX_METADATA_TEXT:
+                limit = f"1 to {MAX_METADATA_TEXT} characters"
+                self.reader.fault(node, f"a metadata text must have {limit}, got {len(value):,}")
             elif "\0" in value:
                 self.reader.fault(node, "a metadata text holds a NUL character: remove it")
         elif isinstance(value, Doubtful):
@@ -295,7 +304,7 @@ class MeterReader:
         path = FieldPath.parse(text)
         if text in IGNORABLE:
             return
-        if path.name == "metadata" and path.key and len(path.key) <= 40 and path.key != MARKER:
+        if path.name == "metadata" and path.key and len(path.key) <= MAX_METADATA_KEY and path.key != MARKER:
             return
         field = FIELDS.get(path.name)
         if field and field.freezes:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from polar_iac import SLUG
 from polar_iac.errors import Diagnostic, DiagnosticError
 from polar_iac.meter.filter import OPERATORS
 from polar_iac.yaml import tree
 from polar_iac.yaml.scalars import Doubtful, Grouped, clip, nearest, resolve, word_of_yaml_1_1
 
-_SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_SLUG = re.compile(SLUG)
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 _SLUG_RULE = "1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit"
 _HUMP = re.compile("(?<=[a-z0-9])(?=[A-Z])")

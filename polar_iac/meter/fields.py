@@ -1,11 +1,12 @@
 """Table of the fields of a meter, from which every form of a meter is derived.
 
 The canonical form, the body of a create, the YAML block, the differences between two meters, their labels,
-and the manifest's known keys all follow this table.
+the manifest's known keys, and its JSON Schema all follow this table.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -19,7 +20,17 @@ Impact = Literal["billing", "invoice", "internal"]
 CUSTOM_UNIT = "custom"
 UNITS = ("scalar", "token", CUSTOM_UNIT)
 MAX_METADATA_KEYS = 50
+MAX_METADATA_KEY = 40
+"""Maximum length of a metadata key, in characters."""
+MAX_METADATA_TEXT = 500
+"""Maximum length of a metadata value, in characters."""
+MAX_MULTIPLIER = 2**63 - 1
 _REQUIRED = object()
+
+
+def text_schema(**limits: Any) -> dict[str, Any]:
+    """Return the JSON Schema of a text. A NUL character is refused, since Polar cannot store it."""
+    return {"type": "string", "pattern": "^[^\\u0000]*$", **limits}
 
 
 def _unchanged(value: Any) -> Any:
@@ -36,11 +47,14 @@ class Field:
 
     `from_json` parses the value of a meter in JSON, and raises TypeError, KeyError, or AttributeError.
     `canonical` converts it to the form in which Polar returns it, `wire` to the form in which it is sent.
+    `description` explains it in an editor, and `json_schema` says which values the manifest may give it.
     """
 
     name: str
     from_json: Callable[[Any], Any]
     impact: Impact | None
+    description: str = dataclasses.field(kw_only=True)
+    json_schema: Mapping[str, Any] = dataclasses.field(kw_only=True)
     default: Any = _REQUIRED
     """Polar's default. A field without one is required."""
     label: str = ""
@@ -90,8 +104,23 @@ def _canonical_metadata(value: Mapping[str, MetadataValue]) -> dict[str, Metadat
 FIELDS: Mapping[str, Field] = {
     field.name: field
     for field in (
-        Field("name", expect_text, "invoice", ignorable=True),
-        Field("unit", expect_text, "invoice", "scalar", ignorable=True),
+        Field(
+            "name",
+            expect_text,
+            "invoice",
+            ignorable=True,
+            description="What customers read on invoices: 3 characters or more for a new meter.",
+            json_schema=text_schema(),
+        ),
+        Field(
+            "unit",
+            expect_text,
+            "invoice",
+            "scalar",
+            ignorable=True,
+            description="Unit on invoices. `custom` needs a `custom_label`.",
+            json_schema={"enum": list(UNITS)},
+        ),
         Field(
             "custom_label",
             _text_or_none,
@@ -101,6 +130,8 @@ FIELDS: Mapping[str, Field] = {
             short_label="label",
             group="unit",
             ignorable=True,
+            description="What one unit is called. `unit: custom` needs it, and no other unit takes it.",
+            json_schema=text_schema(type=["string", "null"]),
         ),
         Field(
             "custom_multiplier",
@@ -111,6 +142,9 @@ FIELDS: Mapping[str, Field] = {
             short_label="multiplier",
             group="unit",
             ignorable=True,
+            description="How many counted units make one unit on invoices. Example: 60, where events carry "
+            "seconds and customers read minutes.",
+            json_schema={"type": ["integer", "null"], "minimum": 1, "maximum": MAX_MULTIPLIER},
         ),
         Field(
             "filter",
@@ -119,6 +153,8 @@ FIELDS: Mapping[str, Field] = {
             freezes=True,
             canonical=Filter.canonical,
             wire=Filter.wire,
+            description="Which events count. Polar freezes it once the meter has counted events.",
+            json_schema={"$ref": "#/definitions/filter"},
         ),
         Field(
             "aggregation",
@@ -127,6 +163,8 @@ FIELDS: Mapping[str, Field] = {
             freezes=True,
             canonical=Aggregation.canonical,
             wire=Aggregation.wire,
+            description="What of the events counts. Polar freezes it once the meter has counted events.",
+            json_schema={"$ref": "#/definitions/aggregation"},
         ),
         Field(
             "metadata",
@@ -136,8 +174,29 @@ FIELDS: Mapping[str, Field] = {
             ignorable=True,
             canonical=_canonical_metadata,
             wire=dict,
+            description="Data of your own. Keys that others set at Polar stay as they are.",
+            json_schema={
+                "type": "object",
+                "maxProperties": MAX_METADATA_KEYS,
+                "propertyNames": text_schema(
+                    minLength=1, maxLength=MAX_METADATA_KEY, **{"not": {"const": MARKER}}
+                ),
+                "additionalProperties": {
+                    "anyOf": [
+                        text_schema(minLength=1, maxLength=MAX_METADATA_TEXT),
+                        {"type": ["number", "boolean"]},
+                    ]
+                },
+            },
         ),
-        Field("archived", _flag, None, False),
+        Field(
+            "archived",
+            _flag,
+            None,
+            False,
+            description="True archives the meter: it bills nothing, and the usage of that time is lost.",
+            json_schema={"type": "boolean"},
+        ),
     )
 }
 """Fields by name, in the order of the canonical form."""

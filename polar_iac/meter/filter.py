@@ -33,6 +33,12 @@ OPERATOR_SIGNS = {
 """The notation of operators in all texts for people."""
 ORDER_OPERATORS = ("gt", "gte", "lt", "lte")
 FUNCS = ("count", "sum", "max", "min", "avg", "unique")
+INT32 = range(-(2**31), 2**31)
+"""Numbers that a clause can compare with."""
+MAX_VALUE_TEXT = 1_000
+"""Maximum length of a text that a clause compares with, in characters."""
+EVENT_FIELDS = ("name", "source", "timestamp")
+"""Properties that are the event's own. All others are its metadata."""
 
 
 @dataclass(frozen=True, eq=False)
