@@ -83,14 +83,16 @@ def blocked_events(plan: Plan, manifest: Manifest) -> Iterator[Skipped]:
 def _blocked_event(change: Change, manifest: Manifest) -> Skipped:
     """Return the event of a blocked change, with a diagnostic at its first field if the key is declared."""
     reason = change.reason or ""
-    if change.key not in manifest.meters:
+    key, path = change.key, FieldPath.parse(change.fields[0].path).steps if change.fields else ()
+    if key in manifest.elsewhere:
+        key, path = manifest.elsewhere[key].key, ("environments",)
+    elif key not in manifest.meters:
         return Skipped(change.key, change.action, reason, id=change.id or "")
-    path = FieldPath.parse(change.fields[0].path).steps if change.fields else ()
     message = f"`{change.key}` is blocked: {reason}"
     if change.cause == "import" and change.source:
         problem = manifest.document.diagnose_span(change.source, message)
     else:
-        problem = manifest.diagnose(change.key, path, message)
+        problem = manifest.diagnose(key, path, message)
     return Skipped(change.key, change.action, reason, (problem,), id=change.id or "")
 
 

@@ -48,6 +48,18 @@ def pinned_organization(manifest: Manifest, lockfile: Lockfile) -> str | None:
     return declared or lockfile.organization_id
 
 
+def check_not_shared(organization_id: str | None, environment: str, others: Mapping[str, str]) -> None:
+    """Raise RefusedError when another environment has the organization: both would manage the same meters.
+
+    `others` holds the organizations of other environments, as far as they are known, with their names.
+    """
+    if organization_id and (other := others.get(organization_id)):
+        raise RefusedError(
+            f"the token belongs to organization {organization_id}, which is that of {other}: each "
+            f"environment has an organization of its own. Use a token of the one that {environment} means"
+        )
+
+
 class State(Protocol):
     """State of a lockfile and its journal: a read-only `JournalState`, or an open `Journal`."""
 
@@ -76,7 +88,7 @@ class LiveMeters:
 class Session:
     """Inputs of a plan. `lockfile` is the content of the file at `path` when the session began.
 
-    `targets` and `allow_archive` are those of `make_plan`.
+    `targets` and `allow_archive` are those of `make_plan`. `others` are those of `check_not_shared`.
     """
 
     manifest: Manifest
@@ -87,6 +99,7 @@ class Session:
     allow_archive: bool = False
     limits: Limits = field(default_factory=Limits)
     clock: Clock = field(default_factory=SystemClock)
+    others: Mapping[str, str] = field(default_factory=dict)
 
     def read_live(self, client: PolarClient, on_page: OnPage = lambda _done, _of: None) -> LiveMeters:
         """Read every meter, and find out which organization they belong to. Changes nothing in Polar.
@@ -98,7 +111,7 @@ class Session:
         environment, pinned = self.lockfile.environment, pinned_organization(self.manifest, self.lockfile)
 
         def is_settled(meters: Sequence[LiveMeter]) -> bool:
-            confirm_organization(pinned, meters, environment)
+            check_not_shared(confirm_organization(pinned, meters, environment), environment, self.others)
             seconds = self.limits.resend_after + self.limits.lookup_timeout
             recent = may_still_show(self.state, client.now(), seconds)
             return recent <= found_creates(meters, self.state).keys() and not others_may_settle(
@@ -151,7 +164,7 @@ class ApplySession(Session):
             self.state.learn_organization(plan.organization_id)
         events = execute(
             plan,
-            self.manifest,
+            self.manifest.in_environment(plan.environment),
             live.meters,
             client,
             self.state,

@@ -32,7 +32,8 @@ def _meaning(document: Manifest, key: str) -> object:
     meter = document.meters.get(key)
     imports = [sorted(entry.ids.items()) for entry in document.imports if entry.key == key]
     is_removed = any(entry.key == key for entry in document.removed)
-    return meter and (meter.spec, meter.ignore_changes), sorted(imports), is_removed
+    block = meter and (meter.spec, meter.ignore_changes, meter.environments)
+    return block, sorted(imports), is_removed
 
 
 def base_manifest(text: bytes | None, name: str) -> Manifest | None:

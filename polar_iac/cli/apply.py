@@ -191,7 +191,7 @@ def _confirm(session: ApplySession, client: PolarClient, plan: Plan) -> tuple[Pl
 
     Raises click.Abort on a no, and StalePlanError when the plan is not the one that was shown.
     """
-    confirm(plan.environment, plan.wanted)
+    confirm(plan.environment, session.manifest.server(plan.environment), plan.wanted)
     live = session.read_live(client)
     fresh = session.plan(live)
     permit(fresh, plan)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from polar_iac.cli.options import STANDARD_INPUT
+from polar_iac.errors import PolarIacError
 from polar_iac.files import refuse_tracked_state
 from polar_iac.manifest import read as manifest
 from polar_iac.manifest.model import Manifest
@@ -45,6 +48,8 @@ class Inputs:
     manifest: Manifest
     lockfile: Lockfile
     lockfile_path: Path
+    others: Mapping[str, str]
+    """Organizations of other environments, with their names, where the manifest defines one of the two."""
 
 
 def manifest_name(file: Path) -> str:
@@ -78,13 +83,47 @@ def read_inputs(selection: Selection) -> Inputs:
             "choose an environment: -e local, -e sandbox or -e production (or POLAR_ENVIRONMENT)"
         )
     desired = read_manifest(selection.file)
+    check_environment(selection.environment, desired)
     beside = _INPUT_STANDS_FOR if selection.file == STANDARD_INPUT else selection.file
     path = selection.lockfile_path or lockfile.default_path(beside, selection.environment)
     refuse_tracked_state(path)
     recorded = lockfile.read(path, selection.environment, desired.project)
     if not selection.targets_may_be_gone:
         _check_targets(selection.targets, desired, recorded)
-    return Inputs(desired, recorded, path)
+    return Inputs(desired, recorded, path, _other_organizations(desired, selection.environment, beside))
+
+
+def _other_organizations(desired: Manifest, environment: str, beside: Path) -> dict[str, str]:
+    """Return what the manifest and lockfiles say of other environments' organizations.
+
+    Of the environments that need no definition each has a server of its own, and so another organization.
+    """
+    from polar_iac.state import lockfile  # here, as in `read_inputs`
+
+    others: dict[str, str] = {}
+    for name in desired.environments:
+        if name == environment or not {name, environment} & desired.servers.keys():
+            continue
+        organization_id = desired.organizations.get(name)
+        # Its own run reports what is wrong with another lockfile.
+        with suppress(PolarIacError):
+            path = lockfile.default_path(beside, name)
+            organization_id = organization_id or lockfile.read(path, name, desired.project).organization_id
+        if organization_id:
+            others[organization_id] = name
+    return others
+
+
+def check_environment(name: str, manifest_: Manifest) -> None:
+    """Raise click.UsageError for an environment that there is not."""
+    if name not in manifest_.environments:
+        guess = nearest(name, manifest_.environments)
+        hint = (
+            f"did you mean {guess}?"
+            if guess
+            else "define it under `environments`, at the top of the manifest"
+        )
+        raise click.UsageError(f"{name} is none of {', '.join(manifest_.environments)}: {hint}")
 
 
 def _check_targets(targets: tuple[str, ...], desired: Manifest, recorded: Lockfile) -> None:

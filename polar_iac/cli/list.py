@@ -9,10 +9,9 @@ from pathlib import Path
 
 import click
 
-from polar_iac import ENVIRONMENTS
 from polar_iac.cli import options
 from polar_iac.cli.error_boundary import command
-from polar_iac.cli.inputs import read_manifest
+from polar_iac.cli.inputs import check_environment, read_manifest
 from polar_iac.cli.output import print_result
 from polar_iac.errors import ExitCode, PolarIacError
 from polar_iac.meter.record import Record
@@ -45,7 +44,7 @@ class _Entry:
 
 @command
 @click.argument("keys", nargs=-1, metavar="[KEY...]")
-@options.environments
+@options.environments_or_all
 @options.lockfile
 @click.option("--id", "id_only", is_flag=True, help="Print only the id: of one KEY in one environment.")
 @click.option("--format", "format_", type=click.Choice(("text", "json")), default="text", show_default=True)
@@ -66,9 +65,11 @@ def list_(
         raise click.UsageError("--id prints one id: name one KEY, and one environment with -e")
     if lockfile_path and len(chosen) != 1:
         raise click.UsageError("--lockfile names one file: use it with one environment")
-    project = read_manifest(common.file).project
+    manifest = read_manifest(common.file)
+    project = manifest.project
     entries: list[_Entry] = []
-    for environment in chosen or ENVIRONMENTS:
+    for environment in chosen or manifest.environments:
+        check_environment(environment, manifest)
         path = lockfile_path or lockfile.default_path(common.file, environment)
         recorded = lockfile.read(path, environment, project).meters
         entries += (_Entry.of(environment, key, record) for key, record in sorted(recorded.items()))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
-from polar_iac import ENVIRONMENTS
+from polar_iac import ENVIRONMENTS, SLUG
 from polar_iac.cli.output import print_message
 
 DEFAULT_FILE = "meters.yaml"
@@ -29,6 +31,26 @@ class File(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         return Path(os.fsdecode(super().convert(value, param, ctx)))
+
+
+class Environment(click.types.StringParamType):
+    """Parameter type for the name of an environment. Only the manifest says if it is one."""
+
+    name = "environment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = super().convert(value, param, ctx)
+        if not re.fullmatch(SLUG, text):
+            self.fail(f"{text!r} is no name of an environment", param, ctx)
+        return text
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in ENVIRONMENTS if name.startswith(incomplete)]
 
 
 @dataclass(frozen=True)
@@ -106,6 +128,9 @@ def common_options(function: Any) -> Any:
     )
 
 
+_NAMES = f"{', '.join(ENVIRONMENTS)}, or one that the manifest defines"
+
+
 def _one(_context: click.Context, _option: click.Parameter, chosen: tuple[str, ...]) -> str | None:
     if len(set(chosen)) > 1:
         raise click.BadParameter("this takes one environment: run it once for each")
@@ -116,20 +141,32 @@ environment = click.option(
     "-e",
     "--env",
     "environment",
-    type=click.Choice(ENVIRONMENTS),
+    type=Environment(),
+    metavar="ENV",
     multiple=True,
     callback=_one,
     envvar="POLAR_ENVIRONMENT",
-    help="Environment (or POLAR_ENVIRONMENT). Required.",
+    help=f"Environment (or POLAR_ENVIRONMENT): {_NAMES}. Required.",
 )
 environments = click.option(
     "-e",
     "--env",
     "environments",
-    type=click.Choice(ENVIRONMENTS),
+    type=Environment(),
+    metavar="ENV",
     envvar="POLAR_ENVIRONMENT",
     multiple=True,
-    help="Environment (or POLAR_ENVIRONMENT), repeatable. Required.",
+    help=f"Environment (or POLAR_ENVIRONMENT), repeatable: {_NAMES}. Required.",
+)
+environments_or_all = click.option(
+    "-e",
+    "--env",
+    "environments",
+    type=Environment(),
+    metavar="ENV",
+    envvar="POLAR_ENVIRONMENT",
+    multiple=True,
+    help=f"Only this environment (or POLAR_ENVIRONMENT), repeatable: {_NAMES}.",
 )
 lockfile = click.option(
     "--lockfile",

@@ -74,6 +74,7 @@ def _reading_session(
         selection.allow_archive,
         Limits(lookup_timeout=connection.lookup_timeout) if connection else Limits(),
         clock,
+        inputs.others,
     )
 
 
@@ -104,6 +105,7 @@ def open_session(
             selection.allow_archive,
             limits,
             clock,
+            inputs.others,
         )
         yield session, client
 
@@ -118,6 +120,7 @@ def _connect(
         _check_database(inputs, state_path(inputs.lockfile_path) / LOCAL_DATABASE)
     return connect(
         inputs.lockfile.environment,
+        inputs.manifest.server(inputs.lockfile.environment),
         os.environ,
         pinned_organization(inputs.manifest, inputs.lockfile),
         lambda: state_directory(inputs.lockfile_path),

@@ -39,14 +39,17 @@ def require_terminal() -> None:
         raise click.UsageError("no terminal to ask on: pass -y to approve")
 
 
-def confirm(environment: str, changes: int) -> None:
-    """Ask whether to apply; production must be typed in full. Raises click.Abort on a no."""
+def confirm(environment: str, server: str, changes: int) -> None:
+    """Ask whether to apply. On a production server the environment's name must be typed in full.
+
+    Raises click.Abort on a no.
+    """
     require_terminal()
     try:
-        if environment == "production":
+        if server == "production":
             affect = "This change affects" if changes == 1 else f"These {changes} changes affect"
-            question = f"{affect} what customers are billed. Type `production` to apply"
-            agreed = click.prompt(question, err=True).strip() == "production"
+            question = f"{affect} what customers are billed. Type `{environment}` to apply"
+            agreed = click.prompt(question, err=True).strip() == environment
         else:
             these = "this change" if changes == 1 else f"these {changes} changes"
             agreed = click.confirm(f"Apply {these} to {environment}?", err=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from polar_iac import ENVIRONMENTS
 from polar_iac.cli import options
 from polar_iac.cli.error_boundary import command
 from polar_iac.cli.inputs import manifest_name, read_manifest
@@ -70,7 +69,7 @@ def _recorded(file: Path, manifest: Manifest) -> dict[str, Mapping[str, Record]]
     from polar_iac.state import lockfile
 
     recorded: dict[str, Mapping[str, Record]] = {}
-    for environment in ENVIRONMENTS:
+    for environment in manifest.environments:
         path = lockfile.default_path(file, environment)
         if path.exists():
             try:

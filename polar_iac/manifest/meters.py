@@ -44,7 +44,7 @@ from polar_iac.meter.spec import MeterSpec
 from polar_iac.yaml import tree
 from polar_iac.yaml.scalars import Doubtful, Value
 
-_METER_KEYS = (*FIELDS, "lifecycle")
+_METER_KEYS = (*FIELDS, "lifecycle", "environments")
 _REQUIRED = tuple(name for name, field in FIELDS.items() if field.required)
 _MAX_DEPTH = 127
 """Maximum filter depth that Polar can return. A clause counts as one level, so a clause inside filter 127 is

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from polar_iac import ENVIRONMENTS
 from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.yaml import tree
@@ -42,17 +43,25 @@ class Removed:
 
 @dataclass(frozen=True)
 class DesiredMeter:
-    """One meter of the manifest. `span` is the position of its key."""
+    """One meter of the manifest. `span` is the position of its key.
+
+    `environments` are those in which the meter exists; None means all of them.
+    """
 
     key: str
     spec: MeterSpec
     ignore_changes: frozenset[str]
     span: SourceSpan
+    environments: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A complete and valid manifest. `organizations` holds an id for each environment that pins one."""
+    """A complete and valid manifest.
+
+    `organizations` holds an id for each environment that pins one, and `servers` the server of each that the
+    manifest defines. `elsewhere` holds what `in_environment` left out, by each key that a meter has had.
+    """
 
     file: str
     project: str
@@ -61,11 +70,45 @@ class Manifest:
     meters: Mapping[str, DesiredMeter]
     imports: tuple[Import, ...] = ()
     removed: tuple[Removed, ...] = ()
+    servers: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: Mapping[str, DesiredMeter] = field(default_factory=dict)
     document: tree.Document = field(default_factory=lambda: tree.Document("", ""), repr=False, compare=False)
 
     @property
     def specs(self) -> Mapping[str, MeterSpec]:
         return {key: meter.spec for key, meter in self.meters.items()}
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """Names of the environments that a run can be for."""
+        return (*ENVIRONMENTS, *self.servers)
+
+    def server(self, environment: str) -> str:
+        """Return the server of an environment: `production`, `sandbox`, or the embedded `local`."""
+        return self.servers.get(environment, environment)
+
+    def in_environment(self, environment: str) -> Manifest:
+        """Return the manifest without the meters that do not exist in an environment."""
+        left_out = {
+            key: meter
+            for key, meter in self.meters.items()
+            if meter.environments is not None and environment not in meter.environments
+        }
+        if not left_out:
+            return self
+        target = {move.source: move.target for move in self.moved}
+        elsewhere = dict(left_out)
+        for former in target:
+            key = former
+            while key in target:
+                key = target[key]
+            if key in left_out:
+                elsewhere[former] = left_out[key]
+        return replace(
+            self,
+            meters={key: meter for key, meter in self.meters.items() if key not in left_out},
+            elsewhere=elsewhere,
+        )
 
     def imported(self, environment: str) -> Mapping[str, tuple[str, SourceSpan]]:
         """Return, by key, the id that `import` names in an environment, and its position."""

@@ -88,6 +88,7 @@ _ELSEWHERE: Mapping[str, str] = {
 _MISSING_HINTS = {
     "version": ": begin the file with `version: 1`",
     "meters": ": write `meters: {}` if there are none",
+    "server": ": write `server: production` or `server: sandbox`",
 }
 _SYNONYMS: Mapping[str, str] = {
     **dict.fromkeys(("=", "==", "equal", "equals", "is"), "eq"),

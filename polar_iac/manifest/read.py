@@ -6,11 +6,13 @@ Refuses, before anything is sent, whatever Polar would reject, or accept and the
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from pathlib import Path
 
 from polar_iac import ENVIRONMENTS
 from polar_iac.errors import PolarIacError
 from polar_iac.files import open_file
+from polar_iac.manifest.environments import check_imports, read_environments, read_environments_of
 from polar_iac.manifest.meters import MeterReader
 from polar_iac.manifest.model import DesiredMeter, Import, Manifest, Move, Removed
 from polar_iac.manifest.moves import read_moves
@@ -57,7 +59,9 @@ def load(text: bytes, file: str) -> Manifest:
 def _manifest(reader: NodeReader) -> Manifest:
     document = reader.document
     root = document.root
-    project, organizations = "", {}
+    project = ""
+    organizations: dict[str, str] = {}
+    servers: dict[str, str] = {}
     imports: tuple[Import, ...] = ()
     moved: tuple[Move, ...] = ()
     removed: tuple[Removed, ...] = ()
@@ -70,20 +74,32 @@ def _manifest(reader: NodeReader) -> Manifest:
         if "project" in entries:
             project = reader.slug(entries["project"], "project")
         if "environments" in entries:
-            organizations = _organizations(reader, entries["environments"])
+            organizations, servers = read_environments(reader, entries["environments"])
+        environments = (*ENVIRONMENTS, *servers)
         if "moved" in entries:
             moved = read_moves(reader, entries["moved"], entries.get("meters"))
         if "import" in entries:
-            imports = read_imports(reader, entries["import"], entries.get("meters"), moved, ENVIRONMENTS)
+            imports = read_imports(reader, entries["import"], entries.get("meters"), moved, environments)
         if "removed" in entries:
             removed = read_removed(reader, entries["removed"], entries.get("meters"), moved)
         if "meters" in entries:
-            meters = _meters(reader, entries["meters"], project)
+            meters = _meters(reader, entries["meters"], project, environments)
+        check_imports(reader, imports, meters)
     elif isinstance(root, tree.Scalar) and root.value is None:
         reader.fault(root, "the manifest is empty: begin it with `version: 1`")
     else:
         reader.fault(root, f"a manifest is a map that begins with `version: 1`, got {describe(root)}")
-    return Manifest(document.file, project, organizations, moved, meters, imports, removed, document)
+    return Manifest(
+        document.file,
+        project,
+        organizations,
+        moved,
+        meters,
+        imports,
+        removed,
+        servers=servers,
+        document=document,
+    )
 
 
 def _version(reader: NodeReader, node: tree.Node) -> None:
@@ -96,25 +112,9 @@ def _version(reader: NodeReader, node: tree.Node) -> None:
         reader.fault(node, f"this polar-iac reads version 1 only, got {describe(node)}")
 
 
-def _organizations(reader: NodeReader, node: tree.Node) -> dict[str, str]:
-    organizations: dict[str, str] = {}
-    environments = reader.map(node, "environments", "sandbox: {organization_id: …}")
-    if environments is None:
-        return organizations
-    reader.keys(environments, ENVIRONMENTS, (), environments)
-    for key in environments.keys:
-        settings = reader.map(environments.entries[key.text], "an environment", "{organization_id: …}")
-        if settings is None:
-            continue
-        place = environments.place(key.text)
-        reader.keys(settings, ("organization_id",), ("organization_id",), place)
-        if "organization_id" in settings.entries:
-            value = settings.entries["organization_id"]
-            organizations[key.text] = reader.uuid(value, "organization_id")
-    return organizations
-
-
-def _meters(reader: NodeReader, node: tree.Node, project: str) -> dict[str, DesiredMeter]:
+def _meters(
+    reader: NodeReader, node: tree.Node, project: str, environments: Sequence[str]
+) -> dict[str, DesiredMeter]:
     desired: dict[str, DesiredMeter] = {}
     if isinstance(node, tree.Scalar) and node.value is None:
         reader.fault(node, "meters is empty: write `meters: {}` if there are none")
@@ -129,5 +129,7 @@ def _meters(reader: NodeReader, node: tree.Node, project: str) -> dict[str, Desi
         if value is not None:
             spec, ignored = MeterReader(reader, key, project).read(value)
             span = reader.document.span_of(key)
-            desired[key.text] = DesiredMeter(key.text, spec, ignored, span)
+            own = value.entries.get("environments")
+            exists_in = None if own is None else read_environments_of(reader, own, environments)
+            desired[key.text] = DesiredMeter(key.text, spec, ignored, span, exists_in)
     return desired

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from polar_iac import ENVIRONMENTS, SLUG
+from polar_iac.manifest.environments import SERVERS
 from polar_iac.meter.fields import FIELDS, IGNORABLE, MAX_METADATA_KEY, text_schema
 from polar_iac.meter.filter import (
     CLAUSE_KEYS,
@@ -82,16 +83,18 @@ def _top() -> dict[str, Schema]:
     return {
         "version": {"description": "Version of the manifest's format.", "type": "integer", "const": 1},
         "project": _described("Part of each meter's ownership marker: never rename it.", _ref("slug")),
-        "environments": _described(
-            "Pins the organization of an environment, so that no other one's token is used by mistake.",
-            _map({name: _environment() for name in ENVIRONMENTS}),
-        ),
+        "environments": _environments(),
         "import": _entries(
             "Meters that exist already, and that this manifest takes over. Done entries are harmless.",
             to=_described("The key of the block that declares the meter as it is.", _ref("slug")),
             id=_described(
                 "Id of the meter at Polar, by environment.",
-                _map({name: _ref("uuid") for name in ENVIRONMENTS}, minProperties=1),
+                {
+                    "type": "object",
+                    "propertyNames": _ref("slug"),
+                    "additionalProperties": _ref("uuid"),
+                    "minProperties": 1,
+                },
             ),
         ),
         "moved": _entries(
@@ -119,18 +122,37 @@ def _entries(description: str, **keys: Schema) -> Schema:
     return _described(description, _list(_map(keys, tuple(keys))))
 
 
-def _environment() -> Schema:
+def _environments() -> Schema:
+    """Return the schema of the environments: those that need no definition only pin their organization."""
     id_ = _described("Id of the organization at Polar: a token of another one is refused.", _ref("uuid"))
-    return _map({"organization_id": id_}, ("organization_id",))
+    server = _described(
+        "Polar's server. Another address comes from POLAR_BASE_URL_NAME alone.", {"enum": list(SERVERS)}
+    )
+    pinned = _map({"organization_id": id_}, ("organization_id",))
+    return {
+        "description": "Organizations and servers of the environments; each name but production, sandbox and "
+        "local needs a server.",
+        "type": "object",
+        "properties": dict.fromkeys(ENVIRONMENTS, pinned),
+        "propertyNames": _ref("slug"),
+        "additionalProperties": _map({"server": server, "organization_id": id_}, ("server",)),
+    }
 
 
 def _meter() -> Schema:
     """Return the schema of a meter: the table of fields, and what is no field of Polar's."""
     fields = {name: _described(field.description, field.json_schema) for name, field in FIELDS.items()}
     return _map(
-        {**fields, "lifecycle": _lifecycle()},
+        {**fields, "lifecycle": _lifecycle(), "environments": _exists_in()},
         tuple(name for name, field in FIELDS.items() if field.required),
         description="A meter: which events count, and what of them.",
+    )
+
+
+def _exists_in() -> Schema:
+    return _described(
+        "Where the meter exists. Without it: in every environment.",
+        {**_list(_ref("slug")), "minItems": 1, "uniqueItems": True},
     )
 
 

@@ -85,12 +85,14 @@ def unknown_meters_note(key: str, meters: Sequence[LiveMeter]) -> Note:
     return Note("unknown-here", "info", text, "polar", data=_meters_data(meters), key=key)
 
 
-def foreign_record_note(key: str, meter: LiveMeter) -> Note:
-    """Report that a removed key is forgotten while its meter stays active: nothing shows it is ours."""
+def foreign_record_note(key: str, meter: LiveMeter, gone: str) -> Note:
+    """Report that a key is forgotten while its meter stays active: nothing shows it is ours.
+
+    `gone` says why the key is not declared here.
+    """
     owner = f"bears the marker {meter.marker}" if meter.marker else "bears no marker"
     text = (
-        f"`{key}` is gone from the manifest, and {meter.id} {owner}: its record is forgotten, and the meter "
-        "is left as it is"
+        f"`{key}` is {gone}, and {meter.id} {owner}: its record is forgotten, and the meter is left as it is"
     )
     return Note("not-ours", "warning", text, "polar", data=_meters_data([meter]), key=key)
 

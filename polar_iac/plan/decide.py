@@ -64,6 +64,7 @@ def make_plan(
     `targets` excludes all other keys completely. `allow_archive` changes a removal that the manifest does not
     list (`archived: true`) from blocked to archive. `lockfile` is its path as given.
     """
+    manifest = manifest.in_environment(environment)
     state = index_state(manifest, recorded, live, made, environment)
     scope = _Scope(environment, organization_id)
     keys = {*state.recorded, *state.bearers, *manifest.meters, *state.removed}
@@ -72,18 +73,22 @@ def make_plan(
     notes: list[Note] = []
     unchanged = 0
     for key in sorted(keys.intersection(targets) if targets else keys):
-        desired, identity = manifest.meters.get(key), identify(key, key in manifest.meters, state)
+        desired, left_out = manifest.meters.get(key), manifest.elsewhere.get(key)
+        # A meter that is declared elsewhere is found by its marker as a declared one is, and forgotten as a
+        # removed one is.
+        sought = desired or (None if key in state.recorded else left_out)
+        identity, written = identify(key, sought is not None, state), desired or left_out
         outcome = identity.blocked or _decide(key, desired, identity, manifest, state, allow_archive)
         if isinstance(outcome, Effect) and identity.taken_over and identity.meter:
             outcome = replace(outcome, notes=(annotate.taken_over_note(identity.meter), *outcome.notes))
-        changes += (_settled(key, loser, identity, desired, state, scope) for loser in identity.losers)
+        changes += (_settled(key, loser, identity, written, state, scope) for loser in identity.losers)
         if not isinstance(outcome, Blocked):
             bookkeeping += _bookkeeping(key, desired, identity, outcome, state)
-            notes += _notes(key, desired, identity, outcome, state)
+            notes += _notes(key, desired, identity, outcome, manifest, state)
         if outcome is None:
             unchanged += desired is not None
             continue
-        changes.append(_change(key, desired, identity, outcome, state, scope))
+        changes.append(_change(key, written, identity, outcome, state, scope))
     return Plan(
         environment=environment,
         organization_id=organization_id,
@@ -330,7 +335,12 @@ def _bookkeeping(
 
 
 def _notes(
-    key: str, desired: DesiredMeter | None, identity: Identity, effect: Effect | None, state: State
+    key: str,
+    desired: DesiredMeter | None,
+    identity: Identity,
+    effect: Effect | None,
+    manifest: Manifest,
+    state: State,
 ) -> Iterator[Note]:
     """Yield notes for reviewers about meters that have no change."""
     meter = identity.meter
@@ -348,7 +358,10 @@ def _notes(
             yield annotate.unmarked_note(key, state.marker(key), meter)
         return
     if not identity.ours and meter and not meter.archived:
-        yield annotate.foreign_record_note(key, meter)
+        gone = (
+            "declared for other environments only" if key in manifest.elsewhere else "gone from the manifest"
+        )
+        yield annotate.foreign_record_note(key, meter, gone)
     # Example: another branch created `acme/exports`, and this manifest has no key `exports`.
     unknown = any(m.id not in state.owner for m in bearers)
     if unknown and meter is None and state.refreshed:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
-from polar_iac import ENVIRONMENTS
+from polar_iac import SLUG
 from polar_iac.errors import PolarIacError
 from polar_iac.meter.fields import Impact
 from polar_iac.meter.live import UUID
@@ -35,8 +36,8 @@ def _check_id(text: str) -> str:
 
 
 def _check_environment(text: str) -> str:
-    if text not in ENVIRONMENTS:
-        raise ValueError(f"must be one of {', '.join(ENVIRONMENTS)}")
+    if not re.fullmatch(SLUG, text):
+        raise ValueError("must be the name of an environment")
     return text
 
 

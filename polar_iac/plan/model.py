@@ -29,6 +29,7 @@ Cause = Literal[
     "unowned",
     "frozen",
     "unlisted",
+    "elsewhere",
     "limits",
     "metadata-limit",
 ]

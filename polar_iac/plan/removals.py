@@ -1,4 +1,4 @@
-"""Rows of the decision table for a key that is not in the manifest: it is gone, or `removed` names it."""
+"""Rows of the decision table for a key that is not in the manifest, or only for other environments."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from polar_iac.manifest.model import Manifest
 from polar_iac.meter.record import Record
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan import annotate
+from polar_iac.plan.elsewhere import elsewhere
 from polar_iac.plan.identify import Identity
 from polar_iac.plan.index import State
 from polar_iac.plan.model import MarkerChange
@@ -15,17 +16,23 @@ from polar_iac.plan.outcome import Blocked, Effect, archived_spec, unknown_parts
 def absent(
     key: str, identity: Identity, manifest: Manifest, state: State, *, allow_archive: bool
 ) -> Effect | Blocked | None:
-    """Handle the rows of a key that is gone from the manifest."""
+    """Handle the rows of a key that is gone from the manifest, or declared for other environments only."""
     meter, record = identity.meter, state.recorded.get(key)
+
+    def still_active(meter_id: str, after: MeterSpec | None = None) -> Blocked:
+        if key in manifest.elsewhere:
+            return elsewhere(key, meter_id, manifest, state, after)
+        return _unlisted(key, meter_id, manifest, after)
+
     if meter is None:
         if record and _is_unread(record, state):
-            return _unlisted(key, record.id, manifest)
+            return still_active(record.id)
         return None
     if meter.archived or not identity.ours:
         return None
     if allow_archive:
         return Effect("archive", archived_spec(meter), notes=annotate.archiving_notes())
-    return _unlisted(key, meter.id, manifest, archived_spec(meter))
+    return still_active(meter.id, archived_spec(meter))
 
 
 def removed(key: str, identity: Identity, state: State) -> Effect | Blocked | None:

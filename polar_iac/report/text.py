@@ -107,7 +107,10 @@ def _changes(plan: Plan, width: int) -> Iterator[str]:
     for change in changes:
         same = alike.get(change.key, [change])
         if change is same[0]:
-            yield from _same_refusal(same, shared, width) if len(same) > 1 else _change(change, shared, width)
+            if len(same) > 1:
+                yield from _same_refusal(same, plan.environment, shared, width)
+            else:
+                yield from _change(change, shared, width)
             yield ""
     for said, number in shared.items():
         yield from _note(*said, f"  [{number}] ", width)
@@ -170,12 +173,14 @@ def _said(change: Change) -> list[_Said]:
     return reasons + [(_SEVERITIES[note.severity], note.text) for note in change.notes]
 
 
-def _same_refusal(changes: Sequence[Change], shared: Mapping[_Said, int], width: int) -> Iterator[str]:
+def _same_refusal(
+    changes: Sequence[Change], environment: str, shared: Mapping[_Said, int], width: int
+) -> Iterator[str]:
     """Yield the lines of changes that are blocked for one reason, which is said once."""
     refusal_ = SAME_REFUSALS[changes[0].cause or ""]
     title = wrapped(f"{quantity(len(changes), 'meter')}: {refusal_.of_several}", "  ! ", width)
     yield from (paint("blocked", line) for line in title)
-    yield from wrapped(refusal_.advice, "      ", width)
+    yield from wrapped(refusal_.advice.format(environment=environment), "      ", width)
     for change in changes:
         yield from _title(change, "      ", shared, width)
         for note in change.notes:

@@ -197,6 +197,7 @@ class SameRefusal:
     of_several: str
     """Predicate, after `8 meters:`."""
     advice: str
+    """What to do. `{environment}` stands for the plan's."""
     usual_end: str
     """End of the reason of one key. A reason that ends otherwise says more, and is shown by itself."""
 
@@ -209,6 +210,12 @@ SAME_REFUSALS: Mapping[str, SameRefusal] = {
         "gone from the manifest and still active",
         "Keep their blocks with `archived: true` to archive them, or allow this once with --allow-archive.",
         "with `archived: true` to archive it, or allow this once with --allow-archive.",
+    ),
+    "elsewhere": SameRefusal(
+        "declared for other environments only, and still active here",
+        "Archive them once with --allow-archive -e {environment}, or add {environment} to their "
+        "`environments`.",
+        " to its `environments`.",
     ),
 }
 """Words by the cause of a blocked change."""

@@ -106,7 +106,7 @@ def test_options_before_the_command_are_the_commands(before: str, after: str) ->
         ("plan -file=x", "-file: write --file"),
         ("plan --nonsense", "no such option"),
         ("nonsense", "no such command"),
-        ("plan -e staging", "invalid value for '-e' / '--env'"),
+        ("plan -e ../staging", "invalid value for '-e' / '--env'"),
     ],
 )
 def test_what_is_not_understood_is_answered_under_the_usage(

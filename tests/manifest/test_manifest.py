@@ -72,8 +72,10 @@ def brief(loaded: Manifest) -> dict[str, Any]:
         "moved": [[move.source, move.target, str(move.span)] for move in loaded.moved],
         **({"imports": [imported(entry) for entry in loaded.imports]} if loaded.imports else {}),
         **({"removed": [[e.key, str(e.span)] for e in loaded.removed]} if loaded.removed else {}),
+        **({"servers": loaded.servers} if loaded.servers else {}),
         "meters": {
             key: {
+                **({"environments": desired.environments} if desired.environments else {}),
                 "span": str(desired.span),
                 "ignore_changes": sorted(desired.ignore_changes),
                 "spec": desired.spec.canonical | {"filter": desired.spec.filter.wire()},

@@ -32,6 +32,7 @@ SHIPPED = Path(polar_iac.manifest.__file__).parent / "meters.schema.json"
 
 UNSEEN = {
     "conflict-markers": "where a text comes from",
+    "environments-that-collide": "other entries",
     "filter-of-127-levels-and-a-clause": "levels",
     "filter-of-128-levels": "levels",
     "import": "other entries",
@@ -151,6 +152,7 @@ PARTS: dict[str, list[Any]] = {
         {"property": "x"},
         [],
     ],
+    "environments": [["sandbox"], [], ["sandbox", "sandbox"], ["Sandbox"], "sandbox", None],
     "other": [1],
 }
 """Values of a meter's keys, right and wrong."""

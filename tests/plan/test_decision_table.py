@@ -715,6 +715,83 @@ class TestWhatHappens:
         assert not planned.notes
 
 
+class TestDeclaredElsewhere:
+    """Rows of a meter whose `environments` leave this one out."""
+
+    def elsewhere(self, **top: Any) -> Any:
+        return desired({"calls": meter(environments=["production", "local"]), "other": meter()}, **top)
+
+    def test_elsewhere_none_nothing(self) -> None:
+        planned = plan(self.elsewhere(), {"other": record(2)}, [live(2, "other")])
+        assert (planned.changes, planned.bookkeeping, planned.notes) == ((), (), ())
+        assert planned.unchanged == 1
+
+    @pytest.mark.parametrize("recorded", [{"calls": record(1)}, {}], ids=["recorded", "by marker"])
+    def test_elsewhere_active_blocked_alone(self, recorded: Any) -> None:
+        planned = plan(self.elsewhere(), recorded, [live(1)])
+        assert actions(planned) == {"calls": "blocked", "other": "create"}
+        assert planned.refusal is None
+        change = planned.changes[0]
+        assert (change.cause, change.id) == ("elsewhere", identifier(1))
+        assert change.reason == (
+            f"`calls` is declared for production and local only, but {identifier(1)} is still active in "
+            "sandbox. Archive it once with --allow-archive -e sandbox, or add sandbox to its `environments`."
+        )
+        assert change.source is not None
+        assert change.source.line == self.elsewhere().meters["calls"].span.line
+
+    @pytest.mark.parametrize("recorded", [{"calls": record(1)}, {}], ids=["recorded", "by marker"])
+    def test_elsewhere_active_allow_archive_turns_it_into_archive(self, recorded: Any) -> None:
+        planned = plan(self.elsewhere(), recorded, [live(1)], allow_archive=True)
+        assert actions(planned) == {"calls": "archive", "other": "create"}
+
+    def test_elsewhere_archived_forget(self) -> None:
+        there = [live(1, archived_at=ARCHIVED), live(2, "other")]
+        planned = plan(self.elsewhere(), {"calls": record(1), "other": record(2)}, there)
+        assert not planned.changes
+        assert bookkeeping(planned) == {("calls", "forget", identifier(1))}
+
+    def test_elsewhere_unknown_id_forget(self) -> None:
+        planned = plan(self.elsewhere(), {"calls": record(1), "other": record(2)}, [live(2, "other")])
+        assert bookkeeping(planned) == {("calls", "forget", identifier(1))}
+
+    def test_elsewhere_active_recorded_and_not_ours_is_forgotten_with_a_note(self) -> None:
+        there = [live(1, project="another"), live(2, "other")]
+        planned = plan(self.elsewhere(), {"calls": record(1), "other": record(2)}, there, allow_archive=True)
+        assert not planned.changes
+        assert bookkeeping(planned) == {("calls", "forget", identifier(1))}
+        assert "`calls` is declared for other environments only" in planned.notes[0].text
+
+    def test_elsewhere_two_active_are_duplicates_all_named(self) -> None:
+        planned = plan(self.elsewhere(), {"other": record(3)}, [live(1), live(2), live(3, "other")])
+        assert (only(planned).cause, mentioned(only(planned))) == ("duplicates", set(map(identifier, (1, 2))))
+
+    def test_elsewhere_under_a_former_key_is_blocked_under_that_key(self) -> None:
+        """The meter is not renamed here, where it does not exist, and not taken for a removed one either."""
+        moved = [{"from": "requests", "to": "hits"}, {"from": "hits", "to": "calls"}]
+        planned = plan(
+            self.elsewhere(moved=moved),
+            {"requests": record(1), "other": record(2)},
+            [live(1, "requests"), live(2, "other")],
+        )
+        assert (only(planned).key, only(planned).cause, planned.refusal) == ("requests", "elsewhere", None)
+        assert "`requests`, now `calls`, is declared for" in (only(planned).reason or "")
+
+    def test_elsewhere_offline_and_never_applied_is_blocked(self) -> None:
+        planned = plan(self.elsewhere(), {"calls": Record(identifier(1), None)}, None)
+        assert planned.changes[0].cause == "elsewhere"
+
+    def test_here_it_is_as_if_nothing_were_said(self) -> None:
+        planned = plan(self.elsewhere(), environment="production")
+        same = plan(desired({"calls": meter(), "other": meter()}), environment="production")
+        assert planned.digest == same.digest
+        assert actions(planned) == {"calls": "create", "other": "create"}
+
+    def test_a_new_key_that_counts_the_same_is_no_rename_of_it(self) -> None:
+        planned = plan(self.elsewhere(), {"calls": record(1)}, [live(1)])
+        assert not [note for change in planned.changes for note in change.notes if note.kind == "renamed"]
+
+
 class TestTheFirstRowDecides:
     """Mismatch, duplicates, unknown id, archived, frozen."""
 

@@ -42,7 +42,7 @@ def replaced(path: str, value: Any) -> Any:
         ("project", 5, "`project` must be a text"),
         ("refreshed", "false", "`refreshed` must be true or false"),
         ("refreshed", 0, "`refreshed` must be true or false"),
-        ("environment", "staging", "`environment` must be one of production, sandbox, local"),
+        ("environment", "../staging", "`environment` must be the name of an environment"),
         ("organization_id", "x", "`organization_id` must be a UUID"),
         ("changes", {}, "`changes` must be a list"),
         ("changes.1", None, "`changes.1` must be an object"),

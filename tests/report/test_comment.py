@@ -880,7 +880,7 @@ def test_a_change_that_appears_twice_is_refused() -> None:
         {},
         changed("project", ...),
         changed("project", 5),
-        changed("environment", "staging"),
+        changed("environment", "../staging"),
         changed("organization_id", "\x1b[2J"),
         changed("changes", {}),
         changed("changes.0", None),

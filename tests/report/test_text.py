@@ -251,6 +251,17 @@ def test_keys_that_are_blocked_for_one_reason_share_it() -> None:
     assert [key for key in keys if f'\n      {key} "' in text] == keys
 
 
+def test_keys_that_are_declared_elsewhere_share_the_advice_for_this_environment() -> None:
+    meters = {key: meter(environments=["production"]) for key in ("a", "b")}
+    planned = plan(desired(meters), {"a": record(1), "b": record(2)}, [live(1, "a"), live(2, "b")])
+    text = " ".join(click.unstyle(plan_text(planned, "meters.yaml")).split())
+    assert (
+        "! 2 meters: declared for other environments only, and still active here Archive them once with"
+        in text
+    )
+    assert text.count("--allow-archive -e sandbox, or add sandbox to their `environments`.") == 1
+
+
 def test_removed_keys_share_a_reason_and_keep_their_notes() -> None:
     seats: dict[str, Any] = {"filter": every(LLM)}
     planned = plan(
