@@ -21,6 +21,10 @@ COMMANDS = {
         "polar_iac.cli.drift.drift",
         "Show what someone changed at Polar since the last apply.",
     ),
+    "init": (
+        "polar_iac.cli.init.init",
+        "Write a manifest to begin with, and print what is left to do.",
+    ),
     "list": (
         "polar_iac.cli.list.list_",
         "List the meters that the lockfiles record, offline.",
@@ -59,6 +63,7 @@ FLAGS = frozenset(
             "--auto-approve",
             "--debug",
             "--detailed-exitcode",
+            "--github",
             "--id",
             "--no-color",
         ),
