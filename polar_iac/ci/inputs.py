@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from polar_iac import ENVIRONMENTS
+from polar_iac import SLUG
 from polar_iac.errors import PolarIacError, RefusedError
 from polar_iac.report.wording import listed
 
@@ -38,8 +38,8 @@ def read_inputs(variables: Mapping[str, str]) -> Inputs:
     if not environments:
         raise PolarIacError("say which environments are meant, for example environments: sandbox")
     for environment in environments:
-        if environment not in ENVIRONMENTS:
-            raise PolarIacError(f"environments: {environment} is none of {listed(ENVIRONMENTS)}")
+        if not re.fullmatch(SLUG, environment):
+            raise PolarIacError(f"environments: {environment} is no name of an environment")
     reference = (
         variables.get("GITHUB_BASE_REF") or variables.get("MERGE_GROUP_BASE") or variables["GITHUB_REF"]
     )
@@ -91,6 +91,16 @@ def check_apply(variables: Mapping[str, str], inputs: Inputs) -> None:
     if variables["INPUT_DIGEST"]:
         for environment in inputs.environments:
             digest_of(variables["INPUT_DIGEST"], environment, inputs.environments)
+
+
+def check_environments(inputs: Inputs, known: Sequence[str]) -> None:
+    """Raise PolarIacError for an environment that the manifest does not define: else it would come too late.
+
+    Example: of `sandbox prodution` sandbox would be applied before the second name is read.
+    """
+    for environment in inputs.environments:
+        if environment not in known:
+            raise PolarIacError(f"environments: {environment} is none of {listed(known)}")
 
 
 def digest_of(text: str, environment: str, environments: Sequence[str]) -> str:

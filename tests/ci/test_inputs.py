@@ -10,6 +10,7 @@ from polar_iac.ci.inputs import (
     after_apply,
     apply_arguments,
     check_apply,
+    check_environments,
     digest_of,
     read_fail_on,
     read_inputs,
@@ -43,7 +44,8 @@ def arguments(environment: str = "sandbox", **inputs: str) -> list[str]:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"INPUT_ENVIRONMENTS": "staging"}, "environments: staging is none of production, sandbox and local"),
+        ({"INPUT_ENVIRONMENTS": "Eu!"}, "environments: Eu! is no name of an environment"),
+        ({"INPUT_ENVIRONMENTS": "../x"}, "environments: ../x is no name of an environment"),
         ({"INPUT_ENVIRONMENTS": " \n"}, "say which environments are meant"),
         ({"INPUT_PERSIST": "push"}, "persist: push is none of commit, branch and pull-request"),
         ({"INPUT_PERSIST": "branch", "INPUT_STATE_BRANCH": "main"}, "main is the branch of the manifest"),
@@ -96,6 +98,13 @@ def test_the_branch_of_lockfiles_can_be_named() -> None:
         assert read_inputs(variables).state_branch == default
         assert read_inputs(variables | {"INPUT_STATE_BRANCH": "mine"}).state_branch == "mine"
     assert read_inputs(VARIABLES | {"INPUT_STATE_BRANCH": "mine"}).state_branch is None
+
+
+def test_an_environment_that_the_manifest_does_not_define_is_refused_before_any_is_applied() -> None:
+    inputs = read_inputs(VARIABLES | {"INPUT_ENVIRONMENTS": "sandbox eu"})
+    check_environments(inputs, ("production", "sandbox", "local", "eu"))
+    with pytest.raises(PolarIacError, match="environments: eu is none of production, sandbox and local"):
+        check_environments(inputs, ("production", "sandbox", "local"))
 
 
 def test_a_digest_belongs_to_its_environment() -> None:

@@ -10,12 +10,13 @@ import click
 
 from polar_iac.ci.checkout import read_state, require_tip
 from polar_iac.ci.github_api import GitHubApi
-from polar_iac.ci.inputs import after_apply, apply_arguments, check_apply, read_inputs
+from polar_iac.ci.inputs import after_apply, apply_arguments, check_apply, check_environments, read_inputs
 from polar_iac.ci.keep_lockfiles import Keeper
 from polar_iac.cli.ci.step import enter, scratch_directory, step, summarize, tell, write_outputs
 from polar_iac.cli.output import print_message
 from polar_iac.clock import SystemClock
 from polar_iac.errors import ExitCode
+from polar_iac.manifest import read as manifest
 
 
 @step
@@ -29,6 +30,7 @@ def begin(directory: Path) -> int:
     inputs = read_inputs(os.environ)
     checkout = enter(inputs)
     check_apply(os.environ, inputs)
+    check_environments(inputs, manifest.read(Path(inputs.file)).environments)
     require_tip(checkout)
     read_state(checkout, GitHubApi(os.environ))
     base, audit = scratch_directory("base"), scratch_directory("audit")
