@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polar_iac.meter.filter import Filter
-from tests.support.engine_events import Event, QueryError
-from tests.support.engine_filters import Matcher, compile_filter
+from polar_iac.meter.meaning.events import Event, QueryError
+from polar_iac.meter.meaning.filters import Matcher, compile_filter
 from tests.support.strategies_meaning import Json, clauses, events, filters, group
 
 CONJUNCTIONS = ("and", "or")

@@ -1,13 +1,9 @@
-"""Read events as Polar's two engines find them: what is stored, and how a property is looked up.
-
-Every rule was observed on recorded cases; `tests/meter/semantics` holds a sample.
-"""
+"""Events as Polar's two engines find them: what is stored, how a property is looked up, how it is printed."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,6 +13,8 @@ OWN_FIELDS = (*TEXT_FIELDS, "timestamp")
 """The fields of an event that a property means before it means a key of the metadata."""
 
 ABSENT = object()
+"""Stands for a property that the event does not have, where null is something else."""
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -24,30 +22,44 @@ class QueryError(Exception):
     """The failure of a SQL query: it answers nothing, for any event. `/quantities` is a 500 then."""
 
 
-@dataclass(frozen=True)
 class Event:
     """An event as both engines find it in the database."""
 
-    name: str
-    source: str
-    seconds_cut: int
-    """Seconds since 1970, cut toward zero: what billing compares."""
-    seconds_rounded: int
-    """Seconds since 1970, halves away from zero: what SQL compares and sums."""
-    metadata: Mapping[str, Any]
+    __slots__ = ("_moment", "metadata", "name", "source")
+
+    def __init__(self, name: str, source: str, moment: str, metadata: Mapping[str, Any]) -> None:
+        self.name = name
+        self.source = source
+        self.metadata = metadata
+        self._moment = moment
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Event:
-        moment = datetime.fromisoformat(data["timestamp"])
-        micros = (moment - EPOCH) // timedelta(microseconds=1)
+        """Read an event as the recordings write it. Raises KeyError when a field is missing."""
+        metadata = data["metadata"]
+        kept = {key: value if type(value) in _AS_IS else stored(value) for key, value in metadata.items()}
+        return cls(data["name"], data["source"], data["timestamp"], kept)
+
+    @property
+    def moment(self) -> datetime:
+        """The timestamp. A time without a zone is taken for UTC. Raises ValueError when it is no time."""
+        moment = datetime.fromisoformat(self._moment)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+    @property
+    def seconds_cut(self) -> int:
+        """Seconds since 1970, cut toward zero: what billing compares (observed)."""
+        return int(self.moment.timestamp())
+
+    @property
+    def seconds_rounded(self) -> int:
+        """Seconds since 1970, halves away from zero: what SQL compares and sums (observed)."""
+        micros = (self.moment - EPOCH) // timedelta(microseconds=1)
         rounded = (abs(micros) + 500_000) // 1_000_000
-        return cls(
-            name=data["name"],
-            source=data["source"],
-            seconds_cut=int(moment.timestamp()),
-            seconds_rounded=rounded if micros >= 0 else -rounded,
-            metadata=stored(data["metadata"]),
-        )
+        return rounded if micros >= 0 else -rounded
+
+
+_AS_IS = frozenset({str, int, bool, type(None)})
 
 
 def stored(value: Any) -> Any:
@@ -61,9 +73,14 @@ def stored(value: Any) -> Any:
         return int(Decimal(repr(value))) if whole else value + 0.0
     if isinstance(value, list):
         return [stored(item) for item in value]
-    if isinstance(value, dict):
-        return {key: stored(value[key]) for key in sorted(value, key=lambda k: (len(k.encode()), k.encode()))}
+    if isinstance(value, Mapping):
+        return {key: stored(value[key]) for key in sorted(value, key=_key_order)}
     return value
+
+
+def _key_order(key: str) -> tuple[int, bytes]:
+    encoded = key.encode(errors="surrogatepass")
+    return len(encoded), encoded
 
 
 def bare(name: str) -> str:
@@ -77,9 +94,11 @@ def bare(name: str) -> str:
 def lookup(name: str, absent: Any = None) -> Callable[[Event], Any]:
     """Compile the look-up of a path in the metadata: dots walk into objects, and into nothing else.
 
-    A key that has a dot itself is out of reach, and the path "" is the key "".
+    A key that has a dot itself is out of reach, and the path "" is the key "" (observed).
     """
     keys = name.split(".")
+    if len(keys) == 1:
+        return lambda event: event.metadata.get(name, absent)
 
     def read(event: Event) -> Any:
         value: Any = event.metadata
@@ -93,7 +112,7 @@ def lookup(name: str, absent: Any = None) -> Callable[[Event], Any]:
 
 
 def json_text(value: Any) -> str:
-    """Return a JSON value as PostgreSQL prints it: `true`, `0.0000001`, `{"a": [1, null]}`."""
+    """Return a JSON value as PostgreSQL prints it: `true`, `0.0000001`, `{"a": [1, null]}` (observed)."""
     if isinstance(value, float):
         return format(Decimal(repr(value)), "f")
     if isinstance(value, list):
@@ -104,8 +123,10 @@ def json_text(value: Any) -> str:
 
 
 def double(number: float) -> float:
-    """Return a JSON number as the double that PostgreSQL casts it to. Ints of any size are ingested, and
-    one beyond a double fails the whole query (observed with 1e400 written out).
+    """Return a JSON number as the double that PostgreSQL casts it to.
+
+    Ints of any size are ingested, and one beyond a double fails the whole query (observed with 1e400 written
+    out). Raises QueryError then.
     """
     try:
         return float(number)
