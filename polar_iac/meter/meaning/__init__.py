@@ -1,6 +1,38 @@
-"""What a filter means: evaluated as Polar does, and explained."""
+"""What a filter means: evaluated as Polar does, explained, and decided without any event."""
 
+from polar_iac.meter.meaning.claims import (
+    always,
+    bill_alike,
+    count_alike,
+    difference,
+    equivalent,
+    find,
+    implies,
+    ingestible_witness,
+    never,
+    overlap,
+    witness,
+)
 from polar_iac.meter.meaning.evaluation import Outcome, evaluate
 from polar_iac.meter.meaning.explanation import ClauseReading, Reading, explain
+from polar_iac.meter.meaning.search import Finding
 
-__all__ = ["ClauseReading", "Outcome", "Reading", "evaluate", "explain"]
+__all__ = [
+    "ClauseReading",
+    "Finding",
+    "Outcome",
+    "Reading",
+    "always",
+    "bill_alike",
+    "count_alike",
+    "difference",
+    "equivalent",
+    "evaluate",
+    "explain",
+    "find",
+    "implies",
+    "ingestible_witness",
+    "never",
+    "overlap",
+    "witness",
+]
