@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [--runs N]`: whole processes in turn, the medians and their ratio."""
+"""`python -m tests.benchmarks [--runs N]`: filters, and whole processes in turn; medians and their ratio."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.benchmarks.meaning import compare_matches, measure_claims
 from tests.support.command import COMMAND, clean_environment
 
 LOAD = "import pathlib, sys; from ruamel.yaml import YAML; YAML(typ='safe').load(pathlib.Path(sys.argv[1]))"
@@ -93,7 +94,15 @@ def measure(title: str, command: Sequence[str], directory: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--runs", type=int, default=7, help="counted runs of each command (7)")
-    runs = parser.parse_args().runs
+    parser.add_argument("--meaning", action="store_true", help="what filters mean alone, no commands")
+    options = parser.parse_args()
+    compare_matches(options.runs)
+    measure_claims()
+    if not options.meaning:
+        measure_commands(options.runs)
+
+
+def measure_commands(runs: int) -> None:
     print(f"{'median of ' + str(runs) + ' runs':34} {'ours':>10} {'least':>10} {'ratio':>8} {'aim <':>8}")
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
