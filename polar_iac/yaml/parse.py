@@ -211,7 +211,7 @@ class _Builder:
             message = f"a text of {len(text):,} characters is too long (at most {MAX_SCALAR:,})"
             raise self.stop(scalar.start, message, scalar.end)
         if (event.anchor or event.ctag) and (
-            properties := _PROPERTIES.match(self.document.text, scalar.start)
+            properties := PROPERTIES.match(self.document.text, scalar.start)
         ):
             scalar.start = min(properties.end(), scalar.end)  # The value begins after its anchor and tag.
         if not text and scalar.plain:
@@ -374,7 +374,8 @@ class _Builder:
 _CORE = "tag:yaml.org,2002:"
 _TYPES = {f"{_CORE}int": int, f"{_CORE}float": float, f"{_CORE}bool": bool, f"{_CORE}null": type(None)}
 _BREAK = "\\n\\r\\x85\\u2028\\u2029"
-_PROPERTIES = re.compile(rf"(?:[&!][^\s,\[\]{{}}]*\s+(?:#[^{_BREAK}]*[{_BREAK}]\s*)*)+")
+PROPERTIES = re.compile(rf"(?:[&!][^\s,\[\]{{}}]*\s+(?:#[^{_BREAK}]*[{_BREAK}]\s*)*)+")
+"""Anchor and tag of a value, up to the value."""
 _COMMENT = re.compile(r"\s*:[ \t]+#")
 _MAX_GUESSES = 20
 _TEMPLATE = "`{{` begins two maps in YAML, not a template: put the text in quotes"

@@ -1,0 +1,318 @@
+"""Edits of YAML by position: exactly what is meant changes, and every other byte stays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polar_iac.errors import DiagnosticError
+from polar_iac.yaml import tree, write
+from polar_iac.yaml.edit import Editor, same, values
+from polar_iac.yaml.parse import parse
+from tests.support import strategies
+from tests.support.styled_yaml import manifests
+
+MANIFEST = """\
+# What we bill.
+version: 1 # the format
+project: acme
+
+# Shared by all.
+x-ai: &ai {team: ai, pager: on-call}
+
+meters:
+  calls: # the first one
+    name: "API calls" # on invoices
+    metadata: *ai # everybody's
+    filter:
+      conjunction: and
+      clauses:
+        - {property: name, operator: eq, value: call} # our events
+        - property: status # of the answer
+          operator: lt
+          value: 500
+    aggregation: {func: count}
+  # The second one.
+  tokens:
+    name: 'It''s tokens'
+    metadata:
+      <<: *ai
+      tier: 2
+    filter: {conjunction: and, clauses: []}
+    aggregation: {func: sum, property: tokens}
+    # No more.
+
+# The end.
+x-end: {}
+"""
+
+
+def edited(edit: Callable[[Editor], None], text: str = MANIFEST) -> str:
+    editor = Editor(text.encode(), "meters.yaml")
+    edit(editor)
+    return editor.finish().decode()
+
+
+def changed(edit: Callable[[Editor], None], text: str = MANIFEST) -> tuple[list[str], list[str]]:
+    """The lines that an edit takes out, and those that it puts in."""
+    before, after = text.splitlines(), edited(edit, text).splitlines()
+    while before and after and before[0] == after[0]:
+        del before[0], after[0]
+    while before and after and before[-1] == after[-1]:
+        del before[-1], after[-1]
+    return before, after
+
+
+class TestSet:
+    def test_a_scalar_keeps_its_quotes_and_its_comment(self) -> None:
+        assert changed(lambda e: e.set(("meters", "calls", "name"), "Calls: all")) == (
+            ['    name: "API calls" # on invoices'],
+            ['    name: "Calls: all" # on invoices'],
+        )
+
+    def test_a_text_that_looks_like_a_number_is_quoted(self) -> None:
+        path = ("meters", "calls", "filter", "clauses", 1, "value")
+        assert changed(lambda e: e.set(path, "500"))[1] == ['          value: "500"']
+        assert changed(lambda e: e.set(path, 50))[1] == ["          value: 50"]
+
+    def test_an_alias_is_overridden_where_it_stands(self) -> None:
+        assert changed(lambda e: e.set(("meters", "calls", "metadata", "team"), "core")) == (
+            ["    metadata: *ai # everybody's"],
+            ["    metadata: {team: core, pager: on-call} # everybody's"],
+        )
+
+    def test_what_a_merge_key_brings_is_overridden_beside_it(self) -> None:
+        assert changed(lambda e: e.set(("meters", "tokens", "metadata", "team"), "core")) == (
+            [],
+            ["      team: core"],
+        )
+
+    @pytest.mark.parametrize("mark", ["|-", ">", "|+"])
+    def test_a_text_of_several_lines_keeps_the_comment_behind_its_indicator(self, mark: str) -> None:
+        text = f"a: {mark} # why\n  one\n  two\nb: 1\n"
+        assert edited(lambda e: e.set(("a",), "three"), text) == "a: three # why\nb: 1\n"
+
+    def test_a_value_in_flow_style_stays_so(self) -> None:
+        some = {"conjunction": "or", "clauses": [{"property": "a", "operator": "eq", "value": True}]}
+        assert changed(lambda e: e.set(("meters", "tokens", "filter"), some))[1] == [
+            "    filter: {conjunction: or, clauses: [{property: a, operator: eq, value: true}]}"
+        ]
+
+    def test_a_value_in_block_style_stays_so(self) -> None:
+        some = {"conjunction": "or", "clauses": [{"property": "a", "operator": "eq", "value": True}]}
+        assert changed(lambda e: e.set(("meters", "calls", "filter"), some))[1] == [
+            "      conjunction: or",
+            "      clauses:",
+            "        - {property: a, operator: eq, value: true}",
+        ]
+
+    def test_an_empty_map_gets_lines_of_its_own_below_its_comment(self) -> None:
+        text = "version: 1\nmeters: {} # none yet\nx-a: 1"
+        block = {"name": "A", "filter": {"conjunction": "and", "clauses": [{"property": "a"}]}}
+        assert edited(lambda e: e.add(("meters",), {"a": block}), text) == (
+            "version: 1\nmeters: # none yet\n  a:\n    name: A\n    filter:\n      conjunction: and\n"
+            "      clauses:\n        - {property: a}\nx-a: 1"
+        )
+
+
+class TestRemove:
+    def test_an_entry_goes_with_its_lines(self) -> None:
+        gone, new = changed(lambda e: e.remove(("meters", "calls", "filter")))
+        assert (len(gone), new) == (7, [])
+
+    @pytest.mark.parametrize(
+        ("text", "rest"),
+        [
+            ("a: {x: 1, y: 2}", "a: {y: 2}"),
+            ("a: {y: 1, x: 2}", "a: {y: 1}"),
+            ("a: {x: 1} # c", "a: {} # c"),
+            ("a:\n  x: 1 # c\n  y: 2\n", "a:\n  y: 2\n"),
+            ("a:\n  y: 1\n  x: |+\n    k\n\nb: 1", "a:\n  y: 1\nb: 1"),
+            ("a:\n  x: 1\nb: 1", "a: {}\nb: 1"),
+        ],
+    )
+    def test_the_styles_of_maps(self, text: str, rest: str) -> None:
+        assert edited(lambda e: e.remove(("a", "x")), text) == rest
+
+    def test_beside_a_merge_key_the_map_is_written_anew(self) -> None:
+        gone, new = changed(lambda e: e.remove(("meters", "tokens", "metadata", "pager")))
+        assert (gone, new) == (["      <<: *ai"], ["      team: ai"])
+
+
+class TestAdd:
+    def test_an_entry_follows_the_comments_of_the_last_one(self) -> None:
+        after = edited(lambda e: e.add(("meters",), {"c": {"a": 1}})).splitlines()
+        assert after[after.index("    # No more.") + 1] == "  c: {a: 1}"
+
+    def test_an_entry_at_the_top_stands_before_the_key_that_is_named(self) -> None:
+        entries = {"import": [write.OneLine(to="a", id={"sandbox": "1f"})]}
+        assert changed(lambda e: e.add((), entries, before="meters")) == (
+            [],
+            ["import:", "  - {to: a, id: {sandbox: 1f}}", ""],
+        )
+
+    def test_entries_are_separated_as_they_are_already(self) -> None:
+        text = "a:\n  b: 1\n\n  c: 2\n"
+        assert edited(lambda e: e.add(("a",), {"d": 3}), text) == "a:\n  b: 1\n\n  c: 2\n\n  d: 3\n"
+
+    def test_a_list_keeps_its_indentation(self) -> None:
+        text = "moved:\n- {a: b} # c\n# d\nmeters: {}"
+        assert changed(lambda e: e.append(("moved",), [{"c": 1}]), text) == ([], ["- {c: 1}"])
+
+    def test_a_flow_list_of_lines_gets_one_more(self) -> None:
+        text = "moved: [\n  {a: b} # c\n]\n"
+        assert edited(lambda e: e.append(("moved",), [{"c": 1}]), text) == (
+            "moved: [\n  {a: b}, # c\n  {c: 1}\n]\n"
+        )
+
+    def test_json_stays_json(self) -> None:
+        text = '{"version": 1,\n "meters": {\n  "a": {"name": "x"}\n }}'
+        after = edited(lambda e: e.add(("meters",), {"b": {"name": "y"}}), text)
+        assert json.loads(after)["meters"] == {"a": {"name": "x"}, "b": {"name": "y"}}
+        assert after == text.replace('"x"}', '"x"},\n  "b": {"name": "y"}')
+
+
+class TestRefusals:
+    def test_a_value_that_others_use_through_its_anchor_is_not_changed(self) -> None:
+        with pytest.raises(DiagnosticError) as caught:
+            edited(lambda e: e.set(("x-ai", "team"), "core"))
+        (diagnostic,) = caught.value.diagnostics
+        assert str(diagnostic.span) == "meters.yaml:6:18"
+        assert "&ai" in diagnostic.message
+        assert "edit it by hand" in diagnostic.message
+
+    def test_two_edits_of_one_value_are_refused(self) -> None:
+        def both(editor: Editor) -> None:
+            editor.set(("meters", "calls", "name"), "one")
+            editor.set(("meters", "calls", "name"), "two")
+
+        with pytest.raises(DiagnosticError):
+            edited(both)
+
+    def test_a_text_that_is_wrong_already_is_not_edited(self) -> None:
+        with pytest.raises(DiagnosticError, match="twice"):
+            Editor(b"a: 1\na: 2\n", "meters.yaml")
+
+
+def paths(data: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The paths of all values that are no root."""
+    pairs = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for step, inner in pairs:
+        yield (*path, step)
+        yield from paths(inner, (*path, step))
+
+
+def value_at(data: Any, path: tuple[str | int, ...]) -> Any:
+    for step in path:
+        data = data[step]
+    return data
+
+
+_meters = st.dictionaries(st.sampled_from(strategies.KEYS), strategies.blocks(), max_size=3)
+_new = st.one_of(
+    st.sampled_from(["new", "5", "yes", "a: b", "x #y", "", " ", "é\u2028\x85", "- a", "*a", "<<", "\n"]),
+    st.integers(),
+    st.floats(allow_nan=False),
+    st.booleans(),
+    strategies.filters,
+    strategies.metadata,
+)
+
+
+def node_at(document: tree.Document, path: tuple[str | int, ...]) -> tree.Node:
+    node = document.root
+    for step in path:
+        if isinstance(node, tree.Map):
+            node = node.entries[str(step)]
+        else:
+            assert isinstance(node, tree.List)
+            node = node.children[int(step)]
+    return node
+
+
+def place_of_meters(document: tree.Document) -> int:
+    assert isinstance(document.root, tree.Map)
+    return document.root.key("meters").start
+
+
+@given(data=st.data())
+def test_an_edit_changes_what_is_meant_and_nothing_else(data: st.DataObject) -> None:
+    source = data.draw(_meters.flatmap(manifests))
+    editor = Editor(source, "meters.yaml")
+    document = parse(source, "meters.yaml")
+    before = values(document.root)
+    path = data.draw(st.sampled_from([p for p in paths(before) if p[0] != "x-shared"]))
+    new = data.draw(_new)
+    editor.set(path, new)
+    after = editor.finish()
+    assert same(value_at(values(parse(after, "meters.yaml").root), path), new)
+    node = node_at(document, path)
+    # Anchors stand before the meters: what begins there is not written at the path.
+    here = path[0] != "meters" or node.start > place_of_meters(document)
+    if here and isinstance(node, tree.Scalar) and not isinstance(new, dict | list):
+        text = after.decode().lstrip("\ufeff")
+        assert text.startswith(document.text[: node.start])
+        assert text.endswith(document.text[node.end :].lstrip("\r\n"))
+    comments = [
+        line.partition("# comment")[2] for line in source.decode().splitlines() if "# comment" in line
+    ]
+    kept = [line.partition("# comment")[2] for line in after.decode().splitlines() if "# comment" in line]
+    assert set(kept) <= set(comments)
+    assert kept == [comment for comment in comments if comment in kept]
+    if not isinstance(value_at(before, path), dict | list) and not isinstance(new, dict | list):
+        assert kept == comments
+    assert (b"\r\n" in after) == (b"\r\n" in source)
+    assert after.count(b"\n") - after.count(b"\r\n") in (0, after.count(b"\n"))
+    assert after.startswith("\ufeff".encode()) == source.startswith("\ufeff".encode())
+
+
+@given(data=st.data())
+def test_what_is_added_is_put_in_and_nothing_is_taken_out(data: st.DataObject) -> None:
+    source = data.draw(_meters.filter(bool).flatmap(manifests))
+    editor = Editor(source, "meters.yaml")
+    added = data.draw(st.dictionaries(st.sampled_from(["new-1", "new-2"]), strategies.specs(), min_size=1))
+    editor.add(("meters",), added)
+    editor.add((), {"import": [write.OneLine(to=key, id={"sandbox": "x"}) for key in added]}, before="meters")
+    after = editor.finish()
+    found = values(parse(after, "meters.yaml").root)
+    assert [entry["to"] for entry in found["import"]] == [*added]
+    assert {*found["meters"]} > {*added}
+    # Every byte that was there still is, in order.
+    rest = iter(after)
+    assert all(byte in rest for byte in source)
+
+
+@given(st.one_of(strategies.metadata_values, st.text(st.characters(codec="utf-8", exclude_characters="\0"))))
+def test_a_scalar_is_read_as_it_was_written(value: Any) -> None:
+    for text in (f"a: {write.scalar(value)}", f"{{a: {write.scalar(value)}}}", f"- {write.flow([value])}"):
+        read = values(parse(text.encode(), "x.yaml").root)
+        assert same(read["a"] if isinstance(read, dict) else read[0][0], value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("LLM tokens (Pro)", "LLM tokens (Pro)"),
+        ("/v1/chat", "/v1/chat"),
+        ("gpt-4.1", "gpt-4.1"),
+        ("it's", "it's"),
+        ("5", '"5"'),
+        ("1.0", '"1.0"'),
+        ("yes", '"yes"'),
+        ("null", '"null"'),
+        ("2026-01-01", '"2026-01-01"'),
+        ("a: b", '"a: b"'),
+        ('say "a"', "'say \"a\"'"),
+        ("a\nb", '"a\\nb"'),
+        (5, "5"),
+        (5.0, "5.0"),
+        (True, "true"),
+    ],
+)
+def test_quotes_are_only_where_they_are_needed(value: Any, text: str) -> None:
+    assert write.scalar(value) == text
