@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, is_hypothesis_test, settings
 from tests.support.command import Workspace, measured
 from tests.support.examples import FULL, SAMPLE
 from tests.support.fork_server import ForkServer, fork_server
+from tests.support.organization import Organization
 from tests.support.served_polar import Served, served_polar
 from tests.support.shared import DIRECTORY
 
@@ -86,6 +87,14 @@ def polar() -> Iterator[Served]:
     """An embedded Polar on loopback, empty."""
     with served_polar() as served:
         yield served
+
+
+@pytest.fixture
+def organization(polar: Served) -> Iterator[Organization]:
+    """The meters of `polar`, past the tool."""
+    made = Organization(polar)
+    with made.client:
+        yield made
 
 
 @pytest.fixture(scope="session")

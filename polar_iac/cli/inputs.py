@@ -75,22 +75,35 @@ def read_inputs(selection: Selection) -> Inputs:
 
     Raises click.UsageError when no environment is chosen, or when a target is unknown.
     """
+    _environment(selection)
+    return inputs_for(selection, read_manifest(selection.file))
+
+
+def inputs_for(selection: Selection, desired: Manifest) -> Inputs:
+    """Read the lockfile of the chosen environment, for a manifest that is read already.
+
+    Raises the same as `read_inputs`.
+    """
     # Here, so that `plan --help` does not wait for pydantic, through which lockfiles are read.
     from polar_iac.state import lockfile
 
+    environment = _environment(selection)
+    check_environment(environment, desired)
+    beside = _INPUT_STANDS_FOR if selection.file == STANDARD_INPUT else selection.file
+    path = selection.lockfile_path or lockfile.default_path(beside, environment)
+    refuse_tracked_state(path)
+    recorded = lockfile.read(path, environment, desired.project)
+    if not selection.targets_may_be_gone:
+        _check_targets(selection.targets, desired, recorded)
+    return Inputs(desired, recorded, path, _other_organizations(desired, environment, beside))
+
+
+def _environment(selection: Selection) -> str:
     if selection.environment is None:
         raise click.UsageError(
             "choose an environment: -e local, -e sandbox or -e production (or POLAR_ENVIRONMENT)"
         )
-    desired = read_manifest(selection.file)
-    check_environment(selection.environment, desired)
-    beside = _INPUT_STANDS_FOR if selection.file == STANDARD_INPUT else selection.file
-    path = selection.lockfile_path or lockfile.default_path(beside, selection.environment)
-    refuse_tracked_state(path)
-    recorded = lockfile.read(path, selection.environment, desired.project)
-    if not selection.targets_may_be_gone:
-        _check_targets(selection.targets, desired, recorded)
-    return Inputs(desired, recorded, path, _other_organizations(desired, selection.environment, beside))
+    return selection.environment
 
 
 def _other_organizations(desired: Manifest, environment: str, beside: Path) -> dict[str, str]:

@@ -21,6 +21,10 @@ COMMANDS = {
         "polar_iac.cli.drift.drift",
         "Show what someone changed at Polar since the last apply.",
     ),
+    "import": (
+        "polar_iac.cli.import_.import_",
+        "List meters that no manifest owns, or declare them.",
+    ),
     "init": (
         "polar_iac.cli.init.init",
         "Write a manifest to begin with, and print what is left to do.",
@@ -57,17 +61,9 @@ HIDDEN = {"ci": ("polar_iac.cli.ci.main.ci", "Run a step of the GitHub actions."
 
 FLAGS = frozenset(
     {
-        *(
-            "--allow-archive",
-            "--allow-http",
-            "--auto-approve",
-            "--debug",
-            "--detailed-exitcode",
-            "--github",
-            "--id",
-            "--no-color",
-        ),
-        *("--offline", "--q", "--quiet", "--v", "--verbose", "--y"),
+        *("--all", "--allow-archive", "--allow-http", "--auto-approve", "--debug"),
+        *("--detailed-exitcode", "--dry-run", "--github", "--id", "--no-color", "--offline"),
+        *("--q", "--quiet", "--usage", "--v", "--verbose", "--y"),
     }
 )
 """Options of commands that take no value. Short ones are written with two dashes here."""

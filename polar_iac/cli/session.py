@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polar_iac.apply.jobs import Limits
-from polar_iac.apply.session import ApplySession, Session, pinned_organization
+from polar_iac.apply.session import ApplySession, LiveMeters, Session, pinned_organization
 from polar_iac.cli.inputs import Inputs, Selection
 from polar_iac.cli.options import Connection
 from polar_iac.cli.terminal import Progress
@@ -76,6 +76,26 @@ def _reading_session(
         clock,
         inputs.others,
     )
+
+
+@contextmanager
+def open_reader(
+    inputs: Inputs, selection: Selection, connection: Connection, clock: Clock, progress: Progress
+) -> Iterator[tuple[Session, LiveMeters, PolarClient]]:
+    """Open the client of a command that only reads, and read every meter."""
+    path, lockfile = inputs.lockfile_path, inputs.lockfile
+    session = Session(
+        inputs.manifest,
+        lockfile,
+        path,
+        journal.read(journal.path_for(path), lockfile),
+        selection.targets,
+        selection.allow_archive,
+        Limits(lookup_timeout=connection.lookup_timeout),
+        clock,
+    )
+    with _connect(inputs, connection, clock, progress) as client:
+        yield session, session.read_live(client, progress.reach), client
 
 
 @contextmanager

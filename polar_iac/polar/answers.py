@@ -72,6 +72,21 @@ class Organizations(BaseModel):
     pagination: Pagination
 
 
+class _Quantities(BaseModel):
+    """Quantities of a meter. Their buckets are not read."""
+
+    total: float
+
+
+def total_from(answer: Any) -> float:
+    """Parse the total of a meter's quantities. Raises TransientError when the answer has none."""
+    try:
+        return _Quantities.model_validate(answer).total
+    except ValidationError as error:
+        message = "the response does not hold the quantities of a meter (truncated, or not from Polar)"
+        raise TransientError(message) from error
+
+
 class _Identity(BaseModel):
     """Fields that every meter must have in addition to its spec. Unknown fields are ignored."""
 

@@ -15,9 +15,9 @@ import tenacity
 from pydantic import ValidationError
 
 from polar_iac.clock import Clock, StoppedError, SystemClock
-from polar_iac.meter.live import LiveMeter
+from polar_iac.meter.live import LiveMeter, instant
 from polar_iac.meter.marker import MARKER
-from polar_iac.polar.answers import Extent, Organizations, meter_from, page_from
+from polar_iac.polar.answers import Extent, Organizations, meter_from, page_from, total_from
 from polar_iac.polar.connection import Connection
 from polar_iac.polar.error_answers import error_from
 from polar_iac.polar.errors import ApiError, IncompleteError, TransientError
@@ -100,6 +100,27 @@ class PolarClient:
     def get_meter(self, meter_id: str) -> LiveMeter:
         """Return the meter with this id. Raises NotFoundError when Polar does not know the id."""
         return self._repeat["GET"](lambda: self._meter_of("GET", meter_id))
+
+    def quantity(self, meter_id: str, days: int) -> float | None:
+        """Return what a meter has counted in the last days, today included, or None if Polar cannot tell.
+
+        Raises ApiError. The average and the count of distinct values are of all time: Polar ignores the days
+        (observed). System events count too.
+        """
+        end = self.now()
+        params = {
+            "start_timestamp": instant(end - timedelta(days=days)),
+            "end_timestamp": instant(end),
+            "interval": "day",
+        }
+        path = f"/meters/{meter_id}/quantities"
+        try:
+            return self._repeat["GET"](lambda: total_from(json_of(self._send("GET", path, params=params))))
+        except ApiError as error:
+            # Example: the embedded Polar does not serve quantities.
+            if error.status == httpx.codes.NOT_FOUND:
+                return None
+            raise
 
     def organization_ids(self) -> frozenset[str] | None:
         """Return the ids of all organizations that the token can see, or None when that cannot be determined.

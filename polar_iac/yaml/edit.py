@@ -82,6 +82,11 @@ class Editor:
         self._break = found[0] if found else "\n"
         self._one_line = _json if _is_json(self.text) else write.flow
 
+    def is_own(self, path: Path) -> bool:
+        """Tell whether an entry is written in its own map, and nowhere else."""
+        part, depth = self._reach(path)
+        return depth == len(path) and part.parent is not None and not part.parent.merges()
+
     # --- Edits ---
 
     def set(self, path: Path, value: Any) -> None:
@@ -242,7 +247,8 @@ class Editor:
             return
         key = next(key for key, value_ in part.parent.pairs if value_ is part)
         self._patch(part, self._colon(part), part.end, "")
-        lines = write.lines(value, column(self.text, key.first) + write.STEP)
+        indent = column(self.text, key.first) + write.STEP
+        lines = write.spaced(value, indent) if write.are_blocks(value) else write.lines(value, indent)
         self._insert_lines(part, line_end(self.text, part.end), lines)
 
     def _colon(self, part: Part) -> int:
@@ -255,11 +261,11 @@ class Editor:
         """Add entries to a map that has some."""
         texts = [self._one_line({key: value})[1:-1] for key, value in entries.items()]
         indent = column(self.text, part.children[0].first)
-        lines: list[str] = []
-        blank = self._blank_between(part, before)
-        for key, value in entries.items():
-            lines += [""] if blank else []
-            lines += write.entry(key, value, indent)
+        if len(part.pairs) > 1:
+            blank = self._blank_between(part, before)
+        else:
+            blank = write.are_blocks(entries)
+        lines = ["", *write.spaced(entries, indent)] if blank else write.lines(entries, indent)
         keys = [key.text for key, _ in part.pairs]
         if before in keys and keys.index(before) > 0 and not part.flow:
             last = part.pairs[keys.index(before) - 1][1]

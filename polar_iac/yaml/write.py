@@ -104,3 +104,18 @@ def lines(value: Any, indent: int) -> list[str]:
         for inner in value:
             found += item(inner, indent)
     return found
+
+
+def are_blocks(value: Any) -> bool:
+    """Tell whether a value is a map of maps that take several lines each. Example: the meters."""
+    return isinstance(value, Mapping) and all(
+        isinstance(inner, Mapping) and not fits_one_line(inner) for inner in value.values()
+    )
+
+
+def spaced(blocks: Mapping[str, Any], indent: int) -> list[str]:
+    """Return the lines of a map whose entries blank lines separate."""
+    found: list[str] = []
+    for key, inner in blocks.items():
+        found += ["", *entry(key, inner, indent)]
+    return found[1:]

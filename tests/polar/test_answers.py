@@ -192,3 +192,33 @@ class TestTheWayThere:
         with pytest.raises(ApiError, match="check POLAR_BASE_URL") as caught:
             asked(lambda *_: nowhere, lambda client: client.list_meters())
         assert not isinstance(caught.value, NotFoundError)
+
+
+class TestQuantities:
+    """What a meter has counted, for the list of meters without an owner."""
+
+    def total(self, answer: Callable[[str, str, bytes], Answer]) -> float | None:
+        total: float | None = asked(answer, lambda client: client.quantity(identifier(1), 30))
+        return total
+
+    def test_the_total_of_whole_days_up_to_now(self) -> None:
+        paths = []
+
+        def answer(_method: str, path: str, _body: bytes) -> Answer:
+            paths.append(path)
+            return answer_json(200, {"quantities": [{"timestamp": "2026-01-01T00:00:00Z"}], "total": 12.5})
+
+        assert self.total(answer) == 12.5
+        assert paths[0].startswith(f"/v1/meters/{identifier(1)}/quantities")
+
+    def test_unknown_where_it_is_not_served(self) -> None:
+        assert self.total(lambda *_: answer_json(404, {"detail": "Not Found"})) is None
+
+    @pytest.mark.parametrize("body", [{}, {"total": "many"}, []])
+    def test_anything_else_is_an_error(self, body: Any) -> None:
+        with pytest.raises(TransientError, match="quantities of a meter"):
+            self.total(lambda *_: answer_json(200, body))
+
+    def test_a_token_that_may_not_ask(self) -> None:
+        with pytest.raises(ApiError, match="scope"):
+            self.total(lambda *_: answer_json(403, {"error": "insufficient_scope"}))
