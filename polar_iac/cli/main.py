@@ -37,6 +37,10 @@ COMMANDS = {
         "polar_iac.cli.plan.plan",
         "Show what an apply would change, and why.",
     ),
+    "pull": (
+        "polar_iac.cli.pull.pull",
+        "Write what someone changed at Polar into the manifest.",
+    ),
     "schema": (
         "polar_iac.cli.schema.schema",
         "Print the JSON Schema of manifests, for editors.",
@@ -61,8 +65,8 @@ HIDDEN = {"ci": ("polar_iac.cli.ci.main.ci", "Run a step of the GitHub actions."
 
 FLAGS = frozenset(
     {
-        *("--all", "--allow-archive", "--allow-http", "--auto-approve", "--debug"),
-        *("--detailed-exitcode", "--dry-run", "--github", "--id", "--no-color", "--offline"),
+        *("--all", "--allow-archive", "--allow-http", "--auto-approve", "--check"),
+        *("--debug", "--detailed-exitcode", "--dry-run", "--github", "--id", "--no-color", "--offline"),
         *("--q", "--quiet", "--usage", "--v", "--verbose", "--y"),
     }
 )
