@@ -11,7 +11,7 @@ import click
 from polar_iac.cli import options
 from polar_iac.cli.error_boundary import command
 from polar_iac.cli.inputs import Inputs, Selection, inputs_for
-from polar_iac.cli.manifest_file import read_source, write_source
+from polar_iac.cli.manifest_file import command_line, read_source, write_source
 from polar_iac.cli.output import print_result
 from polar_iac.cli.terminal import Progress
 from polar_iac.clock import SystemClock
@@ -72,8 +72,11 @@ def import_(
         around = _around(inputs, live.meters)
         counted = around.unowned if usage else []
         quantities = {meter.id: client.quantity(meter.id, USAGE_DAYS) for meter in counted}
+    again, plan = (
+        command_line(name, around.environment, common.file, lockfile_path) for name in ("import", "plan")
+    )
     if not chooses:
-        _list(common, around, quantities)
+        _list(common, around, quantities, again)
         return ExitCode.OK
     adoption = adopt(around, _chosen(around, meters, everything=everything), _checked(key, around))
     if not adoption.imported:
@@ -84,11 +87,9 @@ def import_(
             print_result(edits_text(source or b"", text, str(common.file)))
         else:
             write_source(common.file, source, text)
-    named = f"-f {common.file} " if common.file_given else ""
-    again = f"polar-iac import {named}-e {around.environment}"
     print_result(adoption_text(adoption, again, "Would import" if dry_run else "Imported"))
     if adoption.imported and not dry_run:
-        common.say(f"Next: `polar-iac plan {named}-e {around.environment}`. An apply takes them over.")
+        common.say(f"Next: `{plan}`. An apply takes them over.")
     return ExitCode.ERROR if meters and _leaves_out(adoption) else ExitCode.OK
 
 
@@ -135,17 +136,17 @@ def _around(inputs: Inputs, live: Sequence[LiveMeter]) -> Surroundings:
     return Surroundings(inputs.manifest, inputs.lockfile.environment, recorded, live)
 
 
-def _list(common: options.Options, around: Surroundings, quantities: dict[str, float | None]) -> None:
+def _list(
+    common: options.Options, around: Surroundings, quantities: dict[str, float | None], again: str
+) -> None:
     unowned = around.unowned
     if not unowned:
         common.say(f"No meter of {around.environment} is without an owner.")
         return
     common.say(f"{quantity(len(unowned), 'meter')} of {around.environment} without an owner:")
     print_result(unowned_text(unowned, quantities, USAGE_DAYS))
-    file = f"-f {common.file} " if common.file_given else ""
-    command = f"polar-iac import {file}-e {around.environment}"
     common.say(
-        f"To write them into {common.file}: `{command} --all`, or `{command} METER…` with ids or names. "
+        f"To write them into {common.file}: `{again} --all`, or `{again} METER…` with ids or names. "
         "Archived ones are imported only when named. Nothing is changed at Polar."
     )
 

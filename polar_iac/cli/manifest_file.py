@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
+from polar_iac.cli.options import DEFAULT_FILE
 from polar_iac.errors import PolarIacError
 from polar_iac.files import open_file, write_file
 from polar_iac.yaml.messages import MAX_BYTES
@@ -30,3 +32,10 @@ def write_source(file: Path, before: bytes | None, after: bytes) -> None:
     if read_source(file) != before:
         raise PolarIacError(f"{file} was edited meanwhile, and is left as it is: run this again")
     write_file(file.resolve(), after.decode())
+
+
+def command_line(command: str, environment: str, file: Path, lockfile_path: Path | None) -> str:
+    """Return a command to go on with, for the same files. Example: `polar-iac plan -e sandbox`."""
+    words = ["polar-iac", command, "-e", environment]
+    words += ["-f", str(file)] if str(file) != DEFAULT_FILE else []
+    return shlex.join([*words, *(["--lockfile", str(lockfile_path)] if lockfile_path else [])])

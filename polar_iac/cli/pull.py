@@ -14,7 +14,7 @@ from polar_iac.cli import options
 from polar_iac.cli.error_boundary import command
 from polar_iac.cli.error_report import report_error
 from polar_iac.cli.inputs import Inputs, Selection, inputs_for
-from polar_iac.cli.manifest_file import read_source, write_source
+from polar_iac.cli.manifest_file import command_line, read_source, write_source
 from polar_iac.cli.output import print_result
 from polar_iac.cli.terminal import Progress
 from polar_iac.clock import SystemClock
@@ -75,8 +75,8 @@ def pull(
         elsewhere = _other_records(common.file, inputs)
         pulled = take(source, str(common.file), _planner(session, live), elsewhere, keys)
     print_result(edits_text(source, pulled.text, str(common.file)))
-    named = f"-f {common.file} " if common.file_given else ""
-    print_result(left_text(pulled.left, f"polar-iac pull {named}-e {inputs.lockfile.environment}"))
+    again = command_line("pull", inputs.lockfile.environment, common.file, lockfile_path)
+    print_result(left_text(pulled.left, again))
     for error in pulled.errors:
         report_error(error, debug=common.debug)
     if pulled.text == source and not pulled.left and not pulled.errors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -111,56 +111,69 @@ def adopt(around: Surroundings, chosen: Collection[LiveMeter], key: str | None =
     """Decide about the chosen meters. `key` is the key that a person gave to the only one of them."""
     new, known = dict[str, LiveMeter](), dict[str, LiveMeter]()
     near, left_out = list[NearMiss](), list[tuple[LiveMeter, str]]()
-    keys, specs = around.keys, around.open_specs
-    twins = Counter(_identity(m.spec) for m in around.unowned if m.spec)
+    keys, declared, open_keys = around.keys, around.open_specs, _OpenKeys(around)
     for meter in chosen:
         if meter.spec is None:
             left_out.append((meter, "it has parts that this version does not know: update polar-iac"))
             continue
         own_key = key or keys[meter.id]
-        if key in specs:
+        alike = None if key else open_keys.resembling(meter.spec)
+        if key in declared:
             known[own_key] = meter
-            continue
-        alike = None if key else _resembles(meter.spec, specs, twins)
-        if alike is None:
-            if reason := _undeclarable(own_key, meter.spec, around.manifest.project):
-                left_out.append((meter, reason))
-            else:
-                new[own_key] = meter
+        elif alike is None:
+            new[own_key] = meter
         elif alike[0] == "same":
             known[alike[1][0]] = meter
         else:
             near.append(NearMiss(meter, alike[0], alike[1], own_key))
+    specs = {own_key: meter.spec for own_key, meter in new.items() if meter.spec}
+    for own_key, reason in _undeclarable(specs, around.manifest.project).items():
+        left_out.append((new.pop(own_key), reason))
     return Adoption(new, known, tuple(near), tuple(left_out))
+
+
+class _OpenKeys:
+    """Declared meters that have no id here, by what an unowned meter may have in common with them."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self.same: dict[tuple[str, str, bool], list[str]] = defaultdict(list)
+        self.names: dict[str, list[str]] = defaultdict(list)
+        self.meanings: dict[str, list[str]] = defaultdict(list)
+        for key, spec in around.open_specs.items():
+            self.same[_identity(spec)].append(key)
+            self.names[spec.name].append(key)
+            self.meanings[spec.billing].append(key)
+        self.twins = Counter(_identity(meter.spec) for meter in around.unowned if meter.spec)
+
+    def resembling(self, spec: MeterSpec) -> tuple[Likeness | Literal["same"], tuple[str, ...]] | None:
+        """Return the keys whose meter this may be, and how it resembles them, or None."""
+        identity = _identity(spec)
+        if same := self.same.get(identity):
+            alone = len(same) == 1 and self.twins[identity] == 1
+            return ("same" if alone else "several"), tuple(same)
+        if names := self.names.get(spec.name):
+            return "name", tuple(names)
+        meanings = self.meanings.get(identity[1])
+        return ("meaning", tuple(meanings)) if meanings else None
 
 
 def _identity(spec: MeterSpec) -> tuple[str, str, bool]:
     return spec.name, spec.billing, spec.archived
 
 
-def _resembles(
-    spec: MeterSpec, specs: Mapping[str, MeterSpec], twins: Mapping[tuple[str, str, bool], int]
-) -> tuple[Likeness | Literal["same"], tuple[str, ...]] | None:
-    """Return the declared meters that this one may be, and how it resembles them, or None."""
-    same = tuple(key for key, other in specs.items() if _identity(other) == _identity(spec))
-    if same:
-        alone = len(same) == 1 and twins[_identity(spec)] == 1
-        return ("same" if alone else "several"), same
-    if names := tuple(key for key, other in specs.items() if other.name == spec.name):
-        return "name", names
-    if meanings := tuple(key for key, other in specs.items() if other.billing == spec.billing):
-        return "meaning", meanings
-    return None
-
-
-def _undeclarable(key: str, spec: MeterSpec, project: str) -> str | None:
-    """Return why a manifest cannot declare a meter as it is, or None."""
-    text = f"version: 1\nproject: {write.scalar(project)}\nmeters:\n{block(key, spec)}"
+def _undeclarable(specs: Mapping[str, MeterSpec], project: str) -> dict[str, str]:
+    """Return why a manifest cannot declare some of these meters as they are, by key."""
+    blocks = "".join(block(key, spec) for key, spec in specs.items())
+    meters = f"meters:\n{blocks}" if blocks else "meters: {}\n"
+    text = f"version: 1\nproject: {write.scalar(project)}\n{meters}"
     try:
-        read_back = read.load(text.encode(), "the block").meters[key].spec
+        read_back = read.load(text.encode(), "the block").specs
     except DiagnosticError as error:
-        return error.diagnostics[0].message
-    return None if read_back == spec else "a manifest cannot say exactly what it is"
+        if len(specs) == 1:
+            return dict.fromkeys(specs, error.diagnostics[0].message)
+        # One by one, to find those that are wrong.
+        return {k: why for key in specs for k, why in _undeclarable({key: specs[key]}, project).items()}
+    return {key: "a manifest cannot say exactly what it is" for key in specs if read_back[key] != specs[key]}
 
 
 def new_manifest(project: str) -> Manifest:

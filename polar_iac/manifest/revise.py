@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from polar_iac.errors import DiagnosticError
 from polar_iac.manifest.write import plain_filter
 from polar_iac.meter.canonical import canonical_property, canonical_value
 from polar_iac.meter.filter import Aggregation, Filter
-from polar_iac.yaml.edit import Editor, same
+from polar_iac.yaml.data import same
+from polar_iac.yaml.edit import Editor
 
 Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One edit: set a value, remove it, or append items to a list."""
+    """One edit: set a value, remove a member of a collection, or append items to a list."""
 
     action: str
     path: Path
@@ -28,31 +28,42 @@ class _Step:
     def size(self) -> int:
         return len(json.dumps(self.value))
 
+    def carry_out(self, editor: Editor) -> None:
+        if self.action == "append":
+            editor.append(self.path, self.value)
+        elif self.action == "remove":
+            editor.remove(self.path)
+        else:
+            editor.set(self.path, self.value)
 
-def revised(source: bytes, file: str, key: str, path: Path, value: Any) -> bytes:
-    """Return the manifest's text with another value at `path` of a meter. None takes the value out.
 
-    Raises DiagnosticError where it cannot be edited without changing something else.
+def revise(editor: Editor, key: str, path: Path, value: Any, *, whole: bool = False) -> None:
+    """Edit the value at `path` of a meter. None takes it out.
+
+    With `whole`, a filter is written anew as a whole, not only where it differs.
     """
-    whole: Path = ("meters", key, *path)
+    place: Path = ("meters", key, *path)
     # Nobody writes `archived: false`, unless to override what a merge key brings.
     if value is None or (path == ("archived",) and not value):
-        return _without(source, file, whole, value)
-    if not isinstance(value, Filter | Aggregation):
-        return _edited(source, file, _Step("set", whole, value))
-    old = Editor(source, file).data["meters"][key].get(path[0])
-    # Whichever form takes the smaller edits: as Polar has it, or without the groups that say nothing.
+        # Metadata may hold no null. Another field that a merge key brings is overridden.
+        if path[0] == "metadata" or editor.is_own(place):
+            editor.remove(place)
+        else:
+            editor.set(place, value)
+    elif isinstance(value, Filter | Aggregation):
+        for step in _smallest(place, editor.data["meters"][key].get(path[0]), value, whole=whole):
+            step.carry_out(editor)
+    else:
+        editor.set(place, value)
+
+
+def _smallest(place: Path, old: Any, value: Filter | Aggregation, *, whole: bool) -> Sequence[_Step]:
+    """Return the fewest edits: to the form that Polar has, or to that without groups that say nothing."""
     forms = [plain_filter(value).wire(), value.wire()] if isinstance(value, Filter) else [value.wire()]
-    steps = min(
-        ([*_steps(whole, old, form)] for form in forms), key=lambda steps: sum(step.size for step in steps)
-    )
-    edited = source
-    try:
-        for step in steps:
-            edited = _edited(edited, file, step)
-    except DiagnosticError:
-        return _edited(source, file, _Step("set", whole, forms[0]))
-    return edited
+    if whole:
+        return [_Step("set", place, forms[0])]
+    found = [[*_steps(place, old, form)] for form in forms]
+    return min(found, key=lambda steps: sum(step.size for step in steps))
 
 
 def _steps(path: Path, old: Any, new: Any) -> Iterator[_Step]:
@@ -72,8 +83,26 @@ def _steps(path: Path, old: Any, new: Any) -> Iterator[_Step]:
             yield from _steps((*path, number), item, new[number])
         if more := new[len(old) :]:
             yield _Step("append", path, more)
+    elif isinstance(old, list) and isinstance(new, list) and (gone := _gone(old, new)):
+        for number in reversed(gone):
+            yield _Step("remove", (*path, number))
     else:
         yield _Step("set", path, new)
+
+
+def _gone(old: Sequence[Any], new: Sequence[Any]) -> list[int]:
+    """Return which items of a list are gone, or an empty list if others changed too, or none are left."""
+    gone, kept = list[int](), 0
+    for number, item in enumerate(old):
+        if kept < len(new) and _is_same(item, new[kept]):
+            kept += 1
+        else:
+            gone.append(number)
+    return gone if kept == len(new) > 0 else []
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    return not [*_steps(("",), old, new)]
 
 
 def _equal(name: str | int, old: Any, new: Any) -> bool:
@@ -81,24 +110,3 @@ def _equal(name: str | int, old: Any, new: Any) -> bool:
     if name == "property" and isinstance(old, str):
         return bool(canonical_property(old) == new)
     return bool(same(canonical_value(old), new))
-
-
-def _edited(source: bytes, file: str, step: _Step) -> bytes:
-    editor = Editor(source, file)
-    if step.action == "append":
-        editor.append(step.path, step.value)
-    elif step.action == "remove":
-        editor.remove(step.path)
-    else:
-        editor.set(step.path, step.value)
-    return editor.finish()
-
-
-def _without(source: bytes, file: str, path: Path, value: Any) -> bytes:
-    editor = Editor(source, file)
-    # Metadata may hold no null. A field that a merge key brings is overridden.
-    if path[2] == "metadata" or editor.is_own(path):
-        editor.remove(path)
-    else:
-        editor.set(path, value)
-    return editor.finish()

@@ -9,10 +9,11 @@ from itertools import groupby
 from polar_iac.errors import DiagnosticError
 from polar_iac.manifest import read
 from polar_iac.manifest.model import Manifest
-from polar_iac.manifest.revise import revised
+from polar_iac.manifest.revise import revise
 from polar_iac.meter.record import Record
 from polar_iac.plan.model import Plan
 from polar_iac.plan.outside import OutsideChange, outside_changes
+from polar_iac.yaml.edit import Editor
 
 
 @dataclass(frozen=True)
@@ -49,29 +50,50 @@ def take(
         if not new:
             return Pulled(edited, count, [change for change in found if change.doubt], errors)
         tried |= {(change.key, change.path) for change in new}
-        for _, changes in groupby(new, key=lambda change: change.key):
-            edited, taken, faults = _take(edited, text, file, [*changes])
-            count += taken
-            errors += faults
+        edited, faults = _write(edited, text, file, new)
+        count += len(new) - len(faults)
+        errors += faults
 
 
-def _take(
+def _write(
     text: bytes, original: bytes, file: str, changes: Sequence[OutsideChange]
-) -> tuple[bytes, int, Sequence[DiagnosticError]]:
-    """Write the changes of one meter. Errors have their positions in the original text."""
-    edited, faults = text, list[DiagnosticError]()
-    for change in changes:
-        try:
-            edited = revised(edited, file, change.key, change.steps, change.value)
-        except DiagnosticError as error:
-            place = read.load(original, file)
-            message = f"{change.path} has another value at Polar: {error.diagnostics[0].message}"
-            faults.append(DiagnosticError([place.diagnose(change.key, change.steps, message)]))
+) -> tuple[bytes, Sequence[DiagnosticError]]:
+    """Write changes into a text. Return it, and an error for each one that cannot be written.
+
+    All are written at once, as long as that is possible: a large manifest takes seconds to read.
+    """
     try:
-        # All at once, since each alone may be wrong. Example: a unit and its label.
-        read.load(edited, file)
+        return _written(text, file, changes), ()
     except DiagnosticError as error:
-        message = f"what Polar has cannot be declared: {error.diagnostics[0].message}"
-        place = read.load(original, file)
-        return text, 0, [*faults, DiagnosticError([place.diagnose(changes[0].key, (), message)])]
-    return edited, len(changes) - len(faults), faults
+        if len(changes) == 1:
+            return text, [_fault(original, file, changes[0], error)]
+    faults = list[DiagnosticError]()
+    # By meter, since each field alone may be wrong: a unit and its label. In a meter, one by one.
+    by_meter = [[*group] for _, group in groupby(changes, key=lambda change: change.key)]
+    for part in by_meter if len(by_meter) > 1 else [[change] for change in changes]:
+        text, found = _write(text, original, file, part)
+        faults += found
+    return text, faults
+
+
+def _written(text: bytes, file: str, changes: Sequence[OutsideChange]) -> bytes:
+    """Return a text with changes. Raises DiagnosticError when it cannot be written, or would be wrong."""
+    for whole in (False, True):
+        editor = Editor(text, file)
+        for change in changes:
+            revise(editor, change.key, change.steps, change.value, whole=whole)
+        try:
+            edited = editor.finish()
+        except DiagnosticError:
+            if whole:
+                raise
+        else:
+            break
+    read.load(edited, file)
+    return edited
+
+
+def _fault(original: bytes, file: str, change: OutsideChange, error: DiagnosticError) -> DiagnosticError:
+    """Return why a change cannot be written, at the place of its value in the original text."""
+    message = f"{change.path} has another value at Polar: {error.diagnostics[0].message}"
+    return DiagnosticError([read.load(original, file).diagnose(change.key, change.steps, message)])

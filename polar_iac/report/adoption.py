@@ -11,6 +11,8 @@ from polar_iac.meter.spec import MeterSpec
 from polar_iac.report.filters import aggregation, expression, filter_of
 from polar_iac.report.wording import agree, listed, quantity, value
 
+_LONGEST = 300
+"""Characters of a definition that a list shows. A filter may have thousands of clauses."""
 OF_ALL_TIME = ("avg", "unique")
 """Functions whose total Polar computes over all time, whatever days are asked for (observed)."""
 
@@ -32,6 +34,7 @@ def _definition(spec: MeterSpec | None) -> list[str]:
     if spec is None:
         return ["has parts that this version does not know"]
     counted = f"{aggregation(spec.canonical['aggregation'])} over {expression(filter_of(spec))}"
+    counted = counted if len(counted) <= _LONGEST else f"{counted[: _LONGEST - 1]}…"
     unit = f"unit {value(spec.custom_label)}" if spec.custom_label else f"unit {spec.unit}"
     multiplier = f" × {spec.custom_multiplier:,}" if spec.custom_multiplier else ""
     return [counted, f"{unit}{multiplier}"]

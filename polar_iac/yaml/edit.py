@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polar_iac.errors import DiagnosticError
-from polar_iac.yaml import tree, write
+from polar_iac.yaml import write
+from polar_iac.yaml.data import Path, at, differing, replaced, same, values, without
 from polar_iac.yaml.parse import parse
 from polar_iac.yaml.positions import (
     BREAKS,
@@ -23,48 +24,16 @@ from polar_iac.yaml.positions import (
     read_parts,
 )
 
-Path = Sequence[str | int]
-"""Keys and list indexes that lead from the root to a value."""
 _REST_OF_LINE = re.compile(rf"[ \t]*(,?)[ \t]*(?:#[^{BREAKS}]*)?(?=[{BREAKS}])")
 _COMMENT_LINE = re.compile(rf"([ \t]*)#[^{BREAKS}]*")
 _INDICATOR = re.compile(r"[|>][-+0-9]*")
 _BREAK = re.compile(rf"\r\n|[{BREAKS}]")
 
 
-def values(node: tree.Node) -> Any:
-    """Return a tree as plain data, with aliases and merge keys resolved."""
-    made: dict[int, Any] = {}
-
-    def of(node: tree.Node) -> Any:
-        if isinstance(node, tree.Scalar):
-            return node.value
-        # An alias leads to the same node again: its data is made once.
-        if id(node) not in made:
-            made[id(node)] = (
-                {key.text: of(node.entries[key.text]) for key in node.keys}
-                if isinstance(node, tree.Map)
-                else [of(child) for child in node.children]
-            )
-        return made[id(node)]
-
-    return of(node)
-
-
-def same(left: Any, right: Any) -> bool:
-    """Tell whether two values are equal in YAML: `1`, `1.0`, `true` and `"1"` are all different."""
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
-    if write.is_list(left) and write.is_list(right):
-        return len(left) == len(right) and all(map(same, left, right))
-    # By their texts, since NaN is unequal to itself, and -0.0 equals 0.0.
-    return type(left) is type(right) and repr(left) == repr(right)
-
-
 class Editor:
     """Edits of one text. They take effect together, in `finish`.
 
-    `data` is what the text will hold. No two edits may touch one value; entries and items that are added to
-    one collection are added at once.
+    `data` is what the text will hold: each edit sees those before it. What an edit added cannot be removed.
     """
 
     def __init__(self, source: bytes, file: str) -> None:
@@ -76,7 +45,9 @@ class Editor:
         self._before = source[: len(source) - len(self.text.encode())]
         """Byte order marks, which the text does not have."""
         self._root = read_parts(self.text)
-        self._patches: list[tuple[int, int, str]] = []
+        self._patches: dict[object, list[tuple[int, int, str]]] = {}
+        """Replacements by what is written: written again, it holds the earlier edits too."""
+        self._written: object = None
         self._touched: list[Part] = []
         found = _BREAK.search(self.text)
         self._break = found[0] if found else "\n"
@@ -91,62 +62,83 @@ class Editor:
 
     def set(self, path: Path, value: Any) -> None:
         """Give the value at `path` another one. What an alias or a merge key brings is overridden here."""
-        self.data, whole = _with(self.data, path, value), path
-        part, depth = self._reach(path)
-        if depth < len(path):
-            # The nearest value that is written here, or the entry that overrides what is written elsewhere.
-            whole = path[: depth + (part.kind == "map" and bool(part.children))]
-            if part.kind == "map" and part.children:
-                self._add(part, {str(whole[-1]): _at(self.data, whole)}, None)
-                return
-        self._replace(part, _at(self.data, whole))
+        self.data = replaced(self.data, path, value)
+        self._override(*self._reach(path), path)
 
     def add(self, path: Path, entries: Mapping[str, Any], before: str | None = None) -> None:
         """Add entries to the map at `path`, which must be there. `before` is a key that they stand before."""
-        self.data = _with(self.data, path, {**_at(self.data, path), **entries})
+        self.data = replaced(self.data, path, {**at(self.data, path), **entries})
         part, depth = self._reach(path)
         if depth < len(path) or part.kind != "map" or not part.children:
             self._write_whole(part, path[:depth])
         else:
+            self._begin(object())
             self._add(part, entries, before)
 
     def append(self, path: Path, items: Sequence[Any]) -> None:
         """Append items to the list at `path`, which must be there."""
-        self.data = _with(self.data, path, [*_at(self.data, path), *items])
+        self.data = replaced(self.data, path, [*at(self.data, path), *items])
         part, depth = self._reach(path)
         if depth < len(path) or part.kind != "list" or not part.children:
             self._write_whole(part, path[:depth])
         else:
+            self._begin(object())
             texts = [self._one_line(item) for item in items]
             lines = [line for item in items for line in write.item(item, column(self.text, part.start))]
             self._grow(part, texts, lines)
 
     def remove(self, path: Path) -> None:
-        """Remove an entry. A map that only merges it, or has no other entry, is written anew."""
-        *above, key = path
-        self.data = _with(self.data, above, {k: v for k, v in _at(self.data, above).items() if k != key})
+        """Remove an entry of a map, or an item of a list.
+
+        What an alias or a merge key brings is written anew without it, and so is what has no other member.
+        """
+        *above, step = path
+        self.data = without(self.data, path)
         part, depth = self._reach(above)
-        pair = part.pair(str(key)) if depth == len(above) and part.kind == "map" else None
-        if pair is None or part.merges() or len(part.pairs) == 1:
+        members = part.members
+        number = part.number(step) if depth == len(above) else None
+        if number is None or part.merges() or len(members) == 1:
             self._write_whole(part, above[:depth])
         else:
-            self._cut(part, pair)
+            self._begin(object())
+            self._cut(part, number)
 
     def finish(self) -> bytes:
         """Return the edited text. Raises DiagnosticError when it would not hold exactly what was meant."""
-        text, at = "", 0
-        for start, end, new in sorted(self._patches, key=lambda patch: patch[:2]):
-            if start < at:
+        edited, found = self._edited()
+        if not same(found, self.data):
+            for path in differing(found, self.data):
+                self._keep(path)
+            edited, found = self._edited()
+            if not same(found, self.data):
                 raise self._refusal()
-            text, at = text + self.text[at:start] + new, end
-        edited = self._before + (text + self.text[at:]).encode()
+        return edited
+
+    def _edited(self) -> tuple[bytes, Any]:
+        """Return the text with all edits, and what it holds."""
+        text, done = "", 0
+        patches = [patch for written in self._patches.values() for patch in written]
+        for start, end, new in sorted(patches, key=lambda patch: patch[:2]):
+            if start < done:
+                raise self._refusal()
+            text, done = text + self.text[done:start] + new, end
+        edited = self._before + (text + self.text[done:]).encode()
         try:
             document = parse(edited, self.document.file)
         except DiagnosticError:
             raise self._refusal() from None
-        if document.problems or not same(values(document.root), self.data):
+        if document.problems:
             raise self._refusal()
-        return edited
+        return edited, values(document.root)
+
+    def _keep(self, path: Path) -> None:
+        """Write out at `path` what it had through an anchor whose value was edited."""
+        part, depth = self._reach(path)
+        # A map that lost a key, or has one more, can only be written anew: in brackets it holds no comments.
+        anew = part.kind == "alias" or (part.flow and part.kind == "map" and part.merges())
+        if part in self._touched or (depth == len(path) and not anew):
+            raise self._refusal()
+        self._override(part, depth, path)
 
     def _refusal(self) -> DiagnosticError:
         """Return why an edit is not written, at the first part that it touches."""
@@ -181,7 +173,12 @@ class Editor:
 
     def _patch(self, part: Part, start: int, end: int, text: str) -> None:
         self._touched.append(part)
-        self._patches.append((start, end, text))
+        self._patches[self._written].append((start, end, text))
+
+    def _begin(self, written: object) -> None:
+        """Begin to write something. Two values that are equal are the same thing."""
+        self._written = written
+        self._patches[written] = []
 
     def _behind(self, part: Part, indent: int) -> int:
         """Return where a line can follow a block collection: behind the comments that belong to it."""
@@ -196,16 +193,26 @@ class Editor:
             end = comment.end()
         return end
 
-    def _insert_lines(self, part: Part, at: int, lines: Sequence[str]) -> None:
+    def _insert_lines(self, part: Part, place: int, lines: Sequence[str]) -> None:
         text = self._break.join(lines)
-        begins = at > 0 and self.text[at - 1] in BREAKS
-        self._patch(part, at, at, f"{text}{self._break}" if begins else f"{self._break}{text}")
+        begins = place > 0 and self.text[place - 1] in BREAKS
+        self._patch(part, place, place, f"{text}{self._break}" if begins else f"{self._break}{text}")
 
     # --- Writing ---
 
+    def _override(self, part: Part, depth: int, path: Path) -> None:
+        """Write the value at `path`, of which the first `depth` steps are written here and lead to `part`."""
+        if depth < len(path) and part.kind == "map" and part.children:
+            # The entry that comes before what is written elsewhere.
+            self._begin((part, path[depth]))
+            self._add(part, {str(path[depth]): at(self.data, path[: depth + 1])}, None)
+        else:
+            self._write_whole(part, path[:depth])
+
     def _write_whole(self, part: Part, path: Path) -> None:
         """Write anew what is written at `path`."""
-        self._replace(part, _at(self.data, path))
+        self._begin(part)
+        self._replace(part, at(self.data, path))
 
     def _replace(self, part: Part, value: Any) -> None:
         """Write a value in the place of another one. An anchor stays."""
@@ -304,27 +311,28 @@ class Editor:
         text = separator[1:] + separator.join(texts) + rest[1]
         self._patch(part, rest.end(), rest.end(), text)
 
-    def _cut(self, part: Part, pair: tuple[Part, Part]) -> None:
-        """Cut an entry out of a map that has others."""
-        key, value = pair
-        number = part.pairs.index(pair)
-        following = part.pairs[number + 1][0].first if number + 1 < len(part.pairs) else None
+    def _cut(self, part: Part, number: int) -> None:
+        """Cut a member out of a collection that has others."""
+        members = part.members
+        begin, last = members[number][0].first, members[number][-1]
+        following = members[number + 1][0].first if number + 1 < len(members) else None
+        previous = members[number - 1][-1].end if number else part.start
         if part.flow:
-            if following is not None:
-                self._patch(key, key.first, following, "")
-            else:
-                self._patch(key, part.pairs[number - 1][1].end, value.end, "")
+            start, end = (begin, following) if following is not None else (previous, last.end)
+            self._patch(last, start, end, "")
             return
-        if not begins_line(self.text, key.first):
+        if part.kind == "list":
+            begin = self.text.rindex("-", previous, begin)
+        if not begins_line(self.text, begin):
             # Example: the first entry of `- a: 1`, whose line the list shares.
-            self._patch(key, key.first, following or value.end, "")
+            self._patch(last, begin, following or last.end, "")
             return
-        start, end = line_start(self.text, key.first), line_end(self.text, value.end)
-        if self.text[value.end - 1 : value.end] in (*BREAKS,):
-            end = value.end
+        end = line_end(self.text, last.end)
+        if self.text[last.end - 1 : last.end] in (*BREAKS,):
+            end = last.end
         elif found := _BREAK.match(self.text, end):
             end = found.end()
-        self._patch(key, start, end, "")
+        self._patch(last, line_start(self.text, begin), end, "")
 
 
 def _is_json(text: str) -> bool:
@@ -341,21 +349,3 @@ def _json(value: Any) -> str:
     """Return a value as JSON that YAML takes too: it knows some characters only escaped."""
     text = json.dumps(value, ensure_ascii=False)
     return "".join(c if c.isprintable() or c > "\uffff" else f"\\u{ord(c):04x}" for c in text)
-
-
-def _at(data: Any, path: Path) -> Any:
-    """Return the value at a path of plain data."""
-    for step in path:
-        data = data[step]
-    return data
-
-
-def _with(data: Any, path: Path, value: Any) -> Any:
-    """Return plain data with another value at a path. Maps that are missing on the way are added."""
-    if not path:
-        return value
-    step, *rest = path
-    if isinstance(step, int):
-        return [*data[:step], _with(data[step], rest, value), *data[step + 1 :]]
-    inner = data if isinstance(data, Mapping) else {}
-    return {**inner, step: _with(inner.get(step), rest, value)}

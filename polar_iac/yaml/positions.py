@@ -40,6 +40,18 @@ class Part:
         return list(zip(self.children[::2], self.children[1::2], strict=True))
 
     @property
+    def members(self) -> list[tuple[Part, ...]]:
+        """Entries of a map, or items of a list."""
+        return [*self.pairs] if self.kind == "map" else [(child,) for child in self.children]
+
+    def number(self, step: str | int) -> int | None:
+        """Return which member of a collection a key or an index leads to, if it is written there."""
+        if self.kind == "list":
+            return step if isinstance(step, int) and step < len(self.children) else None
+        keys = [key.text if key.kind == "scalar" else None for key, _ in self.pairs]
+        return keys.index(str(step)) if self.kind == "map" and step in keys else None
+
+    @property
     def in_flow(self) -> bool:
         """True inside brackets."""
         return self.parent is not None and (self.parent.flow or self.parent.in_flow)
@@ -50,7 +62,7 @@ class Part:
 
     def merges(self) -> bool:
         """Tell whether a merge key brings other maps' entries."""
-        return any(key.text == "<<" and not key.mark for key, _ in self.pairs)
+        return self.kind == "map" and any(key.text == "<<" and not key.mark for key, _ in self.pairs)
 
     def inside(self) -> Iterator[Part]:
         """Yield this part and all parts in it."""

@@ -104,12 +104,14 @@ def test_what_another_environment_records_is_left_unless_named(
 def test_what_cannot_be_edited_is_an_error_at_its_place_and_the_rest_is_written(
     applied: Workspace, organization: Organization
 ) -> None:
-    organization.change(meter_id(applied, "calls"), name="New calls", filter=meter()["filter"])
+    text = MANIFEST.replace("  calls:", "  calls: &calls").replace("  images:", "  images:\r\n    <<: *calls")
+    (applied.path / "meters.yaml").write_bytes(text.encode())
+    organization.change(meter_id(applied, "calls"), name="New calls", unit="token")
     done = applied.reads_only("pull", "-e", "sandbox")
     assert done.returncode == 1
-    assert "meters.yaml:7:5: error: filter has another value at Polar: " in done.stderr
-    assert "the anchor &all" in done.stderr
-    assert manifest_of(applied) == MANIFEST.replace("API calls", "New calls")
+    assert "meters.yaml:5:3: error: unit has another value at Polar: " in done.stderr
+    assert "the anchor &calls" in done.stderr
+    assert manifest_of(applied) == text.replace("API calls", "New calls")
 
 
 def test_another_organizations_lockfile_is_refused(applied: Workspace, polar: Served) -> None:

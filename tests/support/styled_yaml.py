@@ -43,9 +43,11 @@ class _Writer:
         return write.scalar(value, quote)
 
     def flow(self, value: Any) -> str:
+        anchor = f"&{self.anchors[id(value)]} " if id(value) in self.anchors else ""
+        return f"*{value} " if isinstance(value, Alias) else anchor + self.bare_flow(value)
+
+    def bare_flow(self, value: Any) -> str:
         pad = self.rng.choice(["", "", " "])
-        if isinstance(value, Alias):
-            return f"*{value} "
         if isinstance(value, Mapping):
             source = getattr(value, "source", "")
             entries = [f"<<: *{source} "] if source else []
@@ -69,7 +71,7 @@ class _Writer:
             if self.rng.random() < 0.15:
                 return f"{anchor} {self.rng.choice('|>')}-{self.comment()}\n{' ' * (indent + 3)}{value}\n"
             return f"{anchor} {value}{self.comment()}\n"
-        return f"{anchor} {self.flow(value)}{self.comment()}\n"
+        return f" {self.flow(value)}{self.comment()}\n"
 
     def block(self, value: Any, indent: int) -> str:
         pad = " " * indent
@@ -77,7 +79,12 @@ class _Writer:
         if isinstance(value, list):
             for item in value:
                 lines += self.gap(indent)
-                if isinstance(item, Mapping) and item and self.rng.random() < 0.5:
+                if (
+                    isinstance(item, Mapping)
+                    and item
+                    and id(item) not in self.anchors
+                    and self.rng.random() < 0.5
+                ):
                     lines += f"{pad}- {self.block(item, indent + 2).lstrip(' ')}"
                 else:
                     lines += f"{pad}- {self.flow(item)}{self.comment()}\n"
@@ -121,15 +128,43 @@ def _with_anchors(meters: dict[str, Any], rng: Random) -> tuple[dict[str, Any], 
     return anchored, written
 
 
+def _shared_within(written: dict[str, Any], rng: Random) -> dict[int, str]:
+    """Let later meters have values of earlier ones, through anchors there. Return the anchors."""
+    names: dict[int, str] = {}
+    meters = [*written.items()]
+    for number, (key, block) in enumerate(meters[1:], 1):
+        earlier, other = meters[rng.randrange(number)]
+        for field in ("metadata", "filter", "aggregation"):
+            value = other.get(field)
+            if isinstance(value, dict) and not isinstance(value, Merged) and rng.random() < 0.4:
+                block[field] = Alias(names.setdefault(id(value), f"{earlier}-{field}"))
+        if not isinstance(block, Merged) and rng.random() < 0.3:
+            own = Merged({k: v for k, v in block.items() if k not in ("filter", "aggregation")})
+            own.source = names.setdefault(id(other), earlier)
+            written[key] = own
+            meters[number] = key, own
+    return names
+
+
 @st.composite
-def manifests(draw: st.DrawFn, meters: dict[str, Any], top: Mapping[str, Any] | None = None) -> bytes:
-    """A manifest that declares these meters, in any style."""
+def manifests(
+    draw: st.DrawFn,
+    meters: dict[str, Any],
+    top: Mapping[str, Any] | None = None,
+    *,
+    anchors_within: bool = False,
+) -> bytes:
+    """A manifest of these meters, in any style. Values are shared through anchors above the meters.
+
+    With `anchors_within` some meters have others' values through anchors in these, instead of their own.
+    """
     rng = draw(st.randoms(use_true_random=False))
     if rng.random() < 0.1:
         text = manifest_text(meters, **(top or {}))
     else:
         anchored, written = _with_anchors(meters, rng)
-        writer = _Writer(rng, {id(value): name for name, value in anchored.items()})
+        names = _shared_within(written, rng) if anchors_within else {}
+        writer = _Writer(rng, names | {id(value): name for name, value in anchored.items()})
         document = {"version": 1, "project": PROJECT, **(top or {})}
         # Flow style writes no anchors, so their values are in block style.
         shared = "".join(f"  {name}:{writer.value(value, 2)}" for name, value in anchored.items())

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from polar_iac.errors import DiagnosticError
 from polar_iac.yaml import tree, write
-from polar_iac.yaml.edit import Editor, same, values
+from polar_iac.yaml.data import same, values
+from polar_iac.yaml.edit import Editor
 from polar_iac.yaml.parse import parse
 from tests.support import strategies
 from tests.support.styled_yaml import manifests
@@ -120,6 +121,20 @@ class TestSet:
         )
 
 
+class TestSeveralEdits:
+    def test_the_later_one_sees_the_earlier_one(self) -> None:
+        def both(editor: Editor) -> None:
+            editor.set(("meters", "calls", "metadata", "team"), "core")
+            editor.set(("meters", "calls", "metadata", "pager"), "nobody")
+            editor.set(("meters", "tokens", "metadata", "team"), "one")
+            editor.set(("meters", "tokens", "metadata", "team"), "two")
+            editor.set(("meters", "tokens", "metadata", "pager"), "nobody")
+
+        after = edited(both)
+        assert "    metadata: {team: core, pager: nobody} # everybody's\n" in after
+        assert "      tier: 2\n      team: two\n      pager: nobody\n" in after
+
+
 class TestRemove:
     def test_an_entry_goes_with_its_lines(self) -> None:
         gone, new = changed(lambda e: e.remove(("meters", "calls", "filter")))
@@ -134,14 +149,46 @@ class TestRemove:
             ("a:\n  x: 1 # c\n  y: 2\n", "a:\n  y: 2\n"),
             ("a:\n  y: 1\n  x: |+\n    k\n\nb: 1", "a:\n  y: 1\nb: 1"),
             ("a:\n  x: 1\nb: 1", "a: {}\nb: 1"),
+            ("- x: 1\n  y: 2\n", "- y: 2\n"),
         ],
     )
     def test_the_styles_of_maps(self, text: str, rest: str) -> None:
-        assert edited(lambda e: e.remove(("a", "x")), text) == rest
+        path = (0, "x") if text.startswith("-") else ("a", "x")
+        assert edited(lambda e: e.remove(path), text) == rest
+
+    @pytest.mark.parametrize(
+        ("text", "rest"),
+        [
+            ("- 1 # a\n- 2 # b\n- 3 # c\n", "- 1 # a\n- 3 # c\n"),
+            ("a:\n  - x: 1\n    y: 2\n  -\n    x: 2 # b\n    y: 2\nb: 1\n", "a:\n  - x: 1\n    y: 2\nb: 1\n"),
+            ("[1, 2, 3]", "[1, 3]"),
+            ("[1, 2]", "[1]"),
+        ],
+    )
+    def test_the_second_item_of_a_list(self, text: str, rest: str) -> None:
+        path = ("a", 1) if text.startswith("a") else (1,)
+        assert edited(lambda e: e.remove(path), text) == rest
 
     def test_beside_a_merge_key_the_map_is_written_anew(self) -> None:
         gone, new = changed(lambda e: e.remove(("meters", "tokens", "metadata", "pager")))
         assert (gone, new) == (["      <<: *ai"], ["      team: ai"])
+
+
+class TestAnchors:
+    """What others have through an anchor stays as it is: where its value changes, it is written out there."""
+
+    def test_aliases_are_written_out(self) -> None:
+        after = edited(lambda e: e.set(("x-ai", "team"), "core"))
+        assert "x-ai: &ai {team: core, pager: on-call}\n" in after
+        assert "    metadata: {team: ai, pager: on-call} # everybody's\n" in after
+        assert "      <<: *ai\n      tier: 2\n      team: ai\n" in after
+
+    def test_a_map_in_brackets_is_written_anew_where_its_keys_would_change(self) -> None:
+        text = "a: &a {x: 1, y: 2}\nb: {<<: *a, z: 3} # b\n"
+        assert edited(lambda e: e.remove(("a", "x")), text) == "a: &a {y: 2}\nb: {x: 1, y: 2, z: 3} # b\n"
+
+    def test_an_anchor_that_nobody_uses_stays(self) -> None:
+        assert edited(lambda e: e.set(("a",), 2), "a: &a 1 # c\n") == "a: &a 2 # c\n"
 
 
 class TestAdd:
@@ -178,18 +225,21 @@ class TestAdd:
 
 
 class TestRefusals:
-    def test_a_value_that_others_use_through_its_anchor_is_not_changed(self) -> None:
+    def test_what_cannot_be_edited_alone_is_refused_at_its_place(self) -> None:
+        text = "a: &a\n  x: 1\nb:\n  <<: *a # everything\n  y: 2\n"
+        # `b` would have a `z` as well, and only another map without the merge key would have none.
         with pytest.raises(DiagnosticError) as caught:
-            edited(lambda e: e.set(("x-ai", "team"), "core"))
+            edited(lambda e: e.set(("a", "z"), 3), text)
         (diagnostic,) = caught.value.diagnostics
-        assert str(diagnostic.span) == "meters.yaml:6:18"
-        assert "&ai" in diagnostic.message
+        assert str(diagnostic.span) == "meters.yaml:2:3"
+        assert "&a" in diagnostic.message
         assert "edit it by hand" in diagnostic.message
 
-    def test_two_edits_of_one_value_are_refused(self) -> None:
+    def test_an_edit_inside_of_what_another_one_wrote_is_refused(self) -> None:
         def both(editor: Editor) -> None:
-            editor.set(("meters", "calls", "name"), "one")
-            editor.set(("meters", "calls", "name"), "two")
+            editor.set(("meters", "calls", "metadata"), {"a": {"b": 1}})
+            editor.set(("meters", "calls", "filter"), {"clauses": []})
+            editor.set(("meters", "calls", "filter", "clauses"), [1])
 
         with pytest.raises(DiagnosticError):
             edited(both)
