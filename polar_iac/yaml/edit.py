@@ -227,13 +227,9 @@ class Editor:
                 self._replace_by_lines(part, value)
                 return
         text = self._one_line(value)
-        if (
-            self._one_line is write.flow
-            and isinstance(value, str)
-            and part.kind == "scalar"
-            and part.mark in ("'", '"')
-        ):
-            text = write.scalar(value, part.mark)
+        if self._one_line is write.flow and not isinstance(value, Mapping) and not write.is_list(value):
+            quote = part.mark if part.mark in ("'", '"') else ""
+            text = write.scalar(value, quote, in_brackets=part.in_flow)
         if part.mark in ("|", ">"):
             # Its indicator gives way to the text, and its lines go; a comment behind the indicator stays.
             indicator = _INDICATOR.match(self.text, part.start)

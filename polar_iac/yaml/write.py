@@ -13,29 +13,40 @@ STEP = 2
 """Spaces of one level of indentation."""
 _WIDTH = 100
 """Columns up to which a collection of scalars stays on one line."""
-# What has a meaning in some places, such as a colon or a bracket, is quoted in all. `\w` holds `_`.
-_PLAIN = re.compile(r"[\w/(](?:[\w./()+@%&'=~*$-]| (?! ))*(?<! )")
+_FIRST = r"(?:[\w/($+]|[^\x00-\x7f])"
+_INNER = r"""[\w./()+@%&'"=~*$!;<>^|\\`-]|[^\x00-\x7f]|(?<=\S)#| (?=[^ ])"""
+# A colon has a meaning before a space, and a `#` behind one. Between brackets, commas and brackets have one
+# too, and the parser takes no colon and no question mark.
+_PLAIN = re.compile(f"{_FIRST}(?:{_INNER}|[,?\\[\\]{{}}]|:(?=[\\w/.$-]))*")
+_PLAIN_IN_BRACKETS = re.compile(f"{_FIRST}(?:{_INNER})*")
+_OLD = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?|0[box]_*|[yYnN]")
+"""Numbers and truth values of parsers for YAML 1.1, such as `1:30` and `y`."""
 
 
 class OneLine(dict[str, Any]):
     """A map that is written on one line, however long."""
 
 
-def scalar(value: Any, quote: str = "") -> str:
+def scalar(value: Any, quote: str = "", *, in_brackets: bool = True) -> str:
     """Return a scalar. A text is quoted only where YAML would read something else without quotes.
 
     `quote` is the quotation mark to prefer, `"` or `'`: then a text is always quoted.
     """
     if isinstance(value, str):
-        return _text(value, quote)
+        return value if not quote and _is_plain(value, in_brackets) else _quoted(value, quote)
     if isinstance(value, float):
         return repr(value)
     return "null" if value is None else json.dumps(value)
 
 
-def _text(text: str, quote: str) -> str:
-    if not quote and _PLAIN.fullmatch(text) and is_only_text(text):
-        return text
+def _is_plain(text: str, in_brackets: bool) -> bool:
+    pattern = _PLAIN_IN_BRACKETS if in_brackets else _PLAIN
+    if not text.isprintable() or not pattern.fullmatch(text):
+        return False
+    return is_only_text(text) and not _OLD.fullmatch(text)
+
+
+def _quoted(text: str, quote: str) -> str:
     # Single quotes have no escapes, and fold what YAML takes for a line break.
     if text.isprintable() and (quote == "'" or (not quote and ('"' in text or "\\" in text))):
         return "'" + text.replace("'", "''") + "'"
@@ -81,14 +92,20 @@ def fits_one_line(value: Any) -> bool:
 def entry(key: str, value: Any, indent: int) -> list[str]:
     """Return the lines of one entry of a map in block style."""
     head = f"{' ' * indent}{scalar(key)}:"
-    return [f"{head} {flow(value)}"] if fits_one_line(value) else [head, *lines(value, indent + STEP)]
+    return [f"{head} {_inline(value)}"] if fits_one_line(value) else [head, *lines(value, indent + STEP)]
+
+
+def _inline(value: Any) -> str:
+    """Return a value on the line of its key or its dash."""
+    collection = isinstance(value, Mapping) or is_list(value)
+    return flow(value) if collection else scalar(value, in_brackets=False)
 
 
 def item(value: Any, indent: int) -> list[str]:
     """Return the lines of one item of a list in block style."""
     pad = " " * indent
     if fits_one_line(value):
-        return [f"{pad}- {flow(value)}"]
+        return [f"{pad}- {_inline(value)}"]
     first, *rest = lines(value, indent + STEP)
     return [f"{pad}- {first[indent + STEP :]}", *rest]
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from polar_iac.errors import DiagnosticError
 from polar_iac.yaml import tree, write
@@ -337,11 +338,40 @@ def test_what_is_added_is_put_in_and_nothing_is_taken_out(data: st.DataObject) -
     assert all(byte in rest for byte in source)
 
 
-@given(st.one_of(strategies.metadata_values, st.text(st.characters(codec="utf-8", exclude_characters="\0"))))
+_texts = st.one_of(
+    st.text(st.characters(codec="utf-8", exclude_characters="\0")),
+    st.text("aZ5 :#,[]{}'\"&*!|>%@`-?.\\/=<~+é", max_size=8),
+    st.lists(st.sampled_from(["a", "1", "yes", ":", "#", ",", " ", "-", "'", "]", "{", "e5", "."])).map(
+        "".join
+    ),
+)
+
+
+@given(st.one_of(strategies.metadata_values, _texts))
 def test_a_scalar_is_read_as_it_was_written(value: Any) -> None:
-    for text in (f"a: {write.scalar(value)}", f"{{a: {write.scalar(value)}}}", f"- {write.flow([value])}"):
-        read = values(parse(text.encode(), "x.yaml").root)
-        assert same(read["a"] if isinstance(read, dict) else read[0][0], value)
+    for text in (
+        f"{write.entry('a', value, 0)[0]}\n",
+        f"{{a: {write.scalar(value)}}}",
+        write.flow({"a": value}),
+    ):
+        assert same(values(parse(text.encode(), "x.yaml").root), {"a": value})
+    for text in (write.item(value, 0)[0], write.flow([value])):
+        assert same(values(parse(text.encode(), "x.yaml").root), [value])
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.2"])
+@given(text=_texts.filter(lambda text: text.isprintable() and len(text) < 100))
+def test_another_parser_reads_the_same(version: str, text: str) -> None:
+    for written in (write.entry("a", text, 0)[0], write.flow({"a": text})):
+        yaml = YAML(typ="safe", pure=True)
+        yaml.version = version
+        assert yaml.load(written) == {"a": text}
+
+
+@given(_texts.filter(lambda text: len(text) < 100))
+def test_a_key_is_read_as_it_was_written(key: str) -> None:
+    for text in (write.entry(key, 1, 0)[0], write.flow({key: 1})):
+        assert same(values(parse(text.encode(), "x.yaml").root), {key: 1})
 
 
 @pytest.mark.parametrize(
@@ -357,7 +387,15 @@ def test_a_scalar_is_read_as_it_was_written(value: Any) -> None:
         ("null", '"null"'),
         ("2026-01-01", '"2026-01-01"'),
         ("a: b", '"a: b"'),
-        ('say "a"', "'say \"a\"'"),
+        ("image:v2", '"image:v2"'),
+        ("a #1", '"a #1"'),
+        ("C#", "C#"),
+        ("1:30", '"1:30"'),
+        ("a, b", '"a, b"'),
+        ("a ", '"a "'),
+        ("Größe → 🚀", "Größe → 🚀"),
+        ('say "a"', 'say "a"'),
+        ('"a"', "'\"a\"'"),
         ("a\nb", '"a\\nb"'),
         (5, "5"),
         (5.0, "5.0"),
@@ -366,3 +404,9 @@ def test_a_scalar_is_read_as_it_was_written(value: Any) -> None:
 )
 def test_quotes_are_only_where_they_are_needed(value: Any, text: str) -> None:
     assert write.scalar(value) == text
+
+
+@pytest.mark.parametrize("text", ["Storage, peak", "image:v2", "https://a.example/b", "a[0]{b}"])
+def test_some_need_quotes_only_between_brackets(text: str) -> None:
+    assert write.entry("name", text, 0) == [f"name: {text}"]
+    assert write.entry("a", {"name": text}, 0) == [f'a: {{name: "{text}"}}']
