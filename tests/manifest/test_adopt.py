@@ -126,7 +126,7 @@ class TestUnowned:
 
 class TestWriting:
     def test_a_manifest_that_is_not_there_is_made(self) -> None:
-        group = {"conjunction": "or", "clauses": [CALL, {"property": "n", "operator": "gt", "value": 5}]}
+        group = {"conjunction": "or", "clauses": [CALL, {"property": "size", "operator": "gt", "value": 5}]}
         meters = [
             unowned(1, filter={"conjunction": "and", "clauses": [{"conjunction": "or", "clauses": [CALL]}]}),
             unowned(2, "yes", filter=group, metadata={"5": "5", "team": "ai"}),
@@ -154,7 +154,7 @@ class TestWriting:
             "      conjunction: or\n"
             "      clauses:\n"
             "        - {property: name, operator: eq, value: call}\n"
-            "        - {property: n, operator: gt, value: 5}\n"
+            "        - {property: size, operator: gt, value: 5}\n"
             "    aggregation: {func: count}\n"
             '    metadata: {"5": "5", team: ai}\n'
         )
