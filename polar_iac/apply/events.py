@@ -11,7 +11,7 @@ from polar_iac.errors import Diagnostic
 
 @dataclass(frozen=True, kw_only=True)
 class _Event:
-    """What all events have. Events are equal when they say the same, at whatever time."""
+    """Base of all events. Events are equal when they say the same, at whatever time."""
 
     at: datetime | None = field(default=None, compare=False)
     """When it was known."""

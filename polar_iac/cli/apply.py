@@ -14,7 +14,7 @@ import click
 from polar_iac.apply.events import Applied, Event, Skipped
 from polar_iac.ci.host import host_for
 from polar_iac.cli import options
-from polar_iac.cli.audit import audited
+from polar_iac.cli.audit import Audit, audited
 from polar_iac.cli.error_boundary import command
 from polar_iac.cli.inputs import Inputs, Selection, read_inputs
 from polar_iac.cli.output import print_error, print_result
@@ -102,8 +102,7 @@ def apply(
 
     With PLAN, a file that `plan --out` saved, or --digest: exactly what was reviewed, or nothing.
     """
-    # Here, so that `apply --help` does not wait for the HTTP client.
-    from polar_iac.cli.session import open_session
+    from polar_iac.cli.session import open_session  # here, so that `apply --help` does not wait for HTTP
 
     stop = Stop()
     with audited(reports, plan_file, stop) as audit:
@@ -137,16 +136,28 @@ def apply(
                 _permit(plan, live, inputs, reviewed, digest=digest, max_changes=max_changes)
                 if plan.wanted and not auto_approve:
                     plan, live = _confirm(session, client, plan)
-                audit.execute(plan)
-                steps = session.execute(plan, live, client, stop=stop)
-                try:
-                    _report_steps(steps, plan, audit.record.events, stop, progress, quiet=common.quiet)
-                finally:
-                    audit.record.organization_id = session.state.organization_id
+                _execute(session, client, plan, live, audit, stop, progress)
         print_error(host_for(os.environ).publish_results(plan, audit.record.events))
         _say_commit(common, plan, inputs.lockfile_path, is_first=is_first)
-        code = audit.record.exit_code = _exit_code(common, audit.record.events, stop)
-    return code
+        audit.record.exit_code = _exit_code(common, audit.record.events, stop)
+        return audit.record.exit_code
+
+
+def _execute(
+    session: ApplySession,
+    client: PolarClient,
+    plan: Plan,
+    live: LiveMeters,
+    audit: Audit,
+    stop: Stop,
+    progress: Progress,
+) -> None:
+    audit.execute(plan)
+    steps = session.execute(plan, live, client, stop=stop)
+    try:
+        _report_steps(steps, plan, audit.record.events, stop, progress)
+    finally:
+        audit.record.organization_id = session.state.organization_id
 
 
 def _select(given: Selection, plan_file: Path | None, *, file_given: bool) -> tuple[Selection, Plan | None]:
@@ -199,7 +210,7 @@ def _confirm(session: ApplySession, client: PolarClient, plan: Plan) -> tuple[Pl
 
 
 def _report_steps(
-    steps: Iterator[Event], plan: Plan, events: list[Event], stop: Stop, progress: Progress, *, quiet: bool
+    steps: Iterator[Event], plan: Plan, events: list[Event], stop: Stop, progress: Progress
 ) -> None:
     """Run the steps of an apply. Print each event, then what was skipped, then the counts.
 
@@ -207,7 +218,7 @@ def _report_steps(
     """
     progress.expect(len({c.order for c in plan.changes} | {b.key for b in plan.bookkeeping}))
     try:
-        with stopped_by_signals(stop, quiet):
+        with stopped_by_signals(stop, progress.quiet):
             for event in steps:
                 events.append(event)
                 if not isinstance(event, Skipped):

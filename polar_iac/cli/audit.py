@@ -24,7 +24,7 @@ from polar_iac.report.formats import check_replaceable
 _TOKENS = ("POLAR_ACCESS_TOKEN", "GH_TOKEN", "GITHUB_TOKEN", "GH_ENTERPRISE_TOKEN")
 """Beginnings of the names of variables that hold a token."""
 _SHORTEST_TOKEN = 8
-"""What has fewer characters is no token, and may be part of a word."""
+"""Fewest characters of a token. A shorter text may be part of a word."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from polar_iac.cli.error_report import report_error
 from polar_iac.cli.inputs import Selection, manifest_name, read_inputs
 from polar_iac.cli.output import print_error, print_message, print_result
 from polar_iac.cli.plan_output import render_context
+from polar_iac.cli.session import drift_once
 from polar_iac.cli.terminal import Progress, columns
 from polar_iac.clock import SystemClock
 from polar_iac.errors import ExitCode, PolarIacError
@@ -69,9 +70,6 @@ def drift(
 
 
 def _look(selection: Selection, connection: options.Connection, *, quiet: bool) -> Drift:
-    # Here, so that `drift --help` does not wait for the HTTP client.
-    from polar_iac.cli.session import drift_once
-
     inputs = read_inputs(selection)
     with Progress("reading", quiet) as progress:
         return drift_once(inputs, selection, connection, SystemClock(), progress)

@@ -13,6 +13,7 @@ from polar_iac.cli.error_boundary import command
 from polar_iac.cli.inputs import Inputs, Selection, inputs_for
 from polar_iac.cli.manifest_file import command_line, read_source, write_source
 from polar_iac.cli.output import print_result
+from polar_iac.cli.session import open_reader
 from polar_iac.cli.terminal import Progress
 from polar_iac.clock import SystemClock
 from polar_iac.errors import ExitCode
@@ -57,9 +58,6 @@ def import_(
     METER is an id or a name. What is named, or with --all everything, is written into the manifest. Nothing
     is changed at Polar: `apply` takes over what the manifest imports.
     """
-    # Here, so that `import --help` does not wait for the HTTP client.
-    from polar_iac.cli.session import open_reader
-
     chooses = bool(meters or everything)
     _check_options(meters, everything=everything, key=key, usage=usage)
     source = read_source(common.file)

@@ -20,6 +20,7 @@ from polar_iac.cli.terminal import Progress
 from polar_iac.clock import SystemClock
 from polar_iac.errors import ExitCode, PolarIacError
 from polar_iac.manifest.environments import SERVERS, variable
+from polar_iac.polar.environments import connect
 
 
 @command
@@ -120,9 +121,6 @@ def _imports(*, quiet: bool) -> Iterator[str]:
 
 def _unowned(environment: str, *, quiet: bool) -> int:
     """Count the active meters of an environment that no manifest owns."""
-    # Here, so that `init` without a token does not wait for the HTTP client.
-    from polar_iac.polar.environments import connect
-
     with (
         Progress("reading", quiet) as progress,
         connect(

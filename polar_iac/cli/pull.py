@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from polar_iac import ENVIRONMENTS
 from polar_iac.cli import options
 from polar_iac.cli.error_boundary import command
 from polar_iac.cli.error_report import report_error
 from polar_iac.cli.inputs import Inputs, Selection, inputs_for
 from polar_iac.cli.manifest_file import command_line, read_source, write_source
 from polar_iac.cli.output import print_result
+from polar_iac.cli.session import open_reader
 from polar_iac.cli.terminal import Progress
 from polar_iac.clock import SystemClock
 from polar_iac.errors import ExitCode, PolarIacError, RefusedError
@@ -28,6 +28,7 @@ from polar_iac.report.edits import edits_text
 from polar_iac.report.pull import left_text
 from polar_iac.report.text import refusal_text
 from polar_iac.report.wording import quantity
+from polar_iac.state import lockfile
 from polar_iac.yaml.scalars import nearest
 
 if TYPE_CHECKING:
@@ -55,9 +56,6 @@ def pull(
     The difference is shown. With KEYs, only these, and also what is otherwise left alone: values that another
     environment or the manifest has changed, and archiving. Nothing is changed at Polar.
     """
-    # Here, so that `pull --help` does not wait for the HTTP client.
-    from polar_iac.cli.session import open_reader
-
     source = read_source(common.file)
     if source is None:
         raise PolarIacError(f"{common.file} not found (use -f FILE)")
@@ -114,11 +112,9 @@ def _other_records(file: Path, inputs: Inputs) -> Mapping[str, Mapping[str, Reco
 
     The one of `local` does not count: it is of this machine only.
     """
-    from polar_iac.state import lockfile
-
     renamed = {move.source: move.target for move in inputs.manifest.moved}
     found = {}
-    for environment in ENVIRONMENTS:
+    for environment in inputs.manifest.environments:
         path = lockfile.default_path(file, environment)
         if environment in ("local", inputs.lockfile.environment) or not path.exists():
             continue

@@ -43,12 +43,11 @@ def drift_once(
     inputs: Inputs, selection: Selection, connection: Connection, clock: Clock, progress: Progress
 ) -> Drift:
     """Find the drift of one environment, and write nothing, neither to Polar nor to disk."""
-    session = _reading_session(inputs, selection, connection, clock)
-    with _connect(inputs, connection, clock, progress) as client:
-        live = session.read_live(client, progress.reach)
-    recorded, environment = session.state.meters, inputs.lockfile.environment
-    made = session.state.made(live.meters)
-    meters = find_drift(inputs.manifest, recorded, live.meters, environment=environment, made=made)
+    with open_reader(inputs, selection, connection, clock, progress) as (session, live, _):
+        recorded, environment = session.state.meters, inputs.lockfile.environment
+        made = session.state.made(live.meters)
+    manifest = inputs.manifest.in_environment(environment)
+    meters = find_drift(manifest, recorded, live.meters, environment=environment, made=made)
     return Drift(
         environment,
         live.organization_id,
@@ -83,17 +82,7 @@ def open_reader(
     inputs: Inputs, selection: Selection, connection: Connection, clock: Clock, progress: Progress
 ) -> Iterator[tuple[Session, LiveMeters, PolarClient]]:
     """Open the client of a command that only reads, and read every meter."""
-    path, lockfile = inputs.lockfile_path, inputs.lockfile
-    session = Session(
-        inputs.manifest,
-        lockfile,
-        path,
-        journal.read(journal.path_for(path), lockfile),
-        selection.targets,
-        selection.allow_archive,
-        Limits(lookup_timeout=connection.lookup_timeout),
-        clock,
-    )
+    session = _reading_session(inputs, selection, connection, clock)
     with _connect(inputs, connection, clock, progress) as client:
         yield session, session.read_live(client, progress.reach), client
 

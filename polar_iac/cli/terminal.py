@@ -71,7 +71,7 @@ class Progress:
     _DELAY = 1.0
 
     def __init__(self, title: str, quiet: bool) -> None:
-        self._title, self._quiet = title, quiet
+        self._title, self.quiet = title, quiet
         self._has_bar = sys.stderr.isatty() and not quiet
         self._bar: tqdm[Any] | None = None
         self._began = 0.0
@@ -127,7 +127,7 @@ class Progress:
     def _notify(self, text: str) -> None:
         if self._bar is not None:
             self._bar.set_postfix_str(plain(text, host_for(os.environ)))
-        elif not self._quiet:
+        elif not self.quiet:
             print_message(text)
 
 

@@ -53,7 +53,7 @@ class Adoption:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What decides about an import: the manifest, the keys recorded in the lockfile, the live meters."""
+    """Facts that decide about an import: the manifest, the keys in the lockfile, the live meters."""
 
     manifest: Manifest
     environment: str

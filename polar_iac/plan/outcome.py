@@ -13,7 +13,7 @@ from polar_iac.plan.model import Action, Cause, FieldChange, MarkerChange, MarkR
 
 @dataclass(frozen=True)
 class Effect:
-    """What an apply would do to the meter of a key.
+    """Effect that an apply would have on the meter of a key.
 
     `after` is None for a meter with unknown parts, which can only be archived, and where offline nothing is
     known of the meter.

@@ -1,4 +1,4 @@
-"""What someone changed at Polar, written into the manifest's text."""
+"""Changes that someone made at Polar, written into the manifest's text."""
 
 from __future__ import annotations
 

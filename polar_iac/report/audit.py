@@ -39,7 +39,7 @@ class CiRun:
 
 @dataclass
 class AuditRecord:
-    """What is known of an apply so far. `ended_at` and `exit_code` are None until it has ended."""
+    """Facts known of an apply so far. `ended_at` and `exit_code` are None until it has ended."""
 
     started_at: datetime
     run: CiRun | None = None

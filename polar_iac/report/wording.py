@@ -197,7 +197,7 @@ class SameRefusal:
     of_several: str
     """Predicate, after `8 meters:`."""
     advice: str
-    """What to do. `{environment}` stands for the plan's."""
+    """The way on. `{environment}` stands for the plan's."""
     usual_end: str
     """End of the reason of one key. A reason that ends otherwise says more, and is shown by itself."""
 

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from _ruamel_yaml import CParser  # type: ignore[import-not-found]
+from ruamel.yaml import events
+
 from polar_iac.yaml.parse import PROPERTIES
 
 BREAKS = "\n\r\x85\u2028\u2029"
@@ -75,9 +78,6 @@ class Part:
 
 def read_parts(text: str) -> Part | None:
     """Return the root of a text that is known to be valid YAML, or None when it holds nothing."""
-    from _ruamel_yaml import CParser  # type: ignore[import-not-found]
-    from ruamel.yaml import events
-
     next_event: Callable[[], Any] = CParser(text.encode()).get_event
     current: Part | None = None
     root: Part | None = None
@@ -100,8 +100,6 @@ def read_parts(text: str) -> Part | None:
 
 
 def _part(event: Any, text: str, parent: Part | None) -> Part | None:
-    from ruamel.yaml import events
-
     first, end = event.start_mark.index, event.end_mark.index
     if isinstance(event, events.AliasEvent):
         return Part("alias", first, first, end, parent, anchor=event.anchor)

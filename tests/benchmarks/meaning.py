@@ -1,4 +1,4 @@
-"""What a filter means: matches a second beside `jq` and CEL, and how fast claims are decided."""
+"""Meaning of filters: matches a second beside `jq` and CEL, and how fast claims are decided."""
 
 from __future__ import annotations
 

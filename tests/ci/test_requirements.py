@@ -42,7 +42,7 @@ def test_each_requirement_is_pinned_hashed_and_comes_from_the_index() -> None:
 
 
 def test_nothing_is_installed_but_by_hash() -> None:
-    """Who pins the action to a commit pins all that it runs."""
+    """Pinning the action to a commit pins all that it runs."""
     script = re.sub(r"\\\n", " ", (COMMON / "install.sh").read_text(encoding="utf-8"))
     installs = [line for line in script.splitlines() if "pip install" in line]
     hashed, own = installs

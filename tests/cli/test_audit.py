@@ -239,7 +239,7 @@ class TestWhoAndWhere:
         assert not head.has_file
 
     def test_a_record_holds_no_token_and_nothing_of_the_person(self, workspace: Workspace) -> None:
-        """What a message may name: here the home directory."""
+        """A message may name it: here the home directory."""
         home = workspace.path / "home" / "kim"
         (home / "billing").mkdir(parents=True)
         workspace.write({"a": meter()})

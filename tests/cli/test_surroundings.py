@@ -1,4 +1,4 @@
-"""What surrounds a run: variables, streams, directories and special files. No bug of the tool is there."""
+"""Surroundings of a run: variables, streams, directories and special files. No bug of the tool is there."""
 
 from __future__ import annotations
 

@@ -313,7 +313,7 @@ def test_a_search_too_deep_claims_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_filter_with_thousands_of_orders_is_left_open() -> None:
-    """What comes before a search takes as many steps as there are orders, squared."""
+    """The work before a search takes as many steps as there are orders, squared."""
     orders = any_of(*(is_("p", "gt", n) for n in range(1000)))
     assert meaning.never(orders) is None
     assert meaning.ingestible_witness(orders).status == "open"

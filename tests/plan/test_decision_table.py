@@ -1022,7 +1022,7 @@ class TestFields:
 
 
 class TestLimits:
-    """What Polar refuses of a new meter, or of a new value, is no fault of a meter that is so already."""
+    """Refused by Polar of a new meter, or of a new value, it is no fault of a meter that is so already."""
 
     ODD: ClassVar[dict[str, dict[str, Any]]] = {
         "a short name": {"name": "ab"},

@@ -1,4 +1,4 @@
-"""What someone changed at Polar, written into the manifest: only that, and all of it."""
+"""Changes that someone made at Polar, written into the manifest: only that, and all of it."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ class TestTheWayThere:
 
 
 class TestQuantities:
-    """What a meter has counted, for the list of meters without an owner."""
+    """The usage that a meter has counted, for the list of meters without an owner."""
 
     def total(self, answer: Callable[[str, str, bytes], Answer]) -> float | None:
         total: float | None = asked(answer, lambda client: client.quantity(identifier(1), 30))

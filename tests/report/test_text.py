@@ -320,7 +320,7 @@ def test_clauses_keep_the_order_in_which_they_were_written() -> None:
 
 
 def test_a_stale_plan_shows_clauses_in_the_order_in_which_they_were_written() -> None:
-    """Whether the reviewed plan was saved, in canonical form, or is the one before the prompt."""
+    """The reviewed plan was saved, in canonical form, or is the one before the prompt."""
 
     def planned(name: str, least: int, *more: Any) -> Plan:
         filter_ = every(clause("z", "eq", 1), clause("y", "gt", least), LLM, *more)

@@ -12,11 +12,11 @@ from polar_iac.meter.meaning.filters import Matcher, compile_filter
 from tests.support.random_meaning import Json, changed, clauses_of, random_event, random_filter
 
 Tally = Counter[str]
-"""How often each claim was made, by name and answer, and how many pairs of filter and event were tried."""
+"""Number of times that each claim was made, by name and answer, and of pairs of filter and event tried."""
 
 
 def sql(matcher: Matcher, event: Event) -> bool | None:
-    """What SQL matches; None where the query fails."""
+    """True if SQL matches; None where the query fails."""
     try:
         return matcher.sql(event)
     except QueryError:

@@ -23,7 +23,7 @@ class _RefusedError(Exception):
 
 
 class GitHubServer:
-    """What one repository has of comments, issues and pull requests. `meanwhile` runs before a push."""
+    """A repository's comments, issues and pull requests. `meanwhile` runs before a push."""
 
     def __init__(self, repository: str, viewer: str) -> None:
         self.state: dict[str, Any] = {

@@ -10,7 +10,7 @@ from tests.support.served_polar import Served
 
 
 class Organization:
-    """What people do with the meters of a served Polar."""
+    """Things that people do with the meters of a served Polar."""
 
     def __init__(self, served: Served) -> None:
         headers = {"Authorization": "Bearer polar_oat_dashboard"}

@@ -89,10 +89,10 @@ class Hub:
     path: Path
     github: GitHubServer
     api: str
-    """Where `github` answers."""
+    """Address at which `github` answers."""
     warm: Path | None = None
     artifacts: dict[str, dict[str, str]] = field(default_factory=dict)
-    """What runners uploaded, in order: the texts of files by name, by the name of the artifact."""
+    """Artifacts that runners uploaded, in order: the texts of files by name, by the name of the artifact."""
 
     def __post_init__(self) -> None:
         shutil.copytree(_template(), self.remote)
@@ -127,7 +127,7 @@ class Hub:
 
     @property
     def state(self) -> Any:
-        """What GitHub has now. What happens later does not change it."""
+        """A copy of what GitHub has now."""
         return json.loads(json.dumps(self.github.state))
 
     def write_state(self, **changed: Any) -> None:

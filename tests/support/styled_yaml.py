@@ -58,7 +58,7 @@ class _Writer:
         return self.scalar(value)
 
     def value(self, value: Any, indent: int) -> str:
-        """What follows the colon of a key that `indent` spaces precede, with its line break."""
+        """Return the text after the colon of a key that `indent` spaces precede, with its line break."""
         anchor = f" &{self.anchors[id(value)]}" if id(value) in self.anchors else ""
         collection = isinstance(value, Mapping | list) and not isinstance(value, Alias)
         whole = bool(value or getattr(value, "source", ""))

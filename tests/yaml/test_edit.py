@@ -176,7 +176,7 @@ class TestRemove:
 
 
 class TestAnchors:
-    """What others have through an anchor stays as it is: where its value changes, it is written out there."""
+    """Values that others have through an anchor stay: where one changes, it is written out there."""
 
     def test_aliases_are_written_out(self) -> None:
         after = edited(lambda e: e.set(("x-ai", "team"), "core"))

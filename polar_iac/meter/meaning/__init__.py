@@ -1,4 +1,4 @@
-"""What a filter means: evaluated as Polar does, explained, and decided without any event."""
+"""Meaning of filters: evaluated as Polar does, explained, and decided without any event."""
 
 from polar_iac.meter.meaning.claims import (
     always,

@@ -34,7 +34,7 @@ class ClauseReading:
     value: Any
     matched: bool
     in_quantities: bool | None
-    """Whether `/quantities` takes the clause to match; None if the query fails."""
+    """True if `/quantities` takes the clause to match; None if the query fails."""
     text: str
     """The reason, as a sentence without a period."""
 
@@ -45,7 +45,7 @@ class Reading:
 
     matched: bool
     in_quantities: bool | None
-    """Whether `/quantities` counts the event; None if the query fails."""
+    """True if `/quantities` counts the event; None if the query fails."""
     clauses: tuple[ClauseReading, ...]
     """In the order of the filter."""
 

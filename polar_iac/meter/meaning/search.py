@@ -20,11 +20,11 @@ from polar_iac.meter.meaning.formula import Formula, Literal, Vocabulary
 from polar_iac.meter.meaning.samples import objects
 
 STEPS = 20_000
-"""How often a search may narrow a domain. A limit in time would make plans depend on the machine."""
+"""Most times that a search may narrow a domain. A limit in time would make plans depend on the machine."""
 SIZE = 1_000_000
-"""How many truths of an atom in a cell may be found out beforehand."""
+"""Most truths of an atom in a cell that are found out beforehand."""
 DEPTH = 200
-"""How many choices may be open at once."""
+"""Most choices that may be open at once."""
 
 Json = dict[str, Any]
 
