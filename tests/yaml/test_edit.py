@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -286,6 +286,20 @@ def node_at(document: tree.Document, path: tuple[str | int, ...]) -> tree.Node:
     return node
 
 
+def finished(editor: Editor, source: bytes) -> bytes:
+    """Return the edited text; without an example where the edit is refused in plain words.
+
+    That may be where other places have the value through an anchor, and only there.
+    """
+    try:
+        return editor.finish()
+    except DiagnosticError as error:
+        is_refusal = "cannot be edited here by itself" in error.diagnostics[0].message
+    assert is_refusal
+    assert b"&" in source
+    return reject()
+
+
 def place_of_meters(document: tree.Document) -> int:
     assert isinstance(document.root, tree.Map)
     return document.root.key("meters").start
@@ -300,7 +314,7 @@ def test_an_edit_changes_what_is_meant_and_nothing_else(data: st.DataObject) -> 
     path = data.draw(st.sampled_from([p for p in paths(before) if p[0] != "x-shared"]))
     new = data.draw(_new)
     editor.set(path, new)
-    after = editor.finish()
+    after = finished(editor, source)
     assert same(value_at(values(parse(after, "meters.yaml").root), path), new)
     node = node_at(document, path)
     # Anchors stand before the meters: what begins there is not written at the path.
