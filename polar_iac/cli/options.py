@@ -41,7 +41,7 @@ class Environment(click.types.StringParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text = super().convert(value, param, ctx)
         if not re.fullmatch(SLUG, text):
-            self.fail(f"{text!r} is no name of an environment", param, ctx)
+            self.fail(f"{text!r} is not a valid name of an environment", param, ctx)
         return text
 
     def shell_complete(
@@ -137,6 +137,20 @@ def _one(_context: click.Context, _option: click.Parameter, chosen: tuple[str, .
     return chosen[0] if chosen else None
 
 
+def _repeatable(help_: str) -> Callable[[_Function], _Function]:
+    """Return the option -e of a command that takes several environments."""
+    return click.option(
+        "-e",
+        "--env",
+        "environments",
+        type=Environment(),
+        metavar="ENV",
+        envvar="POLAR_ENVIRONMENT",
+        multiple=True,
+        help=help_,
+    )
+
+
 environment = click.option(
     "-e",
     "--env",
@@ -148,26 +162,8 @@ environment = click.option(
     envvar="POLAR_ENVIRONMENT",
     help=f"Environment (or POLAR_ENVIRONMENT): {_NAMES}. Required.",
 )
-environments = click.option(
-    "-e",
-    "--env",
-    "environments",
-    type=Environment(),
-    metavar="ENV",
-    envvar="POLAR_ENVIRONMENT",
-    multiple=True,
-    help=f"Environment (or POLAR_ENVIRONMENT), repeatable: {_NAMES}. Required.",
-)
-environments_or_all = click.option(
-    "-e",
-    "--env",
-    "environments",
-    type=Environment(),
-    metavar="ENV",
-    envvar="POLAR_ENVIRONMENT",
-    multiple=True,
-    help=f"Only this environment (or POLAR_ENVIRONMENT), repeatable: {_NAMES}.",
-)
+environments = _repeatable(f"Environment (or POLAR_ENVIRONMENT), repeatable: {_NAMES}. Required.")
+environments_or_all = _repeatable(f"Only this environment (or POLAR_ENVIRONMENT), repeatable: {_NAMES}.")
 lockfile = click.option(
     "--lockfile",
     "lockfile_path",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,14 @@ import polar_iac.plan
 from polar_iac.local import LocalPolar, RateLimit
 from tests.support import openapi
 from tests.support.build import ORGANIZATION, identifier, meter, spec_of
-from tests.support.command import COMMAND, HANG_SECONDS, Workspace, clean_environment, measured, on_terminal
+from tests.support.command import (
+    COMMAND,
+    Workspace,
+    clean_environment,
+    measured,
+    on_terminal,
+    serve_command,
+)
 from tests.support.served_polar import Answer, Served, answer_json, scripted, served_polar
 
 SCHEMA = json.loads((Path(polar_iac.plan.__file__).parent / "plan.schema.json").read_text())
@@ -605,31 +611,14 @@ def test_serve_and_the_local_environment_share_one_polar(workspace: Workspace) -
     """`serve` and `-e local` are the same Polar."""
     workspace.write({"a": meter()})
     workspace.ok("apply", "-e", "local", "-y")
-    process = subprocess.Popen(
-        [*COMMAND, "serve", "--port", "0"],
-        cwd=workspace.path,
-        env=clean_environment(**measured()),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        url = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
-        assert url is not None
-        environ = {"POLAR_BASE_URL": url[0], "POLAR_ACCESS_TOKEN": "polar_oat_x"}
+    with serve_command(workspace.path) as running:
+        environ = {"POLAR_BASE_URL": running.url, "POLAR_ACCESS_TOKEN": "polar_oat_x"}
         listed = json.loads(workspace.ok("plan", "-e", "sandbox", "--format", "json", **environ))
         assert listed["bookkeeping"] == [
             {"key": "a", "action": "adopt", "id": workspace.lock("local")["meters"]["a"]["id"], "was": None}
         ]
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            _, errors = process.communicate(timeout=HANG_SECONDS)
-        finally:
-            process.kill()
-    assert process.returncode == 130
-    assert "Traceback" not in errors
+    assert running.code == 130
+    assert "Traceback" not in running.errors
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"], ["validate"]])

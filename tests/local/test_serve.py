@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import signal
-import subprocess
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.support.command import COMMAND, HANG_SECONDS, clean_environment, measured
+from tests.support.command import HANG_SECONDS, serve_command
 
 UNKNOWN_VERSION = "Polar-Version 2020-01 is unknown; known are 2026-04, 2026-10, 2027-01\n"
 
@@ -28,27 +25,12 @@ UNKNOWN_VERSION = "Polar-Version 2020-01 is unknown; known are 2026-04, 2026-10,
     ],
 )
 def test_verbose_shows_each_request(tmp_path: Path, options: list[str], shown: str) -> None:
-    process = subprocess.Popen(
-        [*COMMAND, "serve", "--port", "0", *options],
-        cwd=tmp_path,
-        env=clean_environment(**measured()),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        url = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
-        assert url is not None
-        token = {"authorization": "Bearer polar_oat_secret"}
-        with httpx.Client(base_url=f"{url[0]}/v1", timeout=HANG_SECONDS) as polar:
-            polar.get("/meters/?query=%1B", headers=token)
-            polar.post("/meters/", json={})
-            polar.get("/meters/", headers={**token, "polar-version": "2020-01"})
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            _, errors = process.communicate(timeout=HANG_SECONDS)
-        finally:
-            process.kill()
-    assert errors == f"{shown}interrupted\n"
+    token = {"authorization": "Bearer polar_oat_secret"}
+    with (
+        serve_command(tmp_path, *options) as running,
+        httpx.Client(base_url=f"{running.url}/v1", timeout=HANG_SECONDS) as polar,
+    ):
+        polar.get("/meters/?query=%1B", headers=token)
+        polar.post("/meters/", json={})
+        polar.get("/meters/", headers={**token, "polar-version": "2020-01"})
+    assert running.errors == f"{shown}interrupted\n"

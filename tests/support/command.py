@@ -12,7 +12,8 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fcntl import ioctl
 from pathlib import Path
@@ -123,6 +124,42 @@ class Workspace:
         directory = self.path / ".polar-iac" if environment == "local" else self.path
         text = (directory / f"meters.{environment}.lock.json").read_text(encoding="utf-8")
         return dict(json.loads(text))
+
+
+@dataclass
+class ServeCommand:
+    """A running `polar-iac serve`. `code` and `errors` (its stderr) are there when it has ended."""
+
+    url: str
+    code: int = 0
+    errors: str = ""
+
+
+@contextmanager
+def serve_command(directory: Path, *options: str) -> Iterator[ServeCommand]:
+    """Run the real `serve` in a directory, and interrupt it at the end, as Ctrl-C does."""
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--port", "0", *options],
+        cwd=directory,
+        env=clean_environment(**measured()),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    running = ServeCommand("")
+    try:
+        assert process.stdout is not None
+        url = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+        assert url is not None
+        running.url = url[0]
+        yield running
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            _, running.errors = process.communicate(timeout=HANG_SECONDS)
+            running.code = process.returncode
+        finally:
+            process.kill()
 
 
 _PROMPT = re.compile(r"(?:\[y/N\]|to apply): ?$")
