@@ -39,7 +39,7 @@ def read_inputs(variables: Mapping[str, str]) -> Inputs:
         raise PolarIacError("say which environments are meant, for example environments: sandbox")
     for environment in environments:
         if not re.fullmatch(SLUG, environment):
-            raise PolarIacError(f"environments: {environment} is no name of an environment")
+            raise PolarIacError(f"environments: {environment} is not a valid name of an environment")
     reference = (
         variables.get("GITHUB_BASE_REF") or variables.get("MERGE_GROUP_BASE") or variables["GITHUB_REF"]
     )

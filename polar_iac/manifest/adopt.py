@@ -143,13 +143,13 @@ class _OpenKeys:
             self.same[_identity(spec)].append(key)
             self.names[spec.name].append(key)
             self.meanings[spec.billing].append(key)
-        self.twins = Counter(_identity(meter.spec) for meter in around.unowned if meter.spec)
+        self.unowned_alike = Counter(_identity(meter.spec) for meter in around.unowned if meter.spec)
 
     def resembling(self, spec: MeterSpec) -> tuple[Likeness | Literal["same"], tuple[str, ...]] | None:
         """Return the keys whose meter this may be, and how it resembles them, or None."""
         identity = _identity(spec)
         if same := self.same.get(identity):
-            alone = len(same) == 1 and self.twins[identity] == 1
+            alone = len(same) == 1 and self.unowned_alike[identity] == 1
             return ("same" if alone else "several"), tuple(same)
         if names := self.names.get(spec.name):
             return "name", tuple(names)

@@ -44,8 +44,8 @@ def arguments(environment: str = "sandbox", **inputs: str) -> list[str]:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"INPUT_ENVIRONMENTS": "Eu!"}, "environments: Eu! is no name of an environment"),
-        ({"INPUT_ENVIRONMENTS": "../x"}, "environments: ../x is no name of an environment"),
+        ({"INPUT_ENVIRONMENTS": "Eu!"}, "environments: Eu! is not a valid name of an environment"),
+        ({"INPUT_ENVIRONMENTS": "../x"}, "environments: ../x is not a valid name of an environment"),
         ({"INPUT_ENVIRONMENTS": " \n"}, "say which environments are meant"),
         ({"INPUT_PERSIST": "push"}, "persist: push is none of commit, branch and pull-request"),
         ({"INPUT_PERSIST": "branch", "INPUT_STATE_BRANCH": "main"}, "main is the branch of the manifest"),

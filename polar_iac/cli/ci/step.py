@@ -41,7 +41,7 @@ def step(function: Callable[..., int]) -> click.Command:
 def enter(inputs: Inputs) -> Checkout:
     """Go to the working directory of a run. Raises PolarIacError where there is no manifest or checkout.
 
-    The log shows the token in no form: the runner masks its own, and is told of the one that git sends.
+    The log shows the token in no form: the runner masks its own, and this adds the one that git sends.
     """
     if token := os.environ.get("GH_TOKEN"):
         sys.stdout.write(f"::add-mask::{basic_credentials(token)}\n")
