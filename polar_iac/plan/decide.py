@@ -318,7 +318,7 @@ def _bookkeeping(
 
     record, meter = state.recorded.get(key), identity.meter
     if desired is None:
-        if record and effect is None:
+        if record and effect is None and record.id not in state.claims:
             yield entry("forget", record.id)
         return
     if meter is None:

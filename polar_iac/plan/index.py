@@ -54,6 +54,15 @@ class State:
         return _grouped((meter.name, meter) for meter in self.others)
 
     @cached_property
+    def claims(self) -> Mapping[str, str]:
+        """Meter ids that `import` names for a key that has no record, and that key.
+
+        Example: `old` was deleted from the manifest, and `import` names its meter for `new`. That is a rename
+        without `moved`: if `old` were forgotten, the next plan would take the meter over.
+        """
+        return {meter_id: key for key, (meter_id, _) in self.imports.items() if key not in self.recorded}
+
+    @cached_property
     def any_record_live(self) -> bool:
         return any(record.id in self.by_id for record in self.recorded.values())
 

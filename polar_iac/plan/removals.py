@@ -30,6 +30,11 @@ def absent(
         return None
     if meter.archived or not identity.ours:
         return None
+    if claimant := state.claims.get(meter.id):
+        reason = (
+            f"`{key}` is gone from the manifest, and `import` names its meter {meter.id} for `{claimant}`. "
+        )
+        return Blocked("unlisted", reason + _rename(key, claimant), archived_spec(meter), meters=(meter,))
     if allow_archive:
         return Effect("archive", archived_spec(meter), notes=annotate.archiving_notes())
     return still_active(meter.id, archived_spec(meter))
@@ -43,8 +48,19 @@ def removed(key: str, identity: Identity, state: State) -> Effect | Blocked | No
         return Effect("release", None, marker=marker) if record and _is_unread(record, state) else None
     if not identity.ours:
         return None
+    if claimant := state.claims.get(meter.id):
+        return Blocked(
+            "import",
+            f"`removed` names `{key}`, but `import` names its meter {meter.id} for `{claimant}`. "
+            + _rename(key, claimant),
+            meters=(meter,),
+        )
     # Taking the marker off replaces all metadata, and that of a meter with unknown parts is not known.
     return Effect("release", meter.spec, marker=marker) if meter.spec else unknown_parts(meter)
+
+
+def _rename(key: str, claimant: str) -> str:
+    return f"To rename the key, write `moved: [{{from: {key}, to: {claimant}}}]` instead."
 
 
 def _is_unread(record: Record, state: State) -> bool:

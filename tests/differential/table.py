@@ -124,7 +124,8 @@ class Table:
         meter = self.meters.get(record["id"])
         others = [bearer for bearer in self.bearers(key) if bearer.id != record["id"]]
         if meter is not None and self.key_of(meter) == key:
-            return BLOCKED if others or not meter.is_known else answer("release", meter=meter)
+            stays = others or not meter.is_known or self._is_claimed(meter)
+            return BLOCKED if stays else answer("release", meter=meter)
         if len(others) > 1 or (meter is None and self.all_unknown):
             return BLOCKED
         return answer(NOTHING)
@@ -198,7 +199,12 @@ class Table:
     def _absent(self, key: str, meter: Meter | None) -> Answer:
         if meter is None or not meter.active or key not in self.records:
             return answer(NOTHING)
-        return answer("archive" if self.allow_archive else "blocked", meter=meter)
+        archives = self.allow_archive and not self._is_claimed(meter)
+        return answer("archive" if archives else "blocked", meter=meter)
+
+    def _is_claimed(self, meter: Meter) -> bool:
+        """Tell whether `import` names a meter for a key that has none: a rename without `moved`."""
+        return any(named == meter.id and key not in self.records for key, named in self.imports.items())
 
     def _active(self, key: str, block: Json, meter: Meter) -> Answer:
         record = self.records.get(key)

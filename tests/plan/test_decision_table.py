@@ -28,6 +28,10 @@ def actions(planned: Plan) -> dict[str, str]:
     return {change.key: change.action for change in planned.changes}
 
 
+def changes_by_key(planned: Plan) -> dict[str, Change]:
+    return {change.key: change for change in planned.changes}
+
+
 def bookkeeping(planned: Plan) -> set[tuple[str, str, str]]:
     return {(entry.key, entry.action, entry.id) for entry in planned.bookkeeping}
 
@@ -429,6 +433,26 @@ class TestImport:
         line = manifest.document.text.split("\n")[source.line - 1]
         assert line[source.column - 1 :] == f'"{identifier(1)}"'
 
+    @pytest.mark.parametrize("allow_archive", [False, True])
+    def test_of_a_key_that_is_gone_is_a_rename_without_moved_and_blocked(self, allow_archive: bool) -> None:
+        manifest = desired({"new": meter()}, **importing("new", 1))
+        planned = plan(manifest, {"calls": record(1)}, [live(1)], allow_archive=allow_archive)
+        assert {(c.key, c.action, c.cause) for c in planned.changes} == {
+            ("calls", "blocked", "unlisted"),
+            ("new", "blocked", "import"),
+        }
+        assert "moved: [{from: calls, to: new}]" in str(changes_by_key(planned)["calls"].reason)
+
+    @pytest.mark.parametrize(
+        "owner", [{"key": None}, {"archived_at": ARCHIVED}], ids=["unmarked", "archived"]
+    )
+    def test_of_a_key_that_is_gone_keeps_its_record(self, owner: Any) -> None:
+        """If it were forgotten, the next plan would take the meter over (invariant 2)."""
+        manifest = desired({"new": meter()}, **importing("new", 1))
+        planned = plan(manifest, {"calls": record(1)}, [live(1, **owner)])
+        assert (only(planned).key, only(planned).cause) == ("new", "import")
+        assert planned.bookkeeping == ()
+
 
 class TestRemoved:
     """`removed` names K, which the manifest does not declare."""
@@ -462,6 +486,17 @@ class TestRemoved:
         assert not planned.changes
         assert bookkeeping(planned) == {("calls", "forget", identifier(1))}
         assert "not-ours" in {note.kind for note in planned.notes}
+
+    def test_a_meter_that_import_names_for_another_key_is_blocked(self) -> None:
+        manifest = desired({"new": meter()}, **self.REMOVED, **importing("new", 1))
+        planned = plan(manifest, {"calls": record(1)}, [live(1)])
+        assert {(c.key, c.action, c.cause) for c in planned.changes} == {
+            ("calls", "blocked", "import"),
+            ("new", "blocked", "import"),
+        }
+        assert "moved: [{from: calls, to: new}]" in str(changes_by_key(planned)["calls"].reason)
+        unmarked = plan(manifest, {"calls": record(1)}, [live(1, None)])
+        assert (only(unmarked).key, unmarked.bookkeeping) == ("new", ())
 
     def test_an_unknown_id_beside_a_known_one_is_forgotten(self) -> None:
         manifest = desired({"other": meter()}, **self.REMOVED)
