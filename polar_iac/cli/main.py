@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import os
@@ -169,6 +170,8 @@ def _show(error: click.ClickException) -> None:
 
 def main() -> None:
     """Run the command. click's own errors exit 1, because 2 means that a plan has changes."""
+    # Plans are large and have few cycles: at the default of 700, the collector walks them again and again.
+    gc.set_threshold(100_000)
     _prepare_streams()
     signal.signal(signal.SIGTERM, _terminate)
     try:

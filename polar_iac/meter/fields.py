@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from polar_iac.meter.canonical import canonical_metadata_value, expect_text, expect_type
@@ -219,6 +220,7 @@ class FieldPath:
     key: str | None = None
 
     @classmethod
+    @lru_cache(maxsize=1024)  # the same few paths, for every field of every change
     def parse(cls, text: str) -> FieldPath:
         # A metadata key may hold a dot. Example: `metadata.a.b` is the key `a.b`.
         name, dot, key = text.partition(".")

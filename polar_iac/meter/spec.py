@@ -57,7 +57,7 @@ class MeterSpec:
             if (path := FieldPath.parse(text)).key is not None or not path.field.is_default(value)
         }
 
-    @property
+    @cached_property
     def billing(self) -> str:
         """Text that is equal for two meters exactly when they bill the same: same filter and aggregation."""
         return canonical_json([self.canonical[name] for name in FROZEN_FIELDS])

@@ -18,7 +18,8 @@ from polar_iac.plan.outcome import Blocked, Effect, too_many_keys
 def create(desired: DesiredMeter, manifest: Manifest, state: State) -> Effect | Blocked:
     """Return the create of a meter, with notes about the meters of others that it is like."""
     key, environment = desired.key, state.environment
-    same_billing = state.others_by_billing.get(desired.spec.billing, [])
+    # In most plans everything is ours, and texts to compare would be made for nothing.
+    same_billing = state.others_by_billing.get(desired.spec.billing, []) if state.others else []
     same = [m for m in same_billing if m.marker is None and m.name == desired.spec.name]
     if same:
         return _unowned(desired, same, state)

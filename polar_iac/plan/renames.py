@@ -34,6 +34,8 @@ def renames(changes: Sequence[Change]) -> Mapping[str, Rename]:
     """
     new = {c.key: c.after for c in changes if c.action == "create" and c.after}
     gone = {c.key: c.before for c in changes if c.source is None and c.before and not c.before.archived}
+    if not gone:
+        return {}
     frozen = {change.key for change in changes if change.freeze == "frozen"}
     found = {old: Rename(key, "billing") for old, key in _same_billing(gone, new)}
     found |= {old: Rename(key, "name") for old, key in _same_name(*_left(gone, new, found, frozen))}

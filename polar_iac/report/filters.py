@@ -30,6 +30,8 @@ def as_written(canonical: Part, written: Filter) -> Part:
 
     Only people read that order. Whatever compares filters uses the canonical form as it is.
     """
+    if len(canonical["clauses"]) < 2:  # a normal form with one member has only that clause
+        return canonical
     places: dict[str, int] = {}
     for leaf in _clauses(written.wire()):
         places.setdefault(canonical_json(leaf), len(places))

@@ -91,6 +91,8 @@ def wrapped(text: str, indent: str, width: int) -> Iterator[str]:
 
 def display_width(text: str) -> int:
     """Return the approximate number of columns that `text` takes in a terminal."""
+    if text.isascii():
+        return len(text)
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
     )

@@ -121,8 +121,9 @@ def _changes(plan: Plan, width: int) -> Iterator[str]:
 def _headline(plan: Plan) -> str:
     """Sum up the plan for a reviewer, the risks first: `1 archives a meter, 2 to create`."""
     counts = Counter(change.action for change in plan.changes)
-    others = Counter(change.action for change in plan.changes if "billing" not in risks(change))
-    parts = risk_counts(map(risks, plan.changes))
+    found = [(change.action, risks(change)) for change in plan.changes]
+    others = Counter(action for action, kinds in found if "billing" not in kinds)
+    parts = risk_counts(kinds for _, kinds in found)
     parts += action_counts({name: counts[name] for name in ("create", "mark", "release")}).values()
     if others["update"]:
         other = " other" if others["update"] < counts["update"] else ""
