@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -64,22 +65,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
-@pytest.hookimpl(wrapper=True, trylast=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Take the trace function away: a worker has two coverages, and pytest-cov's `no_cover` pauses one.
-
-    Fixtures are set up without it, too: a server's threads keep what they were started with.
-    """
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """Take the trace function away: a worker has two coverages, and pytest-cov's `no_cover` pauses one."""
     traces = sys.gettrace(), threading.gettrace()
-    if traces == (None, None) or item.get_closest_marker("unmeasured") is None:
-        return (yield)
     sys.settrace(None)
     threading.settrace(None)
     try:
-        return (yield)
+        yield
     finally:
         threading.settrace(traces[1])
         sys.settrace(traces[0])
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Measure no imports: the measured fork server measures them all, and each worker takes twice as long."""
+    with _untraced():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Measure nothing in the process that only hands the tests out to workers."""
+    if not session.config.pluginmanager.hasplugin("dsession"):
+        return (yield)
+    with _untraced():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Fixtures of unmeasured tests are set up without a trace, too: a server's threads keep theirs."""
+    if item.get_closest_marker("unmeasured") is None:
+        return (yield)
+    with _untraced():
+        return (yield)
 
 
 @pytest.fixture

@@ -475,8 +475,9 @@ FAULTS = [
 def test_a_worse_escape_is_caught(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("escape", "context", "fields", "document"):
         monkeypatch.setattr(f"polar_iac.report.comment.{module}.code", fault.code)
-    caught = [text for text in CORPUS if breaks(read_comment, markdown(text))]
-    assert len(caught) >= fault.caught * len(CORPUS), caught
+    sample = CORPUS[::3]
+    caught = [text for text in sample if breaks(read_comment, markdown(text))]
+    assert len(caught) >= fault.caught * len(sample), caught
 
 
 def test_a_fence_of_three_backticks_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
