@@ -19,6 +19,9 @@ from tests.support.fault_trials import FAULTS, FINAL, REFUSED, by_rule, faulty_p
 
 SEEDS = range(10)
 PINNED = {"sandbox": {"organization_id": ORGANIZATION}}
+# Each is a whole apply of many requests, through lines that the tests of the parts measure.
+pytestmark = pytest.mark.unmeasured
+
 PAGED = ("repeated-items", "repeated-page")
 LONG = 120.0
 """A lookup timeout for creates that are found in the end, however slow the machine: finding them ends it."""
@@ -29,7 +32,6 @@ def time_out(kind: str) -> float:
     return TIMEOUT if kind.startswith(("hang", "slow")) else HANG_SECONDS
 
 
-@pytest.mark.unmeasured
 @pytest.mark.parametrize("kind", [kind for kind in FAULTS if kind not in (*PAGED, *FINAL)])
 def test_one_fault_and_one_apply_is_enough(kind: str, tmp_path: Path) -> None:
     """The second request of a method meets the fault: of the creates it has company, of the reads it is one
@@ -131,7 +133,6 @@ def test_a_slow_lookup_does_not_count_as_a_late_one(tmp_path: Path) -> None:
     assert outcome.requests["POST"] == 2
 
 
-@pytest.mark.unmeasured
 @pytest.mark.parametrize("seeds", [SEEDS[n::5] for n in range(5)], ids=str)
 def test_random_faults_end_in_what_was_declared(seeds: Sequence[int]) -> None:
     with ThreadPoolExecutor() as pool:

@@ -212,6 +212,7 @@ def test_only_the_first_thousand_problems_are_reported(problem: str) -> None:
         assert error_text(text).count("\n") == 1_000
 
 
+@pytest.mark.unmeasured
 def test_unknown_aliases_among_many_anchors_are_reported_in_few_steps() -> None:
     text = HEAD + "x-anchors:\n" + "".join(f"  - &anchor-number-{i} {i}\n" for i in range(10_000))
     text += "x-aliases:\n" + "".join(f"  - *anchor-numbr-{i}\n" for i in range(300)) + "meters: {}\n"
@@ -221,6 +222,7 @@ def test_unknown_aliases_among_many_anchors_are_reported_in_few_steps() -> None:
     assert "there is no anchor &anchor-numbr-0: did you mean *anchor-number-" in errors
 
 
+@pytest.mark.unmeasured
 def test_an_error_that_aliases_repeat_hides_no_other() -> None:
     text = HEAD + "x-bad: &bad {property: a, operator: eq, value: 1.5}\nmeters:\n"
     meter = "name: Same, filter: {conjunction: and, clauses: [*bad]}, aggregation: {func: count}"
@@ -232,6 +234,7 @@ def test_an_error_that_aliases_repeat_hides_no_other() -> None:
     ]
 
 
+@pytest.mark.unmeasured
 def test_an_error_that_aliases_repeat_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of clauses by one alias: each is read, but its faults are looked up and shown only once."""
     diagnose = source.Document.diagnose

@@ -86,6 +86,7 @@ def _with_text_keys(data: Any) -> Any:
     return [_with_text_keys(item) for item in data] if isinstance(data, list) else data
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("name", RIGHT)
 @pytest.mark.filterwarnings("ignore::ruamel.yaml.error.ReusedAnchorWarning")
 def test_each_right_manifest_validates(name: str) -> None:
@@ -95,6 +96,7 @@ def test_each_right_manifest_validates(name: str) -> None:
 WRONG_YAML = sorted({*WRONG} - {"alias-bomb"})  # of which nobody reads every value
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("name", WRONG_YAML)
 def test_each_wrong_manifest_fails_whose_fault_a_schema_can_express(name: str) -> None:
     data = as_editors_read("wrong", name)
@@ -122,6 +124,7 @@ def meters_of(data: Any) -> Iterator[Any]:
     yield from meters.values() if isinstance(meters, dict) else ()
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("name", [name for name in WRONG_YAML if name not in {*UNSEEN, *HALVES}])
 def test_of_each_wrong_meter_the_reader_and_the_schema_say_the_same(name: str) -> None:
     for block in meters_of(as_editors_read("wrong", name)):

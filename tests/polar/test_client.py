@@ -629,6 +629,7 @@ def ended() -> Iterator[threading.Event]:
     event.set()
 
 
+@pytest.mark.unmeasured
 class TestEndlessAnswers:
     @pytest.mark.parametrize("where", DRIPS)
     def test_an_answer_byte_after_byte_times_out(self, where: str, ended: threading.Event) -> None:
@@ -768,6 +769,7 @@ class TestEndlessAnswers:
                 assert caught.value.status == status
 
 
+@pytest.mark.unmeasured
 class TestEndlessLists:
     """Of each, how many requests are made before it is given up; a list is read six times at most."""
 

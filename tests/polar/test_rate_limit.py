@@ -24,6 +24,8 @@ from polar_iac.state.lockfile import Lockfile
 from tests.support.build import PROJECT, desired, identifier, meter, plan
 from tests.support.served_polar import scripted
 
+pytestmark = pytest.mark.unmeasured  # a thousand creates through the same lines
+
 
 class VirtualClock:
     """Time that jumps to the next moment somebody waits for, once nobody has anything else to do.
@@ -78,7 +80,6 @@ class VirtualClock:
             thread.join()
 
 
-@pytest.mark.unmeasured
 @pytest.mark.parametrize("parallelism", [1, 4])
 def test_a_thousand_creates_keep_to_a_hundred_a_minute(tmp_path: Path, parallelism: int) -> None:
     clock = VirtualClock(parallelism)

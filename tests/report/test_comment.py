@@ -345,7 +345,7 @@ def test_a_budget_is_shared_by_max_min_fairness() -> None:
 @pytest.mark.unmeasured
 def test_a_comment_is_cut_at_whole_changes() -> None:
     """In one test, since most of the work is to make the plan."""
-    for limit in (4_000, 5_000, 10_000, 33_333, 60_000, 300_000):
+    for limit in (4_000, 33_333, 300_000):
         text = comment(thousands(), limit=limit)
         assert limit * 0.7 < len(text) <= limit
         parsed = read_comment(text)
@@ -353,6 +353,7 @@ def test_a_comment_is_cut_at_whole_changes() -> None:
         assert f"Cut: {cut:,} of 5,000 changes" in "".join(parsed.words), limit
 
 
+@pytest.mark.unmeasured
 def test_a_comment_that_fits_is_not_cut() -> None:
     planned = many(30)
     whole = comment(planned)
@@ -384,6 +385,7 @@ def wide(padding: int) -> Plan:
     return plan(manifest, {"calls": record(1, filter=before)}, [live(1, filter=before)])
 
 
+@pytest.mark.unmeasured
 def test_a_long_diff_takes_the_space_that_remains() -> None:
     """Two hundred clauses fit into a comment, whole."""
     read = read_comment(text := comment(wide(40)))
@@ -392,6 +394,7 @@ def test_a_long_diff_takes_the_space_that_remains() -> None:
     assert "more line" not in text
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("padding", [200, 900])
 def test_a_cut_change_loses_lines_and_no_notes(padding: int) -> None:
     planned = wide(padding)
@@ -726,7 +729,7 @@ def test_results_come_first_and_failures_first_of_them(tmp_path: Path) -> None:
 @pytest.mark.unmeasured
 @pytest.mark.parametrize(("filled", "place"), [(0, "summary"), (950_000, "log")])
 def test_a_cut_comment_says_where_all_changes_are(tmp_path: Path, filled: int, place: str) -> None:
-    large = many(900)
+    large = many(600)
     summary = tmp_path / "summary.md"
     summary.write_text(" " * filled)
     variables = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_ACTIONS": "true"}
@@ -775,7 +778,7 @@ def saved(planned: Plan) -> Any:
     return json.loads(plan_json(planned))
 
 
-@examples(50)
+@examples(30)
 @given(world=strategies.worlds(), offline=st.booleans(), allow=st.booleans())
 def test_a_saved_plan_shows_as_it_was(world: strategies.World, offline: bool, allow: bool) -> None:
     there, recorded = [], {}
