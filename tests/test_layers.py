@@ -53,6 +53,8 @@ NEVER: dict[str, frozenset[str]] = {
     "plan.diff": IO,
     "plan.renames": IO,
     "plan.annotate": IO,
+    "plan.examples": IO,
+    "plan.same_events": IO,
     "plan.drift": IO,
     "plan.document": IO,
     "plan.document_models": IO,

@@ -87,7 +87,7 @@ def execute(
         clock or SystemClock(stop),
         organization_confirmed or bool(live),
     )
-    settles, jobs = settle_jobs(plan), deque(key_jobs(plan, manifest, journal.meters))
+    settles, jobs = settle_jobs(plan), deque(key_jobs(plan, manifest, journal.meters, live))
     yield from run.execute(settles, limits.parallelism)
     while jobs and not run.organization_confirmed:
         # In an empty organization, only an answer shows which organization the token belongs to. Until then,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from polar_iac.apply.events import Event, Failed, Skipped, stamped
 from polar_iac.apply.live import LOOKUP_TIMEOUT
 from polar_iac.apply.resume import RESEND_AFTER
 from polar_iac.manifest.model import DesiredMeter, Manifest
 from polar_iac.meter.fields import FieldPath
+from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.record import Record
 from polar_iac.plan.model import Bookkeeping, Change, Plan
+from polar_iac.plan.same_events import as_counted
 from polar_iac.polar.errors import InvalidRequestError
 from polar_iac.polar.refusals import problems_of
 
@@ -60,8 +62,11 @@ def settle_jobs(plan: Plan) -> list[Job]:
     return [Job(change.key, change) for change in plan.changes if change.action == "settle"]
 
 
-def key_jobs(plan: Plan, manifest: Manifest, records: Mapping[str, Record]) -> list[Job]:
+def key_jobs(
+    plan: Plan, manifest: Manifest, records: Mapping[str, Record], live: Sequence[LiveMeter]
+) -> list[Job]:
     """Return one job for each key with something to do, in key order."""
+    by_id = {meter.id: meter for meter in live}
     changes = {c.key: c for c in plan.changes if c.action not in ("blocked", "settle")}
     bookkeeping: dict[str, list[Bookkeeping]] = defaultdict(list)
     for entry in plan.bookkeeping:
@@ -71,7 +76,9 @@ def key_jobs(plan: Plan, manifest: Manifest, records: Mapping[str, Record]) -> l
         # A moved meter is still recorded under its former key.
         keys = [key, *(entry.was for entry in bookkeeping[key] if entry.was)]
         base = next((records[name] for name in keys if name in records), None)
-        jobs.append(Job(key, changes.get(key), bookkeeping[key], manifest.meters.get(key), base))
+        job = Job(key, changes.get(key), bookkeeping[key], manifest.meters.get(key), base)
+        desired = job.desired and as_counted(job.desired, by_id.get(job.id))
+        jobs.append(replace(job, desired=desired))
     return jobs
 
 

@@ -19,6 +19,7 @@ from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan import annotate
 from polar_iac.plan.creates import create
 from polar_iac.plan.diff import changed_fields, merged
+from polar_iac.plan.examples import with_examples
 from polar_iac.plan.identify import Identity, identify, reference
 from polar_iac.plan.index import State, index_state
 from polar_iac.plan.model import (
@@ -35,6 +36,7 @@ from polar_iac.plan.model import (
 )
 from polar_iac.plan.outcome import Blocked, Effect, archived_spec, too_many_keys, unknown_parts
 from polar_iac.plan.removals import absent, removed
+from polar_iac.plan.same_events import as_counted, same_events_note
 
 
 @dataclass(frozen=True)
@@ -73,18 +75,23 @@ def make_plan(
     notes: list[Note] = []
     unchanged = 0
     for key in sorted(keys.intersection(targets) if targets else keys):
-        desired, left_out = manifest.meters.get(key), manifest.elsewhere.get(key)
+        declared, left_out = manifest.meters.get(key), manifest.elsewhere.get(key)
         # A meter that is declared elsewhere is found by its marker as a declared one is, and forgotten as a
         # removed one is.
-        sought = desired or (None if key in state.recorded else left_out)
-        identity, written = identify(key, sought is not None, state), desired or left_out
+        sought = declared or (None if key in state.recorded else left_out)
+        identity, written = identify(key, sought is not None, state), declared or left_out
+        desired = declared and as_counted(declared, identity.meter)
         outcome = identity.blocked or _decide(key, desired, identity, manifest, state, allow_archive)
         if isinstance(outcome, Effect) and identity.taken_over and identity.meter:
             outcome = replace(outcome, notes=(annotate.taken_over_note(identity.meter), *outcome.notes))
+        if isinstance(outcome, Effect) and desired is not declared:
+            outcome = replace(outcome, notes=(*outcome.notes, same_events_note()))
         changes += (_settled(key, loser, identity, written, state, scope) for loser in identity.losers)
         if not isinstance(outcome, Blocked):
             bookkeeping += _bookkeeping(key, desired, identity, outcome, state)
             notes += _notes(key, desired, identity, outcome, manifest, state)
+            if desired is not declared and outcome is None:
+                notes.append(same_events_note(key))
         if outcome is None:
             unchanged += desired is not None
             continue
@@ -94,7 +101,7 @@ def make_plan(
         organization_id=organization_id,
         project=manifest.project,
         refreshed=live is not None,
-        changes=tuple(annotate.with_renames(changes)),
+        changes=tuple(with_examples(annotate.with_renames(changes))),
         bookkeeping=tuple(bookkeeping),
         unchanged=unchanged,
         refusal=_refusal(changes, state),

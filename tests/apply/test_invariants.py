@@ -219,6 +219,21 @@ def test_invariant_8_normalization_never_shows_as_a_change(
     assert checkout.plan(manifest).changes == ()
 
 
+def test_a_filter_that_counts_the_same_in_other_words_is_never_sent(
+    polar: Served, checkout: Checkout
+) -> None:
+    clauses = [{"property": "model", "operator": "like", "value": value} for value in ("gpt-4", "gpt")]
+    there = {"conjunction": "and", "clauses": clauses[1:]}
+    manifest = furnish(polar, checkout, World({"a": meter(filter=there)}, []))
+    apply_and_hold_invariants(polar, checkout, manifest)
+    recorded = checkout.lockfile.read_text()
+    meters = {"a": meter(name="Renamed", filter={"conjunction": "or", "clauses": clauses})}
+    apply_and_hold_invariants(polar, checkout, desired(meters))
+    (after,) = everything(checkout).values()
+    assert (after.name, spec_of(after).canonical["filter"]) == ("Renamed", there)
+    assert checkout.lockfile.read_text() == recorded.replace("API calls", "Renamed")
+
+
 class Tags:
     """The owner of each metadata key of a meter, as a reader of the manifests would say."""
 

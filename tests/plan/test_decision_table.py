@@ -14,7 +14,7 @@ from polar_iac.manifest import write
 from polar_iac.meter.live import Made
 from polar_iac.meter.record import Record, record_of
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.plan.model import Change, Plan
+from polar_iac.plan.model import Change, Note, Plan
 from polar_iac.report.text import plan_text, refusal_text
 from tests.support import strategies
 from tests.support.build import ORGANIZATION, desired, identifier, live, meter, plan, record
@@ -30,6 +30,11 @@ def actions(planned: Plan) -> dict[str, str]:
 
 def changes_by_key(planned: Plan) -> dict[str, Change]:
     return {change.key: change for change in planned.changes}
+
+
+def notes(change: Change) -> list[Note]:
+    """The notes of a change but for the example of what its filter counts, which test_examples.py has."""
+    return [note for note in change.notes if note.kind != "example"]
 
 
 def bookkeeping(planned: Plan) -> set[tuple[str, str, str]]:
@@ -564,7 +569,7 @@ class TestCreateBesideUnownedMeters:
         "fields", [{"filter": OTHER_FILTER}, {"name": "Others"}], ids=["only the name", "only the meaning"]
     )
     def test_only_one_of_both_carries_the_entry_that_would_import_it(self, fields: Any) -> None:
-        (note,) = only(plan(desired({"calls": meter()}), {}, [live(9, None, **fields)])).notes
+        (note,) = notes(only(plan(desired({"calls": meter()}), {}, [live(9, None, **fields)])))
         assert f"`{{to: calls, id: {{sandbox: {identifier(9)}}}}}`" in note.text
 
     def test_one_of_another_project_can_neither_block_nor_be_imported(self) -> None:
@@ -576,7 +581,7 @@ class TestCreateBesideUnownedMeters:
         manifest = desired({"calls": meter(), "other": meter()}, **importing("other", 9))
         planned = plan(manifest, {}, [live(9, None)])
         assert actions(planned) == {"calls": "create", "other": "mark"}
-        assert not planned.changes[0].notes
+        assert not notes(planned.changes[0])
         assert planned.unowned == 0
 
     def test_only_a_plan_with_creates_counts_the_meters_without_an_owner(self) -> None:
@@ -604,25 +609,25 @@ class TestWhatHappens:
         assert marked(change) == (None, "acme/calls")
         assert change.after is not None
         assert change.after.name == "API calls"
-        assert not change.notes
+        assert not notes(change)
 
     @pytest.mark.parametrize("other", [live(9, project="other-team"), live(9, key=None, name="Another name")])
     def test_active_none_create_says_if_an_unmarked_or_foreign_meter_is_the_same(self, other: Any) -> None:
         change = only(plan(desired({"calls": meter()}), {}, [other]))
         assert change.action == "create"
-        (fact,) = change.notes
+        (fact,) = notes(change)
         assert (fact.kind, fact.severity) == ("same-billing", "warning")
         assert identifier(9) in fact.text
         assert [entry["id"] for entry in fact.data["meters"]] == [identifier(9)]
 
     def test_active_none_create_says_if_only_the_name_is_the_same(self) -> None:
         other = live(9, key=None, filter=OTHER_FILTER)
-        (fact,) = only(plan(desired({"calls": meter()}), {}, [other])).notes
+        (fact,) = notes(only(plan(desired({"calls": meter()}), {}, [other])))
         assert (fact.kind, fact.severity) == ("same-name", "info")
 
     def test_active_none_create_says_nothing_of_another_filter_and_name(self) -> None:
         other = live(9, key=None, filter=OTHER_FILTER, name="Others")
-        assert not only(plan(desired({"calls": meter()}), {}, [other])).notes
+        assert not notes(only(plan(desired({"calls": meter()}), {}, [other])))
 
     def test_active_active_equal_unchanged_whatever_was_recorded_and_the_record_is_refreshed(self) -> None:
         planned = plan(desired({"calls": meter()}), {"calls": record(1, name="Former")}, [live(1)])
@@ -903,7 +908,55 @@ class TestFiltersOfOneMeaning:
     def test_a_meter_that_bills_the_same_in_another_form_is_named(self) -> None:
         there = live(9, None, filter=self.DASHBOARD, name="Another name")
         change = only(plan(desired({"calls": meter()}), {}, [there]))
-        assert [fact.kind for fact in change.notes] == ["same-billing"]
+        assert [fact.kind for fact in notes(change)] == ["same-billing"]
+
+
+class TestFiltersThatCountTheSame:
+    """Filters of different forms that are proven to count the same events: Polar's is kept."""
+
+    WRITTEN: ClassVar[dict[str, Any]] = {
+        "conjunction": "or",
+        "clauses": [
+            {"property": "model", "operator": "like", "value": "gpt"},
+            {"property": "model", "operator": "like", "value": "gpt-4"},
+        ],
+    }
+    THERE: ClassVar[dict[str, Any]] = {"conjunction": "and", "clauses": WRITTEN["clauses"][:1]}
+
+    @pytest.mark.parametrize("frozen", [False, True])
+    @pytest.mark.parametrize("refreshed", [False, True])
+    def test_nothing_is_sent_and_a_note_says_so(self, frozen: bool, refreshed: bool) -> None:
+        recorded = {"calls": record(1, frozen=frozen, filter=self.THERE)}
+        there = [live(1, filter=self.THERE)] if refreshed else None
+        planned = plan(desired({"calls": meter(filter=self.WRITTEN)}), recorded, there)
+        assert not planned.changes
+        assert not planned.bookkeeping
+        assert planned.unchanged == 1
+        (note,) = planned.notes
+        assert (note.kind, note.key) == ("same-events", "calls")
+
+    def test_beside_another_change_the_filter_is_not_sent(self) -> None:
+        manifest = desired({"calls": meter(name="Calls", filter=self.WRITTEN)})
+        change = only(plan(manifest, {"calls": record(1)}, [live(1, filter=self.THERE)]))
+        assert [field.path for field in change.fields] == ["name"]
+        assert [note.kind for note in change.notes] == ["same-events"]
+        assert change.after is not None
+        assert change.after.canonical["filter"] == self.THERE
+
+    def test_a_record_holds_the_filter_that_polar_has(self) -> None:
+        """Else a later change of the filter would pass for one that was made outside."""
+        manifest = desired({"calls": meter(filter=self.WRITTEN)})
+        planned = plan(manifest, {"calls": record(1, filter=self.WRITTEN)}, [live(1, filter=self.THERE)])
+        assert bookkeeping(planned) == {("calls", "refresh", identifier(1))}
+        later = desired({"calls": meter(filter={"conjunction": "and", "clauses": []})})
+        change = only(plan(later, {"calls": record(1, filter=self.THERE)}, [live(1, filter=self.THERE)]))
+        assert [field.origin for field in change.fields] == ["manifest"]
+
+    def test_an_archived_declaration_compares_no_filter(self) -> None:
+        manifest = desired({"calls": meter(archived=True, filter=self.WRITTEN)})
+        planned = plan(manifest, {"calls": record(1)}, [live(1, filter=self.THERE)])
+        assert only(planned).action == "archive"
+        assert "same-events" not in [note.kind for note in only(planned).notes]
 
 
 class TestMoved:

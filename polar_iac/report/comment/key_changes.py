@@ -260,7 +260,9 @@ def numbered_notes(entries: Sequence[KeyChanges]) -> dict[str, NumberedNote]:
     citations: dict[str, str] = {}
     counts = Counter[str]()
     for entry in entries:
-        notes = {note_markdown(n): first_words(note_sign(n), n.text) for c in entry.present for n in c.notes}
+        # An example is about one filter: equal ones are by chance, and its first words say nothing.
+        noted = [note for change in entry.present for note in change.notes if note.kind != "example"]
+        notes = {note_markdown(note): first_words(note_sign(note), note.text) for note in noted}
         reasons = {
             reason_markdown(change): first_words(BLOCKED_SIGN, change.reason or "")
             for change in entry.present

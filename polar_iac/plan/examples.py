@@ -1,0 +1,142 @@
+"""Examples for reviewers: an event that a new filter counts, and what a changed one counts otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from polar_iac.meter.meaning import Finding, bill_alike, evaluate, find, ingestible_witness
+from polar_iac.meter.meaning.building import is_ingestible
+from polar_iac.meter.spec import MeterSpec
+from polar_iac.plan.model import Change, Note
+from polar_iac.yaml.write import flow
+
+MAX_EXAMPLES = 200
+"""Changes of one plan that get an example. A search takes milliseconds, and nobody reads more of them."""
+_MAX_LENGTH = 200
+"""Characters of an event. A longer one is cut."""
+
+Json = dict[str, Any]
+
+
+def with_examples(changes: Sequence[Change]) -> list[Change]:
+    """Return the changes with an example for each changed filter, then for new meters."""
+    ranked = sorted(range(len(changes)), key=lambda place: (changes[place].action == "create", place))
+    shown = [place for place in ranked if _counts_otherwise(changes[place])][:MAX_EXAMPLES]
+    notes = {place: _notes(changes[place]) for place in shown}
+    return [
+        replace(change, notes=(*notes[place], *change.notes)) if notes.get(place) else change
+        for place, change in enumerate(changes)
+    ]
+
+
+def _counts_otherwise(change: Change) -> bool:
+    if change.action == "create":
+        return True
+    return change.action in ("update", "unarchive") and any(field.path == "filter" for field in change.fields)
+
+
+def _notes(change: Change) -> tuple[Note, ...]:
+    if change.after is None:
+        return ()
+    if change.before is None:
+        return _counted(change.after)
+    return (_difference(change.before.canonical["filter"], change.after.canonical["filter"]),)
+
+
+def _counted(spec: MeterSpec) -> tuple[Note, ...]:
+    """Return an event that a new meter counts, and the units of a customer who has only that one."""
+    filter_, aggregation = spec.canonical["filter"], spec.canonical["aggregation"]
+    event = _with_a_quantity(filter_, aggregation) or ingestible_witness(filter_).event
+    if event is None:
+        return ()  # lint says that nothing is counted
+    quantity = evaluate(filter_, aggregation, [event]).charged_quantity
+    if quantity is None:
+        return ()
+    units = "1 unit" if quantity == 1 else f"{quantity:,g} units"
+    text = f"counts, for example: {event_text(event, filter_, aggregation)} ({units})"
+    return (_note(text, counted=event, units=quantity),)
+
+
+def _with_a_quantity(filter_: Json, aggregation: Json) -> Json | None:
+    """Return an event that a filter matches, and that has something to aggregate."""
+    name = aggregation.get("property")
+    if name is None:
+        return None
+    # 150 reads as a quantity. Where the filter rules it out, any number above 0 will do.
+    asked = [("ne", "")] if aggregation["func"] == "unique" else [("eq", 150), ("gt", 0)]
+    for operator, value in asked:
+        present = {"property": name, "operator": operator, "value": value}
+        event = ingestible_witness({"conjunction": "and", "clauses": [filter_, present]}).event
+        if event is not None:
+            return event
+    return None
+
+
+def _difference(before: Json, after: Json) -> Note:
+    """Return what a changed filter counts no longer, and what it counts now."""
+    lost, gained = find(before, after), find(after, before)
+    parts = [
+        f"{words}, for example: {event_text(finding.event, before, after)}"
+        for words, finding in (("no longer counted", lost), ("now counted", gained))
+        if finding.event is not None
+    ]
+    if not parts:
+        return _balances(before, after)
+    relation = _relation(lost, gained)
+    strictly = f"counts strictly {relation}: " if relation in ("less", "more") else ""
+    return _note(strictly + "; ".join(parts), relation=relation, no_longer=lost.event, now=gained.event)
+
+
+def _relation(lost: Finding, gained: Finding) -> str:
+    if gained.status == "none":
+        return "less"
+    if lost.status == "none":
+        return "more"
+    return "unknown" if "open" in (lost.status, gained.status) else "other"
+
+
+def _balances(before: Json, after: Json) -> Note:
+    """Return what is known of a change for which billing shows no event that is counted otherwise."""
+    if not bill_alike(before, after):
+        return _note("no event was found that is counted otherwise", relation="unknown")
+    sides = ((before, after), (after, before))
+    events = (find(one, other, engine="quantities").event for one, other in sides)
+    event = next(filter(None, events), None)
+    example = f", for example of {event_text(event, before, after)}" if event else ""
+    return _note(f"invoices unchanged; balances may differ{example}", relation="invoices", balances=event)
+
+
+def _note(text: str, **data: Any) -> Note:
+    return Note("example", "info", text, "polar", data=data)
+
+
+def event_text(event: Json, *asking: Json) -> str:
+    """Return an event in short, as code: its name, its metadata, and what else is asked of it.
+
+    `asking` are filters and aggregations. Example: `{name: llm.completion, tokens: 150}`.
+    """
+    asked = {name.removeprefix("metadata.") for part in asking for name in _properties(part)}
+    own = {
+        name: event[name]
+        for name in ("source", "timestamp")
+        if name in event and (name in asked or (name, event[name]) == ("source", "system"))
+    }
+    metadata = {key: _asked_for(key, value, asked) for key, value in event.get("metadata", {}).items()}
+    text = flow({"name": event["name"], **own, **metadata})
+    short = f"`{text if len(text) <= _MAX_LENGTH else text[:_MAX_LENGTH] + '…'}`"
+    return short if is_ingestible(event) else f"{short} (no user's event can be so)"
+
+
+def _asked_for(key: str, value: Any, asked: set[str]) -> Any:
+    """Return a value without the parts that only ingestion asks for. Example: `_llm` needs a `vendor`."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: inner for name, inner in value.items() if f"{key}.{name}" in asked} or value
+
+
+def _properties(part: Json) -> set[str]:
+    if "clauses" in part:
+        return {name for inner in part["clauses"] for name in _properties(inner)}
+    return {part["property"]} if "property" in part else set()
