@@ -202,7 +202,8 @@ def _confirm(session: ApplySession, client: PolarClient, plan: Plan) -> tuple[Pl
 
     Raises click.Abort on a no, and StalePlanError when the plan is not the one that was shown.
     """
-    confirm(plan.environment, session.manifest.server(plan.environment), plan.wanted)
+    bills = any(change.action not in ("mark", "release", "blocked") for change in plan.changes)
+    confirm(plan.environment, session.manifest.server(plan.environment), plan.wanted, bills=bills)
     live = session.read_live(client)
     fresh = session.plan(live)
     permit(fresh, plan)

@@ -39,16 +39,20 @@ def require_terminal() -> None:
         raise click.UsageError("no terminal to ask on: pass -y to approve")
 
 
-def confirm(environment: str, server: str, changes: int) -> None:
+def confirm(environment: str, server: str, changes: int, *, bills: bool) -> None:
     """Ask whether to apply. On a production server the environment's name must be typed in full.
 
+    `bills` is False where the changes write or take off ownership markers and nothing else.
     Raises click.Abort on a no.
     """
     require_terminal()
     try:
         if server == "production":
-            affect = "This change affects" if changes == 1 else f"These {changes} changes affect"
-            question = f"{affect} what customers are billed. Type `{environment}` to apply"
+            these = "This change" if changes == 1 else f"These {changes} changes"
+            verb, what = (
+                ("affect", "what customers are billed") if bills else ("write", "ownership markers only")
+            )
+            question = f"{these} {verb}{'s' * (changes == 1)} {what}. Type `{environment}` to apply"
             agreed = click.prompt(question, err=True).strip() == environment
         else:
             these = "this change" if changes == 1 else f"these {changes} changes"
