@@ -56,8 +56,8 @@ def _errors_of(file: Path, common: options.Options) -> int:
 def _list_done_entries(file: Path, manifest: Manifest) -> None:
     recorded = _recorded(file, manifest)
     where = ", ".join(recorded)
-    for span, entry in done_entries(manifest, recorded):
-        print_result(f"{span}: note: {entry} is done in every lockfile ({where}), and can go.\n")
+    for span, done in done_entries(manifest, recorded):
+        print_result(f"{span}: note: {done} in every lockfile ({where}), and can go.\n")
 
 
 def _recorded(file: Path, manifest: Manifest) -> dict[str, Mapping[str, Record]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from polar_iac.errors import SourceSpan
 from polar_iac.manifest.model import Manifest
@@ -17,26 +17,37 @@ def has_entries(manifest: Manifest) -> bool:
 def done_entries(
     manifest: Manifest, recorded: Mapping[str, Mapping[str, Record]]
 ) -> Iterator[tuple[SourceSpan, str]]:
-    """Yield the place of each entry that is done, and a name for it, in the order of the file.
+    """Yield the place of each entry that is done, and a sentence that says so, in the order of the file.
 
-    `recorded` has the records by environment, of each environment with a lockfile. Without one nothing is
-    done. An import is not done either while an environment that it names has no lockfile.
+    Where all entries of a block are done, one sentence says it at the first: after an adoption there may be
+    hundreds. `recorded` has the records by environment, of each environment with a lockfile. Without one
+    nothing is done. An import is not done either while an environment that it names has no lockfile.
     """
-    entries = [
-        (entry.span, f"the import of `{entry.key}`", _is_imported(entry.key, entry.ids, recorded))
-        for entry in manifest.imports
-    ]
-    entries += [
-        (move.span, f"the move from `{move.source}`", _is_gone(move.source, recorded))
-        for move in manifest.moved
-    ]
-    entries += [
-        (entry.span, f"the removal of `{entry.key}`", _is_gone(entry.key, recorded))
-        for entry in manifest.removed
-    ]
-    for span, name, is_done in sorted(entries, key=lambda entry: (entry[0].line, entry[0].column)):
-        if is_done and recorded:
-            yield span, name
+    if not recorded:
+        return
+    blocks = {
+        "import": [
+            (entry.span, f"the import of `{entry.key}`", _is_imported(entry.key, entry.ids, recorded))
+            for entry in manifest.imports
+        ],
+        "moved": [
+            (move.span, f"the move from `{move.source}`", _is_gone(move.source, recorded))
+            for move in manifest.moved
+        ],
+        "removed": [
+            (entry.span, f"the removal of `{entry.key}`", _is_gone(entry.key, recorded))
+            for entry in manifest.removed
+        ],
+    }
+    found = [place for name, entries in blocks.items() for place in _of_block(name, entries)]
+    yield from sorted(found, key=lambda place: (place[0].line, place[0].column))
+
+
+def _of_block(name: str, entries: Sequence[tuple[SourceSpan, str, bool]]) -> list[tuple[SourceSpan, str]]:
+    done = [(span, f"{entry} is done") for span, entry, is_done in entries if is_done]
+    if len(done) > 1 and len(done) == len(entries):
+        return [(done[0][0], f"all {len(done)} entries of `{name}` are done")]
+    return done
 
 
 def _is_imported(key: str, ids: Mapping[str, str], recorded: Mapping[str, Mapping[str, Record]]) -> bool:
