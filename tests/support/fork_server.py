@@ -133,6 +133,15 @@ class ForkServer:
     ) -> Ended:
         return self.wait(self.start(directory, environ, *arguments, kill_at=kill_at))
 
+    def together(self, directory: Path, environ: dict[str, str], *arguments: str) -> str:
+        """The output of a run with both streams in one, as it comes."""
+        path = self._directory / f"{next(self._numbers)}.both"
+        with path.open("w+", encoding="utf-8") as both, Path(os.devnull).open() as nothing:
+            request = {"cwd": str(directory), "environ": clean_environment(**environ), "argv": arguments}
+            streams = [nothing.fileno(), both.fileno(), both.fileno()]
+            Run(str(self.address), json.dumps(request).encode(), streams).wait()
+            return path.read_text(encoding="utf-8")
+
 
 @contextmanager
 def fork_server(**variables: str) -> Iterator[ForkServer]:

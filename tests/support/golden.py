@@ -9,7 +9,7 @@ from pathlib import Path
 
 def golden(path: Path, text: str) -> None:
     """Compare a text with the golden file at `path`."""
-    if _renews():
+    if renews():
         path.write_text(text, encoding="utf-8", newline="\n")
     assert text == path.read_text(encoding="utf-8")
 
@@ -18,7 +18,7 @@ def golden_block(path: Path, name: str, text: str) -> None:
     """Compare a text with the block after `<!-- output: NAME -->` in a Markdown file."""
     block = re.compile(rf"(<!-- output: {name} -->\n```\n)(.*?)(```\n)", re.DOTALL)
     document = path.read_text(encoding="utf-8")
-    if _renews():
+    if renews():
         document = block.sub(lambda match: match[1] + text + match[3], document)
         path.write_text(document, encoding="utf-8")
     match = block.search(document)
@@ -26,5 +26,6 @@ def golden_block(path: Path, name: str, text: str) -> None:
     assert match[2] == text
 
 
-def _renews() -> bool:
+def renews() -> bool:
+    """True where golden texts are written anew."""
     return bool(os.environ.get("REGENERATE"))
