@@ -20,6 +20,7 @@ import pytest
 from polar_iac.local import LocalPolar
 from tests.support.build import manifest_text, meter
 from tests.support.comments import read_comment
+from tests.support.organization import Organization
 from tests.support.rehearsal import (
     BOT,
     REPOSITORY,
@@ -184,6 +185,43 @@ def test_the_workflow_of_this_repository_plans_and_applies(hub: Hub) -> None:
         planned = fork.job("plan")
         assert planned is not None
         planned.expect()
+
+
+@pytest.mark.parametrize(
+    ("persist", "branch"),
+    [("commit", "main"), ("branch", "polar-iac-state"), ("pull-request", "polar-iac-lockfile-main")],
+)
+def test_imported_meters_are_taken_over_by_the_merge(
+    hub: Hub,
+    polar: Served,
+    organization: Organization,
+    token: dict[str, str],
+    persist: str,
+    branch: str,
+) -> None:
+    """Main declares one of the two meters that were made in the dashboard."""
+    organization.make(meter(metadata={"team": "ai"}))
+    organization.make(meter(name="Images", aggregation={"func": "sum", "property": "size"}))
+    before = organization.metadata()
+    inputs = {"environments": "sandbox", "persist": persist}
+    polar.tape.clear()
+
+    imported = hub.merged().imported("sandbox", token | {"POLAR_ACCESS_TOKEN": "polar_oat_ro_ana"})
+    hub.push({"meters.yaml": imported}, branch="topic")
+    plan = hub.pull_request("topic").uses("plan", token, **inputs).expect()
+    assert "2 to mark" in headline(comments(hub)[0])
+    assert polar.tape.writes() == []
+
+    hub.move("main", to="topic")
+    hub.merged().uses("apply", token, **inputs, digest=plan.outputs["digest"]).expect()
+    assert polar.tape.count("POST") == 0
+    assert [set(body) for body in polar.tape.sent("PATCH")] == [{"metadata"}] * 2
+    assert organization.metadata() == before
+    assert recorded(hub, branch) == {"calls", "images"}
+    everywhere = {"main", "polar-iac-state", "polar-iac-lockfile-main"} & set(hub.branches())
+    assert [name for name in everywhere if LOCKFILE in hub.files(name)] == [branch]
+    again = hub.merged().uses("plan", token, **inputs).expect()
+    assert (again.outputs["changes"], again.outputs["needed"]) == ("false", "false")
 
 
 # The comment

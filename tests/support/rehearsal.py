@@ -205,6 +205,9 @@ class Hub:
     def read(self, name: str, branch: str = "main") -> str:
         return self.git("show", f"{branch}:{name}")
 
+    def branches(self) -> list[str]:
+        return self.git("for-each-ref", "--format=%(refname:short)", "refs/heads").splitlines()
+
     def log(self, branch: str = "main") -> list[str]:
         return self.git("log", "--format=%s", branch).splitlines()
 
@@ -471,6 +474,13 @@ class Runner:
             name: resolve(about["value"], contexts) for name, about in definition.get("outputs", {}).items()
         }
         return Ran(fine, log, outputs, summary.read_text())
+
+    def imported(self, environment: str, env: Mapping[str, str]) -> str:
+        """The manifest of the checkout after a person has imported every meter into it."""
+        command = [str(self.temp / "polar-iac" / "bin" / "polar-iac"), "import", "--all", "-e", environment]
+        code, text = self._run(command, {**base_environment(), **env})
+        assert code == 0, text
+        return (self.workspace / "meters.yaml").read_text(encoding="utf-8")
 
     def _upload(self, uses: str, inputs: Mapping[str, str]) -> None:
         """As actions/upload-artifact does, which refuses a second artifact of one name."""
