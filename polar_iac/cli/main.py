@@ -100,7 +100,24 @@ class LazyGroup(click.Group):
             index += 2 if takes_value else 1
         if index < len(args) and args[index] in self.lazy_subcommands:
             args = [args[index], *args[:index], *args[index + 1 :]]
+        elif 0 < index < len(args) and not args[index].startswith("-"):
+            raise self._unknown(args[index], ctx)  # Click would say it of the option before
         return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            raise self._unknown(args[0], ctx)
+        return super().resolve_command(ctx, args)
+
+    def _unknown(self, name: str, ctx: click.Context) -> click.UsageError:
+        # Here, so that `--help` does not wait for it.
+        from polar_iac.yaml.scalars import nearest
+
+        guess = nearest(name, tuple(self.lazy_subcommands))
+        hint = f": did you mean `{guess}`?" if guess else ""
+        return click.UsageError(f"No such command {name!r}{hint}", ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self.lazy_subcommands])

@@ -108,7 +108,10 @@ def test_options_before_the_command_are_the_commands(before: str, after: str) ->
         ("plan -detailed-exitcode", "-detailed-exitcode: write --detailed-exitcode"),
         ("plan -file=x", "-file: write --file"),
         ("plan --nonsense", "no such option"),
-        ("nonsense", "no such command"),
+        ("nonsense", "no such command 'nonsense'"),
+        ("drfit", "no such command 'drfit': did you mean `drift`?"),
+        ("-e sandbox palan --out p", "no such command 'palan': did you mean `plan`?"),
+        ("--nonsense", "no such option"),
         ("plan -e ../staging", "invalid value for '-e' / '--env'"),
     ],
 )
