@@ -184,6 +184,11 @@ def _checked(key: str | None, around: Surroundings) -> str | None:
         raise click.UsageError(f"--key takes 1 to 63 of a-z, 0-9, _ and -, got {key!r}{hint}")
     if key in around.ids:
         raise click.UsageError(f"--key {key}: this key has a meter here already, {around.ids[key]}")
+    if key in around.elsewhere:
+        raise click.UsageError(
+            f"--key {key}: it is declared for other environments only: add {around.environment} to its "
+            "`environments`, or choose another one"
+        )
     if key in around.gone:
         raise click.UsageError(f"--key {key}: `moved` or `removed` names this key: choose another one")
     return key

@@ -10,14 +10,14 @@ from typing import Any, Literal
 from polar_iac.errors import DiagnosticError
 from polar_iac.manifest import read
 from polar_iac.manifest.keys import keys_for
-from polar_iac.manifest.model import Manifest
+from polar_iac.manifest.model import DesiredMeter, Manifest
 from polar_iac.manifest.write import block, declaration
 from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.yaml import write
 from polar_iac.yaml.edit import Editor
 
-Likeness = Literal["name", "meaning", "several"]
+Likeness = Literal["name", "meaning", "several", "elsewhere"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class NearMiss:
     """A meter that resembles keys of the manifest, so that nobody can tell whether it is one of them.
 
     `likeness` says how: only the name is the same, only filter and aggregation are, or both are, and there
-    are several such keys or meters. `new_key` is the one that it would get as another meter.
+    are several such keys or meters, or the keys are declared for other environments only. `new_key` is the
+    one that it would get as another meter.
     """
 
     meter: LiveMeter
@@ -102,9 +103,15 @@ class Surroundings:
 
     @property
     def open_specs(self) -> Mapping[str, MeterSpec]:
-        """Declared meters that have no id here."""
-        ids = self.ids
-        return {key: spec for key, spec in self.manifest.specs.items() if key not in ids}
+        """Meters that are declared for this environment, and have no id here."""
+        ids, here = self.ids, self.manifest.in_environment(self.environment)
+        return {key: spec for key, spec in here.specs.items() if key not in ids}
+
+    @property
+    def elsewhere(self) -> Mapping[str, DesiredMeter]:
+        """Meters that are declared for other environments only."""
+        here = self.manifest.in_environment(self.environment).meters
+        return {key: meter for key, meter in self.manifest.meters.items() if key not in here}
 
 
 def adopt(around: Surroundings, chosen: Collection[LiveMeter], key: str | None = None) -> Adoption:
@@ -133,7 +140,10 @@ def adopt(around: Surroundings, chosen: Collection[LiveMeter], key: str | None =
 
 
 class _OpenKeys:
-    """Declared meters that have no id here, by what an unowned meter may have in common with them."""
+    """Declared meters that have no id here, by what an unowned meter may have in common with them.
+
+    Those of other environments only are never the same meter, but a second one like them is hardly meant.
+    """
 
     def __init__(self, around: Surroundings) -> None:
         self.same: dict[tuple[str, str, bool], list[str]] = defaultdict(list)
@@ -143,6 +153,9 @@ class _OpenKeys:
             self.same[_identity(spec)].append(key)
             self.names[spec.name].append(key)
             self.meanings[spec.billing].append(key)
+        self.elsewhere: dict[tuple[str, str, bool], list[str]] = defaultdict(list)
+        for key, meter in around.elsewhere.items():
+            self.elsewhere[_identity(meter.spec)].append(key)
         self.unowned_alike = Counter(_identity(meter.spec) for meter in around.unowned if meter.spec)
 
     def resembling(self, spec: MeterSpec) -> tuple[Likeness | Literal["same"], tuple[str, ...]] | None:
@@ -151,6 +164,8 @@ class _OpenKeys:
         if same := self.same.get(identity):
             alone = len(same) == 1 and self.unowned_alike[identity] == 1
             return ("same" if alone else "several"), tuple(same)
+        if elsewhere := self.elsewhere.get(identity):
+            return "elsewhere", tuple(elsewhere)
         if names := self.names.get(spec.name):
             return "name", tuple(names)
         meanings = self.meanings.get(identity[1])

@@ -66,14 +66,21 @@ def adoption_text(adoption: Adoption, command: str, verb: str) -> str:
 
 def _near_miss(miss: NearMiss, command: str) -> Iterator[str]:
     keys = listed([f"`{key}`" for key in miss.keys])
+    declare = agree(len(miss.keys), "declares", "declare")
     likeness = {
         "name": f"has the name of {keys}, and another filter or aggregation",
         "meaning": f"has the filter and aggregation of {keys}, and another name",
-        "several": f"is as {keys} {agree(len(miss.keys), 'declares', 'declare')}, and not the only one",
+        "several": f"is as {keys} {declare}, and not the only one",
+        "elsewhere": f"is as {keys} {declare} for other environments only",
     }
     yield f"{miss.meter.id}  {value(miss.meter.name)} {likeness[miss.likeness]}"
     for key in miss.keys:
-        yield f"  if it is the same meter:  {command} {miss.meter.id} --key {key}"
+        way = (
+            f"add this environment to the `environments` of `{key}`, and import it again"
+            if miss.likeness == "elsewhere"
+            else f"{command} {miss.meter.id} --key {key}"
+        )
+        yield f"  if it is the same meter:  {way}"
     yield f"  if it is another meter:   {command} {miss.meter.id} --key {miss.new_key}"
 
 

@@ -174,6 +174,7 @@ class TestMistakes:
             (["Theirs"], "has an owner: it bears the marker other/x"),
             (["API calls", "--key", "My key"], "--key takes 1 to 63 of a-z, 0-9, _ and -"),
             (["API calls", "--key", "ours"], "--key ours: this key has a meter here already"),
+            (["API calls", "--key", "theirs"], "--key theirs: it is declared for other environments only"),
             (["--all", "--key", "a"], "name one METER with it"),
             (["--all", "--usage"], "--usage is for the list"),
             (["--all", "API calls"], "name some, or write --all"),
@@ -187,7 +188,7 @@ class TestMistakes:
             organization.make(meter(name=name))
         organization.make(meter(name="Theirs", metadata={"polar_iac": "other/x"}))
         organization.make(meter(name="Ours", metadata={"polar_iac": "acme/ours"}))
-        workspace.write({"ours": meter(name="Ours")})
+        workspace.write({"ours": meter(name="Ours"), "theirs": meter(environments=["production"])})
         before = (workspace.path / "meters.yaml").read_bytes()
         done = workspace.reads_only("import", "-e", "sandbox", *arguments)
         assert (done.returncode, message in done.stderr) == (1, True), done.stderr

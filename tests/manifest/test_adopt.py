@@ -327,6 +327,21 @@ class TestASecondEnvironment:
         assert adoption.imported == {}
         assert [(miss.likeness, miss.keys) for miss in adoption.near] == [("several", ("api-calls",))] * 2
 
+    def test_a_key_of_other_environments_is_never_the_same(self) -> None:
+        declared = json.dumps(meter(environments=["production"]))
+        text = f"version: 1\nproject: acme\nmeters: {{calls: {declared}}}\n"
+        alike, named, counting = unowned(1), unowned(2, filter=OTHER), unowned(3, "Calls of the API")
+        found = around([alike, named, counting], text)
+        adoption = adopt(found, found.unowned)
+        assert adoption.known == {}
+        assert adoption.new == {"api-calls-2": named, "calls-of-the-api": counting}
+        assert [(m.meter, m.likeness, m.keys, m.new_key) for m in adoption.near] == [
+            (alike, "elsewhere", ("calls",), "api-calls")
+        ]
+        listed = adoption_text(adoption, "polar-iac import -e sandbox", "Imported")
+        assert "add this environment to the `environments` of `calls`, and import it again\n" in listed
+        assert adopt(around([alike], text, "production"), [alike]).known == {"calls": alike}
+
     def test_a_key_that_has_a_meter_here_resembles_nothing(self) -> None:
         text, _ = self.both()
         found = around([unowned(1), live(2, "tokens")], text, recorded={"api-calls": identifier(9)})
