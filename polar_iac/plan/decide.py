@@ -377,8 +377,10 @@ def _notes(
 
 def _refusal(changes: Sequence[Change], state: State) -> Refusal | None:
     """Return the reason that an apply would be refused as a whole, or None."""
-    unknown = tuple(change.key for change in changes if change.cause == "unknown-id")
+    unknown = {change.key for change in changes if change.cause == "unknown-id"}
+    if state.refreshed and not state.any_import_live:  # one that is live shows the right organization
+        unknown |= {change.key for change in changes if change.cause == "import"}
     if unknown and not state.any_record_live:
-        return Refusal("unknown-id", unknown)
+        return Refusal("unknown-id", tuple(sorted(unknown)))
     unlisted = tuple(change.key for change in changes if change.cause == "unlisted")
     return Refusal("unlisted", unlisted) if unlisted else None

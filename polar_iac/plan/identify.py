@@ -12,7 +12,7 @@ from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.record import Record
 from polar_iac.plan.annotate import import_entry, quoted
 from polar_iac.plan.index import State
-from polar_iac.plan.model import UNKNOWN_HERE, MeterReference
+from polar_iac.plan.model import UNKNOWN_HERE, UNKNOWN_IMPORT, MeterReference
 from polar_iac.plan.outcome import Blocked
 
 
@@ -109,7 +109,7 @@ def _imported(key: str, named: str, active: Sequence[LiveMeter], state: State) -
     """Handle the rows of a key that is not in the lockfile, and for which `import` names an id."""
     meter = state.by_id.get(named)
     if meter is None:
-        reason = "Polar does not know that id: it is mistyped, or of another organization or environment"
+        reason = f"Polar does not know that id: {UNKNOWN_IMPORT}"
         return Identity(blocked=_import_blocked(key, reason, [], state))
     others = [m for m in active if m.id != meter.id]
     marker = state.marker_was.get(meter.id, meter.marker)

@@ -66,6 +66,10 @@ class State:
     def any_record_live(self) -> bool:
         return any(record.id in self.by_id for record in self.recorded.values())
 
+    @cached_property
+    def any_import_live(self) -> bool:
+        return any(meter_id in self.by_id for meter_id, _ in self.imports.values())
+
     def marker(self, key: str) -> str:
         return str(OwnershipMarker(self.project, key))
 

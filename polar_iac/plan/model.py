@@ -37,6 +37,7 @@ UNKNOWN_HERE = (
     "likely the wrong organization, environment or token: Polar deletes no meters, so an id in the lockfile "
     "always exists in its own organization"
 )
+UNKNOWN_IMPORT = "it is mistyped, or of another organization or environment"
 ACTIONS: tuple[Action, ...] = get_args(Action)
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
@@ -143,7 +144,10 @@ class Bookkeeping:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Reason that an apply would be refused as a whole, before any effect, and the keys concerned."""
+    """Reason that an apply would be refused as a whole, before any effect, and the keys concerned.
+
+    `unknown-id`: Polar knows no id that the lockfile records, and none that `import` names.
+    """
 
     cause: Literal["unknown-id", "unlisted"]
     keys: tuple[str, ...]

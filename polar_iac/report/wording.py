@@ -6,14 +6,14 @@ A function that quotes values takes `quote`, which makes one value safe where th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from polar_iac.manifest.write import block
 from polar_iac.meter.fields import FIELDS, FieldPath
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.plan.model import ACTIONS, UNKNOWN_HERE, Bookkeeping, Change, Plan
+from polar_iac.plan.model import ACTIONS, UNKNOWN_HERE, UNKNOWN_IMPORT, Bookkeeping, Change, Plan
 from polar_iac.plan.renames import renames
 from polar_iac.sanitize import printable
 
@@ -211,6 +211,11 @@ SAME_REFUSALS: Mapping[str, SameRefusal] = {
         "Keep their blocks with `archived: true` to archive them, or allow this once with --allow-archive.",
         "with `archived: true` to archive it, or allow this once with --allow-archive.",
     ),
+    "import": SameRefusal(
+        "Polar does not know the ids that `import` names for them",
+        "They are mistyped, or of another organization or environment. Correct the entries, or remove them.",
+        f": {UNKNOWN_IMPORT}. Correct the entry, or remove it.",
+    ),
     "elsewhere": SameRefusal(
         "declared for other environments only, and still active here",
         "Archive them once with --allow-archive -e {environment}, or add {environment} to their "
@@ -260,6 +265,20 @@ class RefusalPart:
     snippet: Snippet | None = None
 
 
+def _unknown_records(refused: Sequence[Change], quote: Quote) -> Iterator[RefusalPart]:
+    if keys := {change.id: change.key for change in refused if change.cause == "unknown-id"}:
+        unknown = listed([f"{quote(key)} ({quote(str(id_))})" for id_, key in keys.items()], _IDS)
+        yield RefusalPart(f"Polar knows none of the ids in the lockfile: {unknown}. This is {UNKNOWN_HERE}.")
+
+
+def _unknown_imports(refused: Sequence[Change], quote: Quote) -> Iterator[RefusalPart]:
+    if keys := list(dict.fromkeys(quote(change.key) for change in refused if change.cause == "import")):
+        yield RefusalPart(
+            f"Polar knows none of the ids that `import` names here, for {listed(keys, _IDS)}. The token is "
+            "probably of another organization or environment; otherwise correct the entries, or remove them."
+        )
+
+
 def refusal(plans: Sequence[Plan], quote: Quote) -> list[RefusalPart]:
     """Explain why an apply would refuse plans as a whole, and what to add to the manifest to permit them.
 
@@ -268,11 +287,7 @@ def refusal(plans: Sequence[Plan], quote: Quote) -> list[RefusalPart]:
     causes = {plan.refusal.cause for plan in plans if plan.refusal}
     refused = [change for plan in plans for change in plan.changes if change.key in _refused_keys(plan)]
     if causes == {"unknown-id"}:
-        keys = {change.id: change.key for change in refused}
-        unknown = listed([f"{quote(key)} ({quote(str(id_))})" for id_, key in keys.items()], _IDS)
-        return [
-            RefusalPart(f"Polar knows none of the ids in the lockfile: {unknown}. This is {UNKNOWN_HERE}.")
-        ]
+        return [*_unknown_records(refused, quote), *_unknown_imports(refused, quote)]
     count = len({change.key for change in refused})
     meters = f"{quantity(count, 'meter')} {agree(count, 'is', 'are')}"
     parts = [RefusalPart(f"{meters} gone from the manifest and still active.")]

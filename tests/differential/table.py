@@ -96,6 +96,17 @@ class Table:
         return bool(ids) and not any(meter_id in self.meters for meter_id in ids)
 
     @cached_property
+    def is_elsewhere(self) -> bool:
+        """Tell whether Polar knows no id that the lockfile or `import` has."""
+        ids = [*(record["id"] for record in self.records.values()), *self.imports.values()]
+        return not any(meter_id in self.meters for meter_id in ids)
+
+    def waits(self, key: str) -> bool:
+        """Tell whether a key is to have the meter that `import` names, and none yet."""
+        is_open = key in self.declared and key not in self.records and len(self.bearers(key)) < 2
+        return is_open and key in self.imports
+
+    @cached_property
     def keys(self) -> set[str]:
         marked = {self.key_of(meter) for meter in self.meters.values()}
         return {*self.declared, *self.records, *self.removed, *(key for key in marked if key is not None)}
@@ -282,5 +293,6 @@ def _is_in_vain(table: Table, change: Json) -> bool:
 def _refusal(table: Table, plan: Json, keys: set[str]) -> Iterator[Flag]:
     unlisted = {c["key"] for c in plan["changes"] if c["action"] == "blocked" and c["cause"] == "unlisted"}
     unknown = table.all_unknown and bool(keys & table.records.keys())
+    unknown |= table.is_elsewhere and any(map(table.waits, keys))
     if bool(unlisted or unknown) != ("refusal" in plan):
         yield Flag("refusal", f"{plan.get('refusal')}, unlisted {unlisted}, all unknown {unknown}")

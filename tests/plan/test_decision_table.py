@@ -14,7 +14,7 @@ from polar_iac.manifest import write
 from polar_iac.meter.live import Made
 from polar_iac.meter.record import Record, record_of
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.plan.model import Change, Note, Plan
+from polar_iac.plan.model import Change, Note, Plan, Refusal
 from polar_iac.report.text import plan_text, refusal_text
 from tests.support import strategies
 from tests.support.build import ORGANIZATION, desired, identifier, live, meter, plan, record
@@ -337,12 +337,34 @@ class TestImport:
         assert [note.kind for note in only(planned).notes] == ["import"]
         assert [note.kind for note in planned.notes] == ["unmarked"]
 
-    def test_not_found_is_blocked(self) -> None:
-        manifest = desired({"calls": meter(), "other": meter()}, **importing("calls", 1))
-        planned = plan(manifest, {"other": record(2)}, [live(2, "other")])
-        assert (only(planned).key, only(planned).cause) == ("calls", "import")
-        assert identifier(1) in (only(planned).reason or "")
+    @pytest.mark.parametrize("known", ["recorded", "imported", "imported, now marked"])
+    def test_not_found_beside_a_known_id_is_blocked_alone(self, known: str) -> None:
+        entries = [*importing("calls", 1)["import"], *importing("other", 2)["import"]]
+        manifest = desired({"calls": meter(), "other": meter()}, **{"import": entries})
+        recorded = {"other": record(2)} if known == "recorded" else {}
+        planned = plan(manifest, recorded, [live(2, None if known == "imported" else "other")])
+        (blocked,) = [change for change in planned.changes if change.action == "blocked"]
+        assert (blocked.key, blocked.cause) == ("calls", "import")
+        assert identifier(1) in (blocked.reason or "")
         assert planned.refusal is None
+
+    @pytest.mark.parametrize("recorded", [{}, {"old": record(3)}], ids=["nothing recorded", "recorded"])
+    def test_not_found_and_no_other_id_either_refuses_the_whole_apply(self, recorded: Any) -> None:
+        """The token is of another organization: `new` would be created there."""
+        manifest = desired({"calls": meter(), "new": meter(), "old": meter()}, **importing("calls", 1))
+        planned = plan(manifest, recorded, [live(9, None, name="Another", filter=OTHER_FILTER)])
+        causes = {change.key: change.cause for change in planned.changes if change.cause}
+        assert causes == {"calls": "import"} | dict.fromkeys(recorded, "unknown-id")
+        assert planned.refusal == Refusal("unknown-id", tuple(sorted(causes)))
+        text = refusal_text(planned)
+        assert "that `import` names here, for calls." in text
+        assert all(word in text for word in ("organization", "environment", "token"))
+        assert (identifier(3) in text) == bool(recorded)
+
+    def test_offline_nothing_that_import_names_is_unknown(self) -> None:
+        manifest = desired({"calls": meter(), "old": meter()}, **importing("old", 1))
+        recorded = {"old": replace(record(3), spec=None)}
+        assert plan(manifest, recorded, None).refusal is None
 
     def test_recorded_under_another_key_is_blocked_and_named(self) -> None:
         manifest = desired({"calls": meter(), "other": meter()}, **importing("calls", 1))
