@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polar_iac.meter import meaning
-from polar_iac.meter.meaning import search
+from polar_iac.meter.meaning import bill_alike, equivalent, search
 from polar_iac.meter.meaning.building import is_ingestible
 from tests.support.claim_trials import Claims, refute
 from tests.support.examples import examples
@@ -310,6 +310,27 @@ def test_a_search_too_deep_claims_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(search, "DEPTH", 1)
     pairs = [any_of(is_(f"p{n}", "eq", 1), is_(f"q{n}", "eq", 2)) for n in range(5)]
     assert meaning.never(all_of(*pairs)) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        (any_of(is_("p", "gt", 10), is_("p", "gt", 20)), all_of(is_("p", "gt", 10)), True),
+        (
+            all_of(is_("p", "lt", 20), is_("p", "gt", 10), is_("p", "ne", 5)),
+            all_of(is_("p", "gt", 10), is_("p", "lt", 20)),
+            True,
+        ),
+        # As a text, "10" comes before "9".
+        (all_of(is_("p", "gte", 10), is_("p", "gt", 9)), all_of(is_("p", "gte", 10)), False),
+        # Some collations look at punctuation last.
+        (all_of(is_("p", "gte", 1.5), is_("p", "gt", 1)), all_of(is_("p", "gte", 1.5)), None),
+    ],
+)
+def test_digits_are_ordered_in_every_collation(one: Json, other: Json, alike: bool | None) -> None:
+    assert bill_alike(one, other) is True
+    assert equivalent(one, other) is alike
+    assert equivalent(other, one) is alike
 
 
 def test_a_filter_with_thousands_of_orders_is_left_open() -> None:

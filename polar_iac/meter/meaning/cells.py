@@ -8,6 +8,7 @@ database's collation).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Literal as OneOf
 from polar_iac.meter.meaning import samples
 from polar_iac.meter.meaning.events import OWN_FIELDS
 
+_DIGITS = re.compile(r"[0-9]+")
 MAX_TRIED = 1000
 """Values of a cell that are tried one by one."""
 LONGEST_TEXT = 500
@@ -51,7 +53,17 @@ def is_open(cell: Cell, demand: Demand) -> bool:
     """Tell whether some values of a cell may keep a demand while others break it."""
     if demand[0] == "part":
         return cell.kind not in ("absent", "point")
-    return cell.is_text and (cell.kind == "text" or cell.value != demand[1])
+    return cell.is_text and (cell.kind == "text" or _is_after(cell.value, demand[1]) is None)
+
+
+def _is_after(text: str, other: str) -> bool | None:
+    """Tell whether a text comes after another one; None where that depends on the collation.
+
+    Texts of digits are ordered digit by digit, whatever the locale: "10" comes before "9".
+    """
+    if text == other:
+        return False
+    return text > other if _DIGITS.fullmatch(text) and _DIGITS.fullmatch(other) else None
 
 
 def lacks(cell: Cell, part: str) -> bool:
@@ -93,7 +105,11 @@ def contradict(demand: Demand, kept: Demands, broken: Demands) -> bool:
     """Tell whether a demand and the others contradict each other: a text that contains `ab` contains `a`."""
     kind, text = demand
     if kind == "after":
-        return demand in kept and demand in broken
+        # What comes after "20" comes after "10": one cannot be kept and the other one broken.
+        above = demand in kept and any(k == "after" and _is_after(t, text) is False for k, t in broken)
+        return above or (
+            demand in broken and any(k == "after" and _is_after(text, t) is False for k, t in kept)
+        )
     too_much = demand in kept and any(other[0] == "part" and other[1] in text for other in broken)
     return too_much or (demand in broken and any(other[0] == "part" and text in other[1] for other in kept))
 
