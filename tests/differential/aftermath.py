@@ -144,6 +144,7 @@ def _unchanged(of: Round) -> Iterator[Flag]:
 def _forgotten(of: Round) -> Iterator[Flag]:
     blocked = {change["id"] for change in of.blocked.values()}
     for key in of.after.records.keys() - of.declared.keys():
-        moved = of.after.records[key]["id"] in blocked
+        # The meter of a key that was renamed without `moved`: `import` names it for the new one, in vain.
+        moved = of.after.records[key]["id"] in blocked | of.imports
         if of.concerns(key) and key not in of.blocked and not moved:
             yield Flag("unforgotten", f"{key} is not declared, and recorded")
