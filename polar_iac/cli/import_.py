@@ -16,7 +16,7 @@ from polar_iac.cli.output import print_result
 from polar_iac.cli.session import open_reader
 from polar_iac.cli.terminal import Progress
 from polar_iac.clock import SystemClock
-from polar_iac.errors import ExitCode
+from polar_iac.errors import ExitCode, RefusedError
 from polar_iac.manifest import read as manifest
 from polar_iac.manifest.adopt import Adoption, Surroundings, adopt, new_manifest, with_imports
 from polar_iac.manifest.keys import slug
@@ -24,7 +24,7 @@ from polar_iac.manifest.model import Manifest
 from polar_iac.meter.live import LiveMeter
 from polar_iac.report.adoption import adoption_text, quoted_names, unowned_text
 from polar_iac.report.edits import edits_text
-from polar_iac.report.wording import quantity
+from polar_iac.report.wording import agree, quantity
 from polar_iac.yaml.scalars import nearest
 
 USAGE_DAYS = 30
@@ -87,7 +87,8 @@ def import_(
             write_source(common.file, source, text)
     print_result(adoption_text(adoption, again, "Would import" if dry_run else "Imported"))
     if adoption.imported and not dry_run:
-        common.say(f"Next: `{plan}`. An apply takes them over.")
+        these = agree(len(adoption.imported), "it", "them")
+        common.say(f"Next: `{plan}`. An apply takes {these} over.")
     return ExitCode.ERROR if meters and _leaves_out(adoption) else ExitCode.OK
 
 
@@ -130,8 +131,16 @@ def _project_name(directory: Path) -> str:
 
 
 def _around(inputs: Inputs, live: Sequence[LiveMeter]) -> Surroundings:
+    """Return what decides about an import. Raises RefusedError where Polar knows none of the ids."""
     recorded = {key: record.id for key, record in inputs.lockfile.meters.items()}
-    return Surroundings(inputs.manifest, inputs.lockfile.environment, recorded, live)
+    around = Surroundings(inputs.manifest, inputs.lockfile.environment, recorded, live)
+    if around.is_elsewhere:
+        raise RefusedError(
+            f"Polar knows none of the ids that `import` and the lockfile have for {around.environment}. The "
+            "token is probably of another organization or environment; otherwise correct the entries, or "
+            "remove them."
+        )
+    return around
 
 
 def _list(
@@ -169,7 +178,7 @@ def _found(around: Surroundings, unowned: Sequence[LiveMeter], name: str) -> Liv
     for meter in around.live:
         if name.lower() == meter.id or name == meter.name:
             raise click.UsageError(f"{quoted_names([meter])} has an owner: {around.owner(meter)}")
-    names = {meter.name.lower(): meter.name for meter in unowned}
+    names = {meter.name.lower(): meter.name for meter in around.live}
     guess = nearest(name, tuple(names))
     hint = f": did you mean {names[guess]!r}?" if guess else ""
     raise click.UsageError(f"{around.environment} has no meter with the id or name {name!r}{hint}")

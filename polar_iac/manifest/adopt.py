@@ -63,6 +63,12 @@ class Surroundings:
     live: Sequence[LiveMeter]
 
     @property
+    def is_elsewhere(self) -> bool:
+        """True if Polar knows no id that is recorded or imported: it is likely another organization."""
+        ids = {*self.recorded.values(), *self._imported.values()}
+        return bool(ids) and not any(meter.id in ids for meter in self.live)
+
+    @property
     def unowned(self) -> list[LiveMeter]:
         """Meters that no manifest owns, oldest first, archived ones too."""
         known = {*self.recorded.values(), *self._imported.values()}

@@ -11,21 +11,22 @@ from polar_iac.yaml import tree
 
 _IMPORT = "{to: llm-tokens, id: {production: UUID}}"
 _REMOVED = "{from: old-exports}"
+_LET_GO = "`removed` lets go of its meter, so remove this entry"
 
 
 def read_imports(
     reader: NodeReader,
     node: tree.Node,
     meters: tree.Node | None,
-    moved: Sequence[Move],
+    gone: Mapping[str, str | None],
     environments: Sequence[str],
 ) -> tuple[Import, ...]:
     """Return the entries of `import`. Reports faults to the reader.
 
-    `environments` are the names that an entry may hold an id for.
+    `gone` holds keys that `moved` and `removed` name: what they were moved to, or None. `environments` are
+    the names that an entry may hold an id for.
     """
     declared = _keys(meters)
-    targets = {move.source: move.target for move in moved}
     imports = []
     for item in reader.list(node, "import", f"[{_IMPORT}]"):
         entry = reader.map(item, "an entry of import", _IMPORT)
@@ -34,11 +35,10 @@ def read_imports(
         reader.keys(entry, ("to", "id"), ("to", "id"), entry)
         key = reader.slug(entry.entries["to"], "to") if "to" in entry.entries else ""
         if key and key not in declared:
-            advice = (
-                f"it was moved to `{targets[key]}`: write that here"
-                if key in targets
-                else "declare it as it is at Polar"
-            )
+            advice = "declare it as it is at Polar"
+            if key in gone:
+                target = gone[key]
+                advice = f"it was moved to `{target}`: write that here" if target else _LET_GO
             reader.fault(entry.entries["to"], f"`{key}` is not declared under meters: {advice}")
         if key and "id" in entry.entries:
             ids, spans = _ids(reader, entry.entries["id"], environments)

@@ -78,10 +78,11 @@ def _manifest(reader: NodeReader) -> Manifest:
         environments = (*ENVIRONMENTS, *servers)
         if "moved" in entries:
             moved = read_moves(reader, entries["moved"], entries.get("meters"))
-        if "import" in entries:
-            imports = read_imports(reader, entries["import"], entries.get("meters"), moved, environments)
         if "removed" in entries:
             removed = read_removed(reader, entries["removed"], entries.get("meters"), moved)
+        if "import" in entries:
+            gone = {move.source: move.target for move in moved} | {entry.key: None for entry in removed}
+            imports = read_imports(reader, entries["import"], entries.get("meters"), gone, environments)
         if "meters" in entries:
             meters = _meters(reader, entries["meters"], project, environments)
         check_imports(reader, imports, meters)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.manifest.test_adopt import SAMPLE, recorded_meters
-from tests.support.build import meter
+from tests.support.build import identifier, meter
 from tests.support.command import Workspace
 from tests.support.organization import Organization
 from tests.support.served_polar import Answer, Served, answer_json, scripted
@@ -170,6 +170,7 @@ class TestMistakes:
         ("arguments", "message"),
         [
             (["API call"], "did you mean 'API calls'?"),
+            (["their"], "did you mean 'Theirs'?"),
             (["Twice"], "2 meters are called 'Twice', so name an id: "),
             (["Theirs"], "has an owner: it bears the marker other/x"),
             (["API calls", "--key", "My key"], "--key takes 1 to 63 of a-z, 0-9, _ and -"),
@@ -192,6 +193,24 @@ class TestMistakes:
         before = (workspace.path / "meters.yaml").read_bytes()
         done = workspace.reads_only("import", "-e", "sandbox", *arguments)
         assert (done.returncode, message in done.stderr) == (1, True), done.stderr
+        assert (workspace.path / "meters.yaml").read_bytes() == before
+
+    @pytest.mark.parametrize("arguments", [[], ["--all"], ["API calls"]])
+    def test_with_the_token_of_another_organization_nothing_is_imported(
+        self, workspace: Workspace, organization: Organization, arguments: list[str]
+    ) -> None:
+        """Each meter of sandbox would get a second key, for production."""
+        organization.make(meter(name="API calls"))
+        workspace.write(
+            {"calls": meter(name="API calls")},
+            **{"import": [{"to": "calls", "id": {"production": identifier(1)}}]},
+        )
+        before = (workspace.path / "meters.yaml").read_bytes()
+        done = workspace.reads_only("import", "-e", "production", *arguments)
+        assert (done.returncode, done.stdout) == (5, "")
+        assert done.stderr.startswith(
+            "error: Polar knows none of the ids that `import` and the lockfile have"
+        )
         assert (workspace.path / "meters.yaml").read_bytes() == before
 
     def test_a_near_miss_that_was_named_is_no_success(
