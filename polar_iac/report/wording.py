@@ -23,7 +23,7 @@ WIDTH = 100
 """Columns of text, unless the terminal has fewer."""
 HOUSEKEEPING = {
     "adopt": "adopted: found by marker or `import`, will be recorded in the lockfile",
-    "forget": "forgotten: gone from the manifest, and archived or unknown to Polar",
+    "forget": "forgotten: no longer managed here, its record will be removed from the lockfile",
     "moved": "moved: the same meter under a new key",
     "marker": "its ownership marker will be restored",
     "refresh": "its record in the lockfile will be brought up to date",

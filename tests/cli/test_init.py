@@ -243,7 +243,7 @@ def test_a_project_is_called_after_the_repository(name: str, project: str | None
 
 def test_the_example_in_the_manifest_is_valid() -> None:
     text = manifest_text("acme", SOURCE)
-    before, _, example = text.partition("meters: {}\n# Instead of `{}`, meters like this one:\n")
+    before, _, example = text.partition("meters: {}\n# A meter looks like this, in place of `{}`:\n")
     shown = f"{before}meters:\n{re.sub('^# ', '', example, flags=re.MULTILINE)}"
     loaded = manifest.load(shown.encode(), "meters.yaml")
     assert list(loaded.meters) == ["api-calls"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from polar_iac.manifest import read as manifest
 from polar_iac.manifest import write
-from polar_iac.meter.live import Made
+from polar_iac.meter.live import LiveMeter, Made
 from polar_iac.meter.record import Record, record_of
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.model import Change, Note, Plan, Refusal
@@ -817,9 +817,19 @@ class TestDeclaredElsewhere:
         planned = plan(self.elsewhere(), {"calls": record(1), "other": record(2)}, [live(2, "other")])
         assert bookkeeping(planned) == {("calls", "forget", identifier(1))}
 
-    def test_elsewhere_active_recorded_and_not_ours_is_forgotten_with_a_note(self) -> None:
-        there = [live(1, project="another"), live(2, "other")]
-        planned = plan(self.elsewhere(), {"calls": record(1), "other": record(2)}, there, allow_archive=True)
+    @pytest.mark.parametrize(
+        ("there", "recorded"),
+        [
+            (live(1, project="another"), record(1)),
+            (live(1, None), Record(identifier(1), None, frozen=True)),  # Polar refused its only update
+        ],
+        ids=["another project's", "imported in vain"],
+    )
+    def test_elsewhere_active_recorded_and_not_ours_is_forgotten_with_a_note(
+        self, there: LiveMeter, recorded: Record
+    ) -> None:
+        records = {"calls": recorded, "other": record(2)}
+        planned = plan(self.elsewhere(), records, [there, live(2, "other")], allow_archive=True)
         assert not planned.changes
         assert bookkeeping(planned) == {("calls", "forget", identifier(1))}
         assert "`calls` is declared for other environments only" in planned.notes[0].text
