@@ -146,7 +146,7 @@ def take_over(world: World) -> str:
     if key not in world.meters:
         as_it_is = meter.is_known and world.rng.random() < 0.8
         declare(world, key, block_of(meter) if as_it_is else any_block(world.rng))
-    unknown = "00000000-0000-4000-8000-000000000000"
+    unknown = f"{KEYS.index(key):08}-0000-4000-8000-000000000000"  # no two keys import one meter
     world.imports[key] = unknown if world.rng.random() < 0.05 else meter.id
     return f"import {world.imports[key]} as {key}"
 
