@@ -27,7 +27,7 @@ LEVELS = (
     {"sanitize", "clock", "files"},
     {"yaml", "meter", "local"},
     {"manifest"},
-    {"state", "polar"},
+    {"state", "polar", "testing"},
     {"plan"},
     {"apply"},
     {"report"},
@@ -59,6 +59,8 @@ NEVER: dict[str, frozenset[str]] = {
     "plan.document": IO,
     "plan.document_models": IO,
     "plan.read_document": IO,
+    "testing": frozenset({"httpx", "click"}),
+    "testing.run": IO,
     "polar": frozenset({"click"}),
     "apply": frozenset({"httpx", "click"}),
     "cli.session": frozenset({"httpx"}),  # an offline plan loads it

@@ -11,7 +11,9 @@ from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.plan.drift import Drift
 from polar_iac.plan.model import Change, Plan
 from polar_iac.report.risks import RISKS, SEVERITIES, risk
+from polar_iac.report.testing import failure_text
 from polar_iac.report.wording import labels, listed, settled, value
+from polar_iac.testing.model import Result
 
 Level = Literal["error", "warning", "notice"]
 
@@ -90,11 +92,31 @@ def drift_annotations(drifts: Sequence[Drift], limit: int) -> list[Annotation]:
             warnings.append(
                 Annotation("warning", title, f"{meter.key} {value(meter.name)}: {text}", meter.source)
             )
-    if len(warnings) <= limit:
-        return warnings
-    # The CI system drops what exceeds its limit: of 12 with a limit of 10, show 9 and "3 more".
-    more = f"{len(warnings) - limit + 1} more like these are in the report"
-    return [*warnings[: limit - 1], Annotation("warning", "Polar meters", more)]
+    return _limited(warnings, limit, "Polar meters")
+
+
+def result_annotations(results: Sequence[Result], limit: int) -> list[Annotation]:
+    """Return an error for each test that failed, and at most `limit` of them."""
+    title = "Polar meters: a test failed"
+    errors = [
+        Annotation(
+            "error",
+            title,
+            f"{result.test.meter}: {result.test.name}: {'; '.join(map(failure_text, result.failures))}",
+            result.test.span,
+        )
+        for result in results
+        if not result.passed
+    ]
+    return _limited(errors, limit, title)
+
+
+def _limited(annotations: list[Annotation], limit: int, title: str) -> list[Annotation]:
+    """Keep to what a CI system shows of one level: of 12 with a limit of 10, show 9 and "3 more"."""
+    if len(annotations) <= limit:
+        return annotations
+    more = f"{len(annotations) - limit + 1} more like these are in the report"
+    return [*annotations[: limit - 1], Annotation(annotations[0].level, title, more)]
 
 
 def _risk_of(change: Change) -> _Risk | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from polar_iac.plan.model import Plan
     from polar_iac.report.audit import CiRun
     from polar_iac.report.comment.escape import Links
+    from polar_iac.testing.model import Result
 
 HOSTS = {"GITHUB_ACTIONS": "polar_iac.ci.github.GitHub"}
 """Import path of each host, by the variable that its CI system sets to `true`.
@@ -57,6 +58,9 @@ class Host(Protocol):
 
     def publish_drift(self, drifts: Sequence[Drift], manifest_file: str, /) -> str:
         """Add drift to the summary. Return an annotation for each meter that drifted, for stderr."""
+
+    def publish_tests(self, results: Sequence[Result], /) -> str:
+        """Return an annotation for each test that failed, for stderr."""
 
     def publish_error(
         self, code: ExitCode, message: str, diagnostics: Sequence[Diagnostic], text: str, /

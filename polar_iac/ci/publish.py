@@ -16,6 +16,7 @@ from polar_iac.ci.annotations import (
     error_annotation,
     failure_annotations,
     plan_annotations,
+    result_annotations,
 )
 from polar_iac.errors import Diagnostic, ExitCode, PolarIacError
 from polar_iac.plan.drift import Drift
@@ -27,6 +28,7 @@ from polar_iac.report.comment.drift import drift_markdown
 from polar_iac.report.comment.escape import Links
 from polar_iac.report.results import event_text, result_text, skipped_text
 from polar_iac.report.wording import labels
+from polar_iac.testing.model import Result
 
 _LEAST = 4_000
 """Fewest bytes that a comment can be cut to."""
@@ -98,6 +100,9 @@ class Publisher(ABC):
     def publish_drift(self, drifts: Sequence[Drift], manifest_file: str) -> str:
         self._summarize(drift_markdown(drifts, manifest_file=manifest_file, links=self.links()))
         return self.annotate(drift_annotations(drifts, self.annotation_limit))
+
+    def publish_tests(self, results: Sequence[Result]) -> str:
+        return self.annotate(result_annotations(results, self.annotation_limit))
 
     def publish_error(
         self, code: ExitCode, message: str, diagnostics: Sequence[Diagnostic], text: str

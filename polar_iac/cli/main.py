@@ -54,6 +54,10 @@ COMMANDS = {
         "polar_iac.cli.show.show",
         "Show saved plans, stale or not.",
     ),
+    "test": (
+        "polar_iac.cli.test.test",
+        "Run tests of meters, offline: events, and what they must count.",
+    ),
     "validate": (
         "polar_iac.cli.validate.validate",
         "Check manifests, offline; needs no environment.",

@@ -116,11 +116,12 @@ class NodeReader:
     """Typed values of one document.
 
     A method that finds a fault still returns a value of the right type. That value is never used, because any
-    fault raises in the end.
+    fault raises in the end. `elsewhere` holds advice for keys that belong somewhere else.
     """
 
-    def __init__(self, document: tree.Document) -> None:
+    def __init__(self, document: tree.Document, elsewhere: Mapping[str, str] = _ELSEWHERE) -> None:
         self.document = document
+        self._elsewhere = elsewhere
         self._faults: dict[tuple[int, str], Diagnostic] = {}
 
     def fault(self, node: tree.Node, message: str, about: tree.Node | None = None) -> None:
@@ -156,8 +157,8 @@ class NodeReader:
                 continue
             guess = _meant_key(name, [other for other in allowed if other not in node.entries])
             words = _snake_case(name)
-            if words in _ELSEWHERE and words not in allowed:
-                hint = _ELSEWHERE[words]
+            if words in self._elsewhere and words not in allowed:
+                hint = self._elsewhere[words]
             elif words in _OTHER_OPERATORS and "operator" in allowed:
                 hint = _OTHER_OPERATORS[words]
             elif guess:

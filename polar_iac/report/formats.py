@@ -122,7 +122,9 @@ def report_file(report: str) -> tuple[str, Path]:
 
 
 _REPORT = re.compile(
-    r"^(?:Digest: [0-9a-f]+|Plan: |No changes\.|Drift: |No drift\.|<!-- polar-iac.* -->)", re.MULTILINE
+    r"^(?:Digest: [0-9a-f]+|Plan: |No changes\.|Drift: |No drift\.|<!-- polar-iac.* -->"
+    r"|(?:[\d,]+ of )?[\d,]+ tests? (?:passed|failed)\.$)",
+    re.MULTILINE,
 )
 """A line that every report as text or Markdown has."""
 

@@ -13,17 +13,19 @@ from polar_iac.meter.meaning.claims import (
     overlap,
     witness,
 )
-from polar_iac.meter.meaning.evaluation import Outcome, evaluate
+from polar_iac.meter.meaning.evaluation import Meter, Outcome, compile_meter, evaluate
 from polar_iac.meter.meaning.explanation import ClauseReading, Reading, explain
 from polar_iac.meter.meaning.search import Finding
 
 __all__ = [
     "ClauseReading",
     "Finding",
+    "Meter",
     "Outcome",
     "Reading",
     "always",
     "bill_alike",
+    "compile_meter",
     "count_alike",
     "difference",
     "equivalent",

@@ -1,0 +1,153 @@
+"""The command `test`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from polar_iac.ci.host import host_for
+from polar_iac.cli import options
+from polar_iac.cli.error_boundary import command
+from polar_iac.cli.error_report import report_error
+from polar_iac.cli.inputs import read_manifest
+from polar_iac.cli.output import print_error, print_result, sanitize
+from polar_iac.cli.terminal import columns
+from polar_iac.errors import Diagnostic, DiagnosticError, ExitCode, PolarIacError
+from polar_iac.manifest.model import Manifest
+from polar_iac.report.formats import check_replaceable, report_file, write_rendered
+from polar_iac.report.testing import results_json, results_text, warnings_text
+from polar_iac.report.wording import WIDTH
+from polar_iac.testing.model import MeterTest, Result
+from polar_iac.testing.read import read_tests
+from polar_iac.testing.run import compiled, run
+from polar_iac.yaml.scalars import nearest
+
+FORMATS = ("text", "json")
+
+
+@command
+@click.argument("files", type=options.File(), nargs=-1, metavar="[FILE...]")
+@click.option("--meter", "meters", metavar="KEY", multiple=True, help="Only tests of this meter, repeatable.")
+@click.option("-k", "text", metavar="TEXT", help="Only tests whose name contains this text.")
+@click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option(
+    "--report",
+    "reports",
+    metavar="FORMAT=FILE",
+    multiple=True,
+    help="Also write the results to a file in this format, repeatable.",
+)
+def test(
+    common: options.Options,
+    files: tuple[Path, ...],
+    meters: tuple[str, ...],
+    text: str | None,
+    format_: str,
+    reports: tuple[str, ...],
+) -> ExitCode:
+    """Run tests of meters, offline: events, and what they must count.
+
+    Each FILE is read; without any, every *.test.yaml beside the manifest.
+    """
+    check_reports(reports)
+    manifest = read_manifest(common.source)
+    check_keys("--meter", meters, manifest)
+    chosen = Choice(meters, text)
+    found = find_tests(files, common.source, manifest, debug=common.debug)
+    if found is None:
+        return ExitCode.ERROR
+    tests = [test for test in found if chosen.includes(test)]
+    if not tests:
+        raise PolarIacError(chosen.nothing())
+    results = run_tests(tests, manifest)
+    renderers: Mapping[str, Callable[[int], str]] = {
+        "text": lambda width: results_text(results, manifest, width),
+        "json": lambda _: results_json(results),
+    }
+    write_rendered(reports, lambda name: renderers[name](WIDTH))
+    print_result(renderers[format_](columns(sys.stdout)))
+    print_error(host_for(os.environ).publish_tests(results))
+    return ExitCode.OK if all(result.passed for result in results) else ExitCode.CHECK_FAILED
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The tests that the command line chooses."""
+
+    meters: Sequence[str] = ()
+    text: str | None = None
+
+    def includes(self, test: MeterTest) -> bool:
+        return (not self.meters or test.meter in self.meters) and (self.text or "") in test.name
+
+    def nothing(self) -> str:
+        """Return what to say where no test is chosen: a slip must not look like a success."""
+        of = f" of {', '.join(self.meters)}" if self.meters else ""
+        named = f" with {self.text!r} in its name" if self.text else ""
+        return f"there is no test{of}{named}: nothing was tested"
+
+
+def check_reports(reports: Sequence[str]) -> None:
+    """Raise an error for a report that cannot be written, before anything is read."""
+    for report in reports:
+        format_, file = report_file(report)
+        if format_ not in FORMATS:
+            raise click.UsageError(f"--report {report}: tests are written as {' or '.join(FORMATS)}")
+        check_replaceable(file)
+
+
+def check_keys(option: str, keys: Sequence[str], manifest: Manifest) -> None:
+    """Raise click.UsageError for a key that the manifest does not have."""
+    for key in keys:
+        if key not in manifest.meters:
+            guess = nearest(key, tuple(manifest.meters))
+            hint = f": did you mean {guess}?" if guess else ""
+            raise click.UsageError(f"{option} {key}: the manifest has no such meter{hint}")
+
+
+def files_beside(source: Path) -> list[Path]:
+    """Return the files of tests beside a manifest."""
+    beside = Path() if source == options.STANDARD_INPUT else source.parent
+    return sorted(beside.glob("*.test.yaml"))
+
+
+def find_tests(
+    files: Sequence[Path], source: Path, manifest: Manifest, *, debug: bool
+) -> list[MeterTest] | None:
+    """Read the tests of all files, and print what is doubtful. None if a file has errors, which are reported.
+
+    Raises PolarIacError where there are none.
+    """
+    paths = list(dict.fromkeys(files)) or files_beside(source)
+    if not paths:
+        raise PolarIacError(f"there is no *.test.yaml beside {source}: write one (docs/testing.md)")
+    tests: list[MeterTest] = []
+    diagnostics: list[Diagnostic] = []
+    others: list[PolarIacError] = []
+    warnings: list[Diagnostic] = []
+    for path in paths:
+        try:
+            reading = read_tests(path, manifest)
+        except DiagnosticError as error:
+            diagnostics += error.diagnostics
+        except PolarIacError as error:
+            others.append(error)
+        else:
+            tests += reading.tests
+            warnings += reading.warnings
+    print_error(sanitize(warnings_text(warnings), host_for(os.environ)))
+    for problem in [*([DiagnosticError(diagnostics)] if diagnostics else []), *others]:
+        report_error(problem, debug=debug)
+    return None if diagnostics or others else tests
+
+
+def run_tests(tests: Sequence[MeterTest], manifest: Manifest) -> list[Result]:
+    """Run tests, in their order. Each meter is compiled once."""
+    specs = {test.meter: manifest.meters[test.meter].spec for test in tests}
+    meters = {key: compiled(spec) for key, spec in specs.items()}
+    return [run(test, specs[test.meter], meters[test.meter]) for test in tests]

@@ -1,0 +1,80 @@
+"""Doubts about tests: properties that are probably misspelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from polar_iac.errors import Diagnostic, SourceSpan
+from polar_iac.manifest.model import Manifest
+from polar_iac.meter.meaning.events import ABSENT, OWN_FIELDS, bare, lookup
+from polar_iac.meter.spec import MeterSpec
+from polar_iac.testing.model import Json, MeterTest
+from polar_iac.yaml import tree
+from polar_iac.yaml.scalars import nearest
+
+Place = tuple[str | int, ...]
+_LIKENESS = 0.8
+"""`input_tokens` and `output_tokens` are just as alike as this: see `doubtful_properties`."""
+
+
+def properties(spec: MeterSpec) -> Mapping[str, Place]:
+    """Return the metadata properties that a meter reads, each with its first place below the meter."""
+    found: dict[str, Place] = {}
+    for place, clause in clauses(spec.wire("filter"), ("filter",)):
+        found.setdefault(bare(clause["property"]), (*place, "property"))
+    aggregation = spec.wire("aggregation")
+    if "property" in aggregation:
+        found.setdefault(bare(aggregation["property"]), ("aggregation", "property"))
+    return {name: place for name, place in found.items() if name and name not in OWN_FIELDS}
+
+
+def clauses(part: Json, place: Place) -> Iterator[tuple[Place, Json]]:
+    """Yield the clauses of a filter with their places, in the order of the filter."""
+    if "clauses" not in part:
+        yield place, part
+        return
+    for number, inner in enumerate(part["clauses"]):
+        yield from clauses(inner, (*place, "clauses", number))
+
+
+def doubtful_properties(
+    document: tree.Document, given: tree.Node, test: MeterTest, manifest: Manifest
+) -> Iterator[Diagnostic]:
+    """Yield a warning for each property of the meter that no event has, while they have a similar one.
+
+    A similar one that the meter reads as well is meant as it is.
+    """
+    known = properties(manifest.meters[test.meter].spec)
+    unread = {key for event in test.given for key in _paths(event.data["metadata"])} - known.keys()
+    if not unread:
+        return
+    for name, place in known.items():
+        read = lookup(name, ABSENT)
+        similar = nearest(name, tuple(sorted(unread)), _LIKENESS)
+        if similar and all(read(event.event) is ABSENT for event in test.given):
+            read_at = manifest.span(test.meter, place)
+            message = (
+                f"no event of this test has `{name}`, which {test.meter} reads"
+                f" ({read_at.file}:{read_at.line}): is `{similar}` meant for it?"
+            )
+            yield document.diagnose_span(_span(document, given, similar), message)
+
+
+def _paths(metadata: Json) -> Iterator[str]:
+    for key, value in metadata.items():
+        yield key
+        if isinstance(value, Mapping):
+            yield from (f"{key}.{inner}" for inner in value)
+
+
+def _span(document: tree.Document, given: tree.Node, path: str) -> SourceSpan:
+    """Return where an event has a key, or where the events are."""
+    for item in given.children if isinstance(given, tree.List) else ():
+        node: tree.Node | None = item
+        for step in ("metadata", *path.split(".")):
+            if not isinstance(node, tree.Map) or step not in node.entries:
+                break
+            place, node = node.place(step), node.entries[step]
+        else:
+            return document.span_of(place)
+    return document.span_of(given)
