@@ -10,9 +10,11 @@ from polar_iac.apply.events import Event, Failed, Unconfirmed, Unknown
 from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.plan.drift import Drift
 from polar_iac.plan.model import Change, Plan
+from polar_iac.report.coverage import unheld_messages
 from polar_iac.report.risks import RISKS, SEVERITIES, risk
 from polar_iac.report.testing import failure_text
 from polar_iac.report.wording import labels, listed, settled, value
+from polar_iac.testing.coverage import Coverage
 from polar_iac.testing.model import Result
 
 Level = Literal["error", "warning", "notice"]
@@ -109,6 +111,13 @@ def result_annotations(results: Sequence[Result], limit: int) -> list[Annotation
         if not result.passed
     ]
     return _limited(errors, limit, title)
+
+
+def coverage_annotations(coverage: Coverage, limit: int) -> list[Annotation]:
+    """Return a warning for each clause or aggregation that no test holds, and at most `limit` of them."""
+    title = "Polar meters: not held by a test"
+    unheld = unheld_messages(coverage)
+    return _limited([Annotation("warning", title, text, part.span) for part, text in unheld], limit, title)
 
 
 def _limited(annotations: list[Annotation], limit: int, title: str) -> list[Annotation]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from polar_iac.plan.model import Plan
     from polar_iac.report.audit import CiRun
     from polar_iac.report.comment.escape import Links
+    from polar_iac.testing.coverage import Coverage
     from polar_iac.testing.model import Result
 
 HOSTS = {"GITHUB_ACTIONS": "polar_iac.ci.github.GitHub"}
@@ -59,8 +60,8 @@ class Host(Protocol):
     def publish_drift(self, drifts: Sequence[Drift], manifest_file: str, /) -> str:
         """Add drift to the summary. Return an annotation for each meter that drifted, for stderr."""
 
-    def publish_tests(self, results: Sequence[Result], /) -> str:
-        """Return an annotation for each test that failed, for stderr."""
+    def publish_tests(self, results: Sequence[Result], coverage: Coverage | None, /) -> str:
+        """Return an annotation for each test that failed, and each clause that none holds, for stderr."""
 
     def publish_error(
         self, code: ExitCode, message: str, diagnostics: Sequence[Diagnostic], text: str, /

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from polar_iac.errors import Diagnostic, ExitCode
     from polar_iac.plan.drift import Drift
     from polar_iac.plan.model import Plan
+    from polar_iac.testing.coverage import Coverage
     from polar_iac.testing.model import Result
 
 
@@ -40,7 +41,7 @@ class NoHost:
     def publish_drift(self, _drifts: Sequence[Drift], _manifest_file: str) -> str:
         return ""
 
-    def publish_tests(self, _results: Sequence[Result]) -> str:
+    def publish_tests(self, _results: Sequence[Result], _coverage: Coverage | None) -> str:
         return ""
 
     def publish_error(

@@ -11,6 +11,7 @@ from click import unstyle
 from polar_iac.apply.events import Applied, Event, Skipped
 from polar_iac.ci.annotations import (
     Annotation,
+    coverage_annotations,
     diagnostic_annotations,
     drift_annotations,
     error_annotation,
@@ -28,6 +29,7 @@ from polar_iac.report.comment.drift import drift_markdown
 from polar_iac.report.comment.escape import Links
 from polar_iac.report.results import event_text, result_text, skipped_text
 from polar_iac.report.wording import labels
+from polar_iac.testing.coverage import Coverage
 from polar_iac.testing.model import Result
 
 _LEAST = 4_000
@@ -101,8 +103,10 @@ class Publisher(ABC):
         self._summarize(drift_markdown(drifts, manifest_file=manifest_file, links=self.links()))
         return self.annotate(drift_annotations(drifts, self.annotation_limit))
 
-    def publish_tests(self, results: Sequence[Result]) -> str:
-        return self.annotate(result_annotations(results, self.annotation_limit))
+    def publish_tests(self, results: Sequence[Result], coverage: Coverage | None) -> str:
+        limit = self.annotation_limit
+        unheld = coverage_annotations(coverage, limit) if coverage else []
+        return self.annotate([*result_annotations(results, limit), *unheld])
 
     def publish_error(
         self, code: ExitCode, message: str, diagnostics: Sequence[Diagnostic], text: str

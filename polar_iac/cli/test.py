@@ -14,14 +14,17 @@ from polar_iac.ci.host import host_for
 from polar_iac.cli import options
 from polar_iac.cli.error_boundary import command
 from polar_iac.cli.error_report import report_error
+from polar_iac.cli.generated_tests import write_generated
 from polar_iac.cli.inputs import read_manifest
-from polar_iac.cli.output import print_error, print_result, sanitize
+from polar_iac.cli.output import print_error, print_message, print_result, sanitize
 from polar_iac.cli.terminal import columns
 from polar_iac.errors import Diagnostic, DiagnosticError, ExitCode, PolarIacError
 from polar_iac.manifest.model import Manifest
+from polar_iac.report.coverage import coverage_json, coverage_text, percent_text
 from polar_iac.report.formats import check_replaceable, report_file, write_rendered
 from polar_iac.report.testing import results_json, results_text, warnings_text
 from polar_iac.report.wording import WIDTH
+from polar_iac.testing.coverage import Coverage, cover
 from polar_iac.testing.model import MeterTest, Result
 from polar_iac.testing.read import read_tests
 from polar_iac.testing.run import compiled, run
@@ -34,6 +37,16 @@ FORMATS = ("text", "json")
 @click.argument("files", type=options.File(), nargs=-1, metavar="[FILE...]")
 @click.option("--meter", "meters", metavar="KEY", multiple=True, help="Only tests of this meter, repeatable.")
 @click.option("-k", "text", metavar="TEXT", help="Only tests whose name contains this text.")
+@click.option("--coverage", is_flag=True, help="Also show the clauses and aggregations that no test holds.")
+@click.option(
+    "--fail-under",
+    type=click.FloatRange(0, 100),
+    metavar="PERCENT",
+    help="Exit 3 if tests hold a smaller share of them; implies --coverage.",
+)
+@click.option(
+    "--generate", "generated", metavar="KEY", multiple=True, help="Write tests of this meter, repeatable."
+)
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option(
     "--report",
@@ -47,6 +60,9 @@ def test(
     files: tuple[Path, ...],
     meters: tuple[str, ...],
     text: str | None,
+    coverage: bool,
+    fail_under: float | None,
+    generated: tuple[str, ...],
     format_: str,
     reports: tuple[str, ...],
 ) -> ExitCode:
@@ -57,6 +73,9 @@ def test(
     check_reports(reports)
     manifest = read_manifest(common.source)
     check_keys("--meter", meters, manifest)
+    if generated:
+        check_keys("--generate", generated, manifest)
+        return write_generated(generated, files, manifest, common)
     chosen = Choice(meters, text)
     found = find_tests(files, common.source, manifest, debug=common.debug)
     if found is None:
@@ -65,14 +84,36 @@ def test(
     if not tests:
         raise PolarIacError(chosen.nothing())
     results = run_tests(tests, manifest)
-    renderers: Mapping[str, Callable[[int], str]] = {
-        "text": lambda width: results_text(results, manifest, width),
-        "json": lambda _: results_json(results),
-    }
+    measured = None
+    if coverage or fail_under is not None:
+        measured = cover(manifest, meters or manifest.meters, tests)
+    _output(results, measured, manifest, format_, reports)
+    failed = not all(result.passed for result in results)
+    if measured and fail_under is not None and measured.percent < fail_under:
+        print_message(f"Tests must hold {percent_text(fail_under)} of them (--fail-under).")
+        failed = True
+    return ExitCode.CHECK_FAILED if failed else ExitCode.OK
+
+
+def _output(
+    results: Sequence[Result],
+    coverage: Coverage | None,
+    manifest: Manifest,
+    format_: str,
+    reports: Sequence[str],
+) -> None:
+    """Print results in a format, write the report files, and publish them where the run is in CI."""
+
+    def text(width: int) -> str:
+        return results_text(results, manifest, width) + (coverage_text(coverage) if coverage else "")
+
+    def data(_width: int) -> str:
+        return results_json(results, coverage_json(coverage) if coverage else None)
+
+    renderers: Mapping[str, Callable[[int], str]] = {"text": text, "json": data}
     write_rendered(reports, lambda name: renderers[name](WIDTH))
     print_result(renderers[format_](columns(sys.stdout)))
-    print_error(host_for(os.environ).publish_tests(results))
-    return ExitCode.OK if all(result.passed for result in results) else ExitCode.CHECK_FAILED
+    print_error(host_for(os.environ).publish_tests(results, coverage))
 
 
 @dataclass(frozen=True)

@@ -65,13 +65,12 @@ def event_of(said: Json, number: int) -> dict[str, Any]:
 
     Ingestion reads `_cost.amount` from a text too, and adds members of `_llm` that are optional (observed).
     """
-    metadata = dict(said.get("metadata", {}))
-    for key in _OBJECTS.keys() & metadata.keys():
-        if isinstance(metadata[key], Mapping):
-            metadata[key] = _stored(key, metadata[key])
+    metadata, source = said.get("metadata", {}), said.get("source", "user")
+    if source == "user" and (there := [key for key in _OBJECTS if isinstance(metadata.get(key), Mapping)]):
+        metadata = metadata | {key: _stored(key, metadata[key]) for key in there}
     return {
         "name": said.get("name", ""),
-        "source": said.get("source", "user"),
+        "source": source,
         "timestamp": said.get("timestamp") or moment(number),
         "metadata": metadata,
     }
@@ -102,6 +101,20 @@ def _customer(said: Json) -> str | None:
         customer = customer.get("external_id") or customer.get("id")
     named = customer or said.get("external_customer_id") or said.get("customer_id")
     return str(named) if named else None
+
+
+def given_of(event: Json) -> dict[str, Any]:
+    """Return an event as a file of tests gives it: without what is so anyway."""
+    said: dict[str, Any] = {"name": event["name"]}
+    if event["source"] != "user":
+        said["source"] = event["source"]
+    if event["timestamp"] != moment(0):
+        said["timestamp"] = event["timestamp"]
+    metadata = event["metadata"]
+    if event["source"] == "user" and isinstance(metadata.get("_llm"), Mapping):
+        given = {k: v for k, v in metadata["_llm"].items() if v is not None or k not in _ADDED}
+        metadata = {**metadata, "_llm": given}
+    return said | ({"metadata": metadata} if metadata else {})
 
 
 def compile_event(event: Json) -> Event:

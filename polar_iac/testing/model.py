@@ -65,6 +65,8 @@ class Reading:
 
     tests: tuple[MeterTest, ...]
     warnings: tuple[Diagnostic, ...] = ()
+    has_defaults: bool = False
+    """True if the file says something of every event."""
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class _FileReader:
             raise DiagnosticError([*error.diagnostics, *self.recorded_faults]) from None
         if self.recorded_faults:
             raise DiagnosticError(self.recorded_faults[: tree.MAX_PROBLEMS])
-        return Reading(tests, tuple(self.warnings))
+        return Reading(tests, tuple(self.warnings), bool(self.defaults))
 
     def _tests(self) -> Iterator[MeterTest]:
         reader, root = self.reader, self.reader.document.root

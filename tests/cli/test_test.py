@@ -59,3 +59,35 @@ def test_a_choice_of_nothing_is_no_success(workspace: Workspace) -> None:
     assert workspace.run("test", "-k", "three").returncode == 1
     assert workspace.ok("test", "-k", "tw", "--meter", "calls") == "1 test passed.\n"
     assert "text or json" in workspace.run("test", "--report", "markdown=x.md").stderr
+
+
+def test_coverage_fails_under_a_share_and_generated_tests_reach_it(workspace: Workspace) -> None:
+    workspace.write({"calls": meter(), "other": meter(name="Other")})
+    (workspace.path / "a.test.yaml").write_text(TESTS % 1)
+    assert workspace.ok("test", "--coverage").endswith(" clauses and aggregations (25%).\n")
+    low = workspace.run("test", "--fail-under", "50")
+    assert low.returncode == 3
+    assert "Tests must hold 50% of them (--fail-under)." in low.stderr
+    annotated = workspace.run("test", "--coverage", "--format", "json", GITHUB_ACTIONS="true")
+    assert json.loads(annotated.stdout)["coverage"]["held"] == 1
+    assert "::warning file=meters.yaml,line=" in annotated.stderr
+    done = workspace.run("test", "--generate", "calls", "--generate", "other")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "Wrote 4 tests to meters.test.yaml. They expect what the meters do today" in done.stderr
+    assert workspace.ok("test", "--fail-under", "100").endswith(" (100%).\n")
+    assert workspace.ok("test", "meters.test.yaml", "--coverage", "--meter", "calls").endswith(
+        "2 of 2 clauses and aggregations (100%).\n"
+    )
+
+
+def test_a_file_is_not_generated_into_where_it_would_mean_something_else(workspace: Workspace) -> None:
+    workspace.write({"calls": meter()})
+    text = "version: 1\ndefaults: {source: system}\ntests: []\n"
+    (workspace.path / "meters.test.yaml").write_text(text)
+    done = workspace.run("test", "--generate", "calls")
+    assert done.returncode == 1
+    assert "meters.test.yaml has `defaults`" in done.stderr
+    assert (workspace.path / "meters.test.yaml").read_text() == text
+    assert "did you mean calls" in workspace.run("test", "--generate", "call").stderr
+    assert "names one file" not in workspace.run("test", "--generate", "calls", "new.test.yaml").stderr
+    assert (workspace.path / "new.test.yaml").exists()

@@ -17,7 +17,10 @@ from polar_iac.manifest.model import Manifest
 from polar_iac.meter.filter import Aggregation, Filter
 from polar_iac.meter.meaning.events import Event
 from polar_iac.meter.spec import MeterSpec
+from polar_iac.report.coverage import coverage_text
 from polar_iac.report.testing import results_json, results_text
+from polar_iac.testing.coverage import cover
+from polar_iac.testing.generate import generate, text_of
 from polar_iac.testing.model import Given, MeterTest, Result
 from polar_iac.testing.read import load
 from polar_iac.testing.run import compiled, run
@@ -112,10 +115,9 @@ def test_the_total_sums_over_customers_for_every_aggregation() -> None:
     assert result(meters, given, "{units: {a: 1, b: 1}, total: 2}").passed
 
 
-def test_a_failure_explains_itself_in_the_document() -> None:
-    document = ROOT / "docs" / "testing.md"
-    manifest_ = manifest.load(
-        b"""\
+DOCUMENT = ROOT / "docs" / "testing.md"
+DOCUMENTED = manifest.load(
+    b"""\
 version: 1
 project: acme
 meters:
@@ -128,11 +130,23 @@ meters:
         - {property: cached, operator: ne, value: true}
     aggregation: {func: sum, property: tokens}
 """,
-        "meters.yaml",
-    )
-    text = document.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
+    "meters.yaml",
+)
+
+
+def test_the_outputs_in_the_document_are_real() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
     first = text.partition("  - name: a recorded day")[0]
-    golden_block(document, "failure", shown(results(manifest_, first), manifest_))
+    golden_block(DOCUMENT, "failure", shown(results(DOCUMENTED, first), DOCUMENTED))
+    sent = first.replace("tokens: 150", "tokens: 150, cached: false").replace(
+        "tokens: 5}", "tokens: 5, cached: false}"
+    )
+    assert [found.passed for found in results(DOCUMENTED, sent)] == [True]
+    tests = load(sent.encode(), "meters.test.yaml", DOCUMENTED).tests
+    coverage = cover(DOCUMENTED, DOCUMENTED.meters, tests)
+    golden_block(DOCUMENT, "coverage", click.unstyle(coverage_text(coverage)))
+    generated = generate("llm-tokens", DOCUMENTED.meters["llm-tokens"].spec)
+    golden_block(DOCUMENT, "generated", text_of(generated.tests))
 
 
 def test_an_event_that_counts_against_what_is_expected_shows_what_it_adds() -> None:

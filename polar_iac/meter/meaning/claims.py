@@ -9,6 +9,7 @@ where they fail the query.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from polar_iac.meter.canonical import canonical_json
@@ -34,6 +35,31 @@ def find(
     With `plausible` an event that ingestion accepts is looked for first. Raises KeyError when an argument is
     no filter. For `quantities` both filters must be ones that the database does not refuse.
     """
+    question = _question(matched, missed, engine)
+    if question is None:
+        return OPEN
+    if plausible and (finding := question.among_ingestible()).status == "found":
+        return finding
+    return question.among_all()
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is looked for: a formula over the domains of its properties, and the check of what is found."""
+
+    space: Space
+    formula: Formula
+    holds: Callable[[Json], bool]
+
+    def among_ingestible(self) -> Finding:
+        return Search(self.space, self.holds, ingestible=True).run(self.formula)
+
+    def among_all(self) -> Finding:
+        return Search(self.space, self.holds, ingestible=False).run(self.formula)
+
+
+def _question(matched: FilterJson | None, missed: FilterJson | None, engine: Engine) -> _Question | None:
+    """Return a question; None if it is too large to be asked."""
     vocabulary = Vocabulary(engine)
     wanted = [
         (compile_filter(filter_), vocabulary.formula(filter_, matches=matches), matches)
@@ -41,19 +67,13 @@ def find(
         if filter_ is not None
     ]
     if vocabulary.size > SIZE:
-        return OPEN
-    formula: Formula = Joined(True, tuple(part for _, part, _ in wanted))
-    space = Space(vocabulary)
+        return None
 
     def holds(event: Json) -> bool:
         read = Event.from_json(event)
         return all(_matches(matcher, engine, read) is matches for matcher, _, matches in wanted)
 
-    if plausible:
-        finding = Search(space, holds, ingestible=True).run(formula)
-        if finding.status == "found":
-            return finding
-    return Search(space, holds, ingestible=False).run(formula)
+    return _Question(Space(vocabulary), Joined(True, tuple(part for _, part, _ in wanted)), holds)
 
 
 def _matches(matcher: Matcher, engine: Engine, event: Event) -> bool | None:
@@ -95,13 +115,13 @@ def ingestible_witness(filter_: FilterJson) -> Finding:
     "none" means that the filter matches no event of any user, ever: `usage.tokens > 5` matches system events
     at most.
     """
-    vocabulary = Vocabulary("billing")
-    formula = vocabulary.formula(filter_, matches=True)
-    if vocabulary.size > SIZE:
-        return OPEN
-    matcher = compile_filter(filter_)
-    search = Search(Space(vocabulary), lambda event: matcher.billing(Event.from_json(event)), ingestible=True)
-    return search.run(formula)
+    return ingestible_difference(filter_, None)
+
+
+def ingestible_difference(matched: FilterJson, missed: FilterJson | None) -> Finding:
+    """Search like `find`, for billing, among the events that ingestion accepts alone."""
+    question = _question(matched, missed, "billing")
+    return OPEN if question is None else question.among_ingestible()
 
 
 def _is_none(finding: Finding) -> bool | None:
