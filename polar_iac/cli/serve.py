@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,7 @@ from polar_iac.cli.options import Options
 from polar_iac.errors import ExitCode
 from polar_iac.files import state_directory
 from polar_iac.local import LocalPolar, serving
+from polar_iac.local.admin import AdministeredPolar
 from polar_iac.polar.environments import LOCAL_DATABASE, LOCAL_TOKEN
 from polar_iac.sanitize import printable
 
@@ -32,14 +34,28 @@ _log = logging.getLogger(__name__)
     show_default=True,
     help="Port to listen on; 0 picks a free one.",
 )
-def serve(common: Options, port: int) -> ExitCode:
+@click.option(
+    "--billing-interval",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Run billing, which freezes meters, every so many seconds instead of after each ingest.",
+)
+@click.option(
+    "--admin",
+    is_flag=True,
+    help="Serve POST /__admin/{reset,customer,credit,bill,settle} for tests. Billing then waits for `bill`.",
+)
+def serve(common: Options, port: int, billing_interval: float | None, admin: bool) -> ExitCode:
     """Serve the embedded Polar on loopback, until interrupted.
 
     It is the Polar of the environment `local`.
     """
-    server = LocalPolar(state_directory(common.file) / LOCAL_DATABASE)
+    polar = LocalPolar(
+        state_directory(common.file) / LOCAL_DATABASE, bills_at_once=billing_interval is None and not admin
+    )
+    server = AdministeredPolar(polar) if admin else polar
     try:
-        with serving(_logging(server), port) as base_url:
+        with serving(_logging(server), port) as base_url, _billing(server, billing_interval):
             click.echo(f"Embedded Polar on {base_url} (stop it with Ctrl-C). For example:")
             click.echo(
                 f"  POLAR_BASE_URL={base_url} POLAR_ACCESS_TOKEN={LOCAL_TOKEN} "
@@ -49,7 +65,28 @@ def serve(common: Options, port: int) -> ExitCode:
             threading.Event().wait()
     finally:
         server.close()
+        polar.close()
     return ExitCode.OK
+
+
+@contextmanager
+def _billing(server: AdministeredPolar | LocalPolar, seconds: float | None) -> Iterator[None]:
+    """Run billing every so many seconds, in the background; not at all for None."""
+    stopped = threading.Event()
+
+    def run() -> None:
+        while not stopped.wait(seconds):
+            server.bill()
+
+    thread = threading.Thread(target=run, name="polar-iac-billing", daemon=True)
+    if seconds is not None:
+        thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        if seconds is not None:
+            thread.join()
 
 
 def _logging(app: WSGIApplication) -> WSGIApplication:

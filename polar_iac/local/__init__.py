@@ -1,4 +1,4 @@
-"""The embedded Polar: the meters API of Polar as one WSGI application over SQLite.
+"""The embedded Polar: the API of Polar for meters and events as one WSGI application over SQLite.
 
 It is the `local` environment: try a manifest offline, without an account, much as test cards let you try a
 payment provider. Its answers are those of the real server, including errors and oddities. Where the real
@@ -10,14 +10,15 @@ The prefix of a token decides what it may do:
 
 | token | is |
 |---|---|
-| `polar_oat_…` | an organization's, with `meters:read` and `meters:write` |
-| `polar_oat_ro_…`, `polar_oat_wo_…` | an organization's, with the first or the second only |
-| `polar_oat_noscope_…` | an organization's, with neither |
+| `polar_oat_…` | an organization's, with `meters:read`, `meters:write`, `events:read` and `events:write` |
+| `polar_oat_rw_…`, `polar_oat_ro_…`, `polar_oat_wo_…` | an organization's, for meters: both, or one of them |
+| `polar_oat_er_…`, `polar_oat_ew_…` | an organization's, with `events:read` or `events:write` |
+| `polar_oat_noscope_…` | an organization's, with none |
 | `polar_pat_…` | a person's, who sees the one organization |
 | `polar_oat_expired_…`, `polar_oat_000…`, anything else | not valid |
 
-Events are not supported yet: `GET /v1/meters/{id}/quantities` is not served, and a meter is frozen by calling
-`LocalPolar.freeze`.
+Events that are ingested count at once, and freeze meters as on Polar: a new meter when an event matches it,
+others when billing has seen an event. Billing runs after each ingest, or when it is told to.
 """
 
 from polar_iac.local.app import LocalPolar, RateLimit

@@ -9,11 +9,12 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
 from polar_iac.local import schemas
+from polar_iac.local.answers import NotFoundError, ServerError
 from polar_iac.local.request_errors import polar_error
 from polar_iac.local.schemas import JsonObject
 from polar_iac.local.store import Page, Store, StoredMeter
@@ -23,26 +24,17 @@ MAX_READABLE_DEPTH = 127  # levels of filters that Polar can write as JSON, clau
 MAX_SEARCHABLE_CLAUSES = 19_999  # 20,000 fail, 5,000 work (observed); the exact limit is unknown
 INT64_MAX = 2**63 - 1
 
-ORDER_OPERATORS = {"gt", "gte", "lt", "lte"}
-LIKE_OPERATORS = {"like", "not_like"}
-
 # An escaped NUL in JSON text: `\u0000`, but not `\\u0000`, which is a backslash and plain text.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-
-
-class NotFoundError(Exception):
-    """Error for a meter that does not exist."""
-
-
-class ServerError(Exception):
-    """Error for a request that Polar answers with a 500."""
 
 
 class Meters:
     """The meters of one organization. Reads return JSON text; writes return the answer as data."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, begin_billing: Callable[[JsonObject], None]) -> None:
+        """Take what starts to bill a new meter. It is called inside the transaction that stores the meter."""
         self._store = store
+        self._begin_billing = begin_billing
 
     def list(self, wanted: MeterListQuery, metadata: Mapping[str, list[str]]) -> str:
         offset = wanted.limit * (wanted.page - 1)
@@ -76,7 +68,7 @@ class Meters:
 
     def create(self, create: schemas.MeterCreate) -> JsonObject:
         sent = schemas.written(create)
-        if _breaks_search(sent["filter"]):
+        if _is_too_wide(sent["filter"]):
             raise ServerError
         with self._store.write():
             created_at = self._store.now()
@@ -84,7 +76,9 @@ class Meters:
             ids = {"id": str(uuid.uuid4()), "organization_id": self._store.organization_id}
             written = {**sent, **ids, **times}
             readable = _check_storable(written)
-            self._store.insert(_as_read(written), readable=readable)
+            as_read = _as_read(written)
+            self._store.insert(as_read, readable=readable)
+            self._begin_billing(as_read)
         return _answerable(written, readable)
 
     def update(self, meter_id: str, update: schemas.MeterUpdate) -> JsonObject:
@@ -181,24 +175,12 @@ def _depth(clause: JsonObject) -> int:
     return depth
 
 
-def _breaks_search(clause: JsonObject) -> bool:
-    """Tell whether a POST's search for matching events fails in PostgreSQL, whatever the events are."""
-    clauses = [clause]
+def _is_too_wide(filter_: JsonObject) -> bool:
+    """Tell whether a POST's search for matching events fails in PostgreSQL, because of too many clauses."""
+    clauses = [filter_]
     for c in clauses:
         clauses += c.get("clauses", ())
-    return len(clauses) > MAX_SEARCHABLE_CLAUSES or any(_compares_bool(c) for c in clauses if "operator" in c)
-
-
-def _compares_bool(clause: JsonObject) -> bool:
-    """Tell whether SQL fails on this comparison with a boolean.
-
-    It fails on an ordering of booleans (observed), and on a time compared with a boolean (read).
-    """
-    # Examples: `tokens > true` and `timestamp = true` fail; `tokens = true` works.
-    operator, name = clause["operator"], clause["property"]
-    if not isinstance(clause["value"], bool) or name in ("name", "source"):
-        return False
-    return operator not in LIKE_OPERATORS if name == "timestamp" else operator in ORDER_OPERATORS
+    return len(clauses) > MAX_SEARCHABLE_CLAUSES
 
 
 def _as_read(meter: JsonObject) -> JsonObject:

@@ -21,39 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from polar_iac.errors import PolarIacError
+from polar_iac.local.layout import bring_up
 
 JsonObject = dict[str, Any]
 
-_LAYOUT = 1
 _BUSY_SECONDS = 30.0
-
-_TABLES = """
-CREATE TABLE state (
-    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
-    organization_id TEXT NOT NULL,
-    last_time TEXT NOT NULL
-);
-CREATE TABLE meter (
-    number INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    document TEXT NOT NULL,
-    readable INTEGER NOT NULL,
-    name TEXT NOT NULL,
-    name_key TEXT NOT NULL,
-    created_at TEXT NOT NULL,
-    archived_at TEXT,
-    frozen INTEGER NOT NULL DEFAULT 0,
-    has_product INTEGER NOT NULL DEFAULT 0,
-    has_benefit INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX meter_created_at ON meter (created_at);
-CREATE TABLE metadata (
-    meter_number INTEGER NOT NULL REFERENCES meter (number) ON DELETE CASCADE,
-    key TEXT NOT NULL,
-    text TEXT NOT NULL,
-    PRIMARY KEY (meter_number, key)
-) WITHOUT ROWID;
-"""
 
 _ORDER = {
     "name": "name_key, name",
@@ -111,19 +83,18 @@ class Store:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA foreign_keys = ON")
         with self.write() as db:
-            (layout,) = db.execute("PRAGMA user_version").fetchone()
-            if layout == 0:
-                for statement in _TABLES.strip().split(";"):
-                    db.execute(statement)
+            if bring_up(db):
                 new_id = organization_id or str(uuid.uuid4())
                 db.execute("INSERT INTO state VALUES (1, ?, '')", (new_id,))
-                db.execute(f"PRAGMA user_version = {_LAYOUT}")
-            elif layout != _LAYOUT:
-                raise ValueError(f"the database has layout {layout}, this version knows {_LAYOUT}")
             (stored_id,) = db.execute("SELECT organization_id FROM state").fetchone()
         if organization_id not in (None, stored_id):
             raise ValueError(f"the database belongs to the organization {stored_id}")
         return str(stored_id)
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection that all threads share. Use it inside `write` or `read` only."""
+        return self._db
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -138,9 +109,12 @@ class Store:
             self._db.execute("COMMIT")
 
     @contextmanager
-    def _read(self) -> Iterator[sqlite3.Connection]:
-        """Open a read transaction, in which all statements see the same meters."""
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """Open a read transaction, in which all statements see the same data; inside another one, join it."""
         with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
             self._db.execute("BEGIN")
             try:
                 yield self._db
@@ -222,7 +196,7 @@ class Store:
 
     def _page(self, condition: str, values: Sequence[str], order: str, *, limit: int, offset: int) -> Page:
         # S608: every piece of SQL is written in this module.
-        with self._read() as db:
+        with self.read() as db:
             rows = db.execute(
                 f"SELECT document, readable FROM meter WHERE {condition} ORDER BY {order} LIMIT ? OFFSET ?",  # noqa: S608
                 (*values, limit, offset),
@@ -238,9 +212,10 @@ class Store:
                 raise LookupError(f"no meter {meter_id}")
 
     def clear(self) -> None:
-        """Delete every meter. The organization and its clock stay."""
+        """Delete every meter, event and customer. The organization and its clock stay."""
         with self.write() as db:
-            db.execute("DELETE FROM meter")
+            for table in ("meter", "event", "customer"):
+                db.execute(f"DELETE FROM {table}")  # noqa: S608
 
     def close(self) -> None:
         with self._lock:

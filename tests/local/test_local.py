@@ -687,7 +687,7 @@ class TestWherePolarBreaks:
     def test_an_ordered_bool_breaks_a_create(
         self, polar: httpx.Client, name: str, operator: str, breaks: bool
     ) -> None:
-        filter_ = {"conjunction": "or", "clauses": [ANY_FILTER, clause(True, operator, name)]}
+        filter_ = {"conjunction": "and", "clauses": [ANY_FILTER, clause(True, operator, name)]}
         answer = polar.post("/meters/", json={**METER, "filter": filter_})
         assert is_broken(answer) if breaks else answer.status_code == 201
         assert names(polar) == ([] if breaks else ["Requests"])
