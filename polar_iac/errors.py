@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
 
 
 class ExitCode(IntEnum):
@@ -18,6 +19,9 @@ class ExitCode(IntEnum):
     REFUSED = 5
     INTERRUPTED = 130
     TERMINATED = 143
+
+
+Severity = Literal["error", "warning", "info"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -40,12 +44,20 @@ class SourceSpan:
 class Diagnostic:
     """One problem at one position, with what is wrong and how to fix it.
 
-    `excerpt` is the whole line as written in the file, without its line break.
+    `excerpt` is the whole line as written in the file, without its line break. `rule` is the code and
+    the name of the lint rule that it breaks: `PI201 quoted-number`.
     """
 
     span: SourceSpan
     message: str
     excerpt: str = ""
+    severity: Severity = "error"
+    rule: str = ""
+
+    @property
+    def text(self) -> str:
+        """The message, after the rule."""
+        return f"[{self.rule}] {self.message}" if self.rule else self.message
 
 
 class PolarIacError(Exception):
@@ -59,7 +71,7 @@ class DiagnosticError(PolarIacError):
 
     def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
         self.diagnostics = tuple(sorted(set(diagnostics)))
-        super().__init__("\n".join(f"{d.span}: error: {d.message}" for d in self.diagnostics))
+        super().__init__("\n".join(f"{d.span}: error: {d.text}" for d in self.diagnostics))
 
 
 class RefusedError(PolarIacError):

@@ -26,6 +26,7 @@ LEVELS = (
     {"errors"},
     {"sanitize", "clock", "files"},
     {"yaml", "meter"},
+    {"lint"},
     {"manifest", "local"},
     {"state", "polar", "testing"},
     {"plan"},
@@ -40,6 +41,7 @@ LEVELS = (
 NEVER: dict[str, frozenset[str]] = {
     "meter": IO | {"httpx", "click"},
     "yaml": frozenset({"httpx", "click"}),
+    "lint": IO | CLOCK | {"httpx", "click"},
     "manifest": frozenset({"httpx", "click"}),
     "state": frozenset({"httpx", "click"}),
     "plan": CLOCK | {"httpx", "click"},

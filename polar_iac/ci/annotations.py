@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from polar_iac.apply.events import Event, Failed, Unconfirmed, Unknown
-from polar_iac.errors import Diagnostic, SourceSpan
+from polar_iac.errors import Diagnostic, Severity, SourceSpan
 from polar_iac.plan.drift import Drift
 from polar_iac.plan.model import Change, Plan
 from polar_iac.report.coverage import unheld_messages
@@ -18,6 +18,9 @@ from polar_iac.testing.coverage import Coverage
 from polar_iac.testing.model import Result
 
 Level = Literal["error", "warning", "notice"]
+
+
+_LEVELS: Mapping[Severity, Level] = {"error": "error", "warning": "warning", "info": "notice"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Annotation:
 
 def diagnostic_annotations(diagnostics: Sequence[Diagnostic]) -> list[Annotation]:
     """Return an annotation for each problem, at its place in the file."""
-    return [error_annotation(d.message, d.span) for d in diagnostics]
+    return [Annotation(_LEVELS[d.severity], "polar-iac", d.text, d.span) for d in diagnostics]
 
 
 def error_annotation(message: str, span: SourceSpan | None = None) -> Annotation:

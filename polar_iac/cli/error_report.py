@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 
 from polar_iac.ci.host import host_for
 from polar_iac.cli.output import plain, print_error, sanitize
 from polar_iac.cli.terminal import columns
-from polar_iac.errors import DiagnosticError, ExitCode, PolarIacError
+from polar_iac.errors import Diagnostic, DiagnosticError, ExitCode, PolarIacError
 from polar_iac.report.diagnostics import diagnostics_text, error_text
 
 
@@ -28,6 +29,11 @@ def report_error(error: Exception, *, debug: bool) -> ExitCode:
     annotations = host.publish_error(code, message, diagnostics, text)
     print_error(annotations + sanitize(text, host))
     return code
+
+
+def report_findings(found: Sequence[Diagnostic]) -> None:
+    """Print what lint found, each with its line."""
+    print_error(sanitize(diagnostics_text(found, columns(sys.stderr)), host_for(os.environ)))
 
 
 def error_message(error: Exception) -> str:

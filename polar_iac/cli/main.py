@@ -72,7 +72,7 @@ FLAGS = frozenset(
     {
         *("--all", "--allow-archive", "--allow-http", "--auto-approve", "--check", "--coverage"),
         *("--debug", "--detailed-exitcode", "--dry-run", "--github", "--id", "--no-color", "--offline"),
-        *("--q", "--quiet", "--usage", "--v", "--verbose", "--y"),
+        *("--q", "--quiet", "--strict", "--usage", "--v", "--verbose", "--y"),
     }
 )
 """Options of commands that take no value. Short ones are written with two dashes here."""

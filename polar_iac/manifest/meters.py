@@ -182,12 +182,12 @@ class MeterReader:
         if "operator" in entries:
             operator = self.reader.choice(entries["operator"], "operator", OPERATORS)
         if "value" in entries:
-            value = self.value(entries["value"], operator)
+            value = self.value(entries["value"], operator, name)
             if type(value) is bool and name is not None and operator in OPERATORS:
                 self.bool_clause(canonical_property(name), operator, entries["value"])
         return Clause(name or "", operator, value)
 
-    def value(self, node: tree.Node, operator: str) -> Scalar:
+    def value(self, node: tree.Node, operator: str, name: str | None) -> Scalar:
         """Return a clause's value in its YAML type: `5`, `"5"`, and `true` are different."""
         value = _value(node)
         if type(value) is str:
@@ -196,12 +196,16 @@ class MeterReader:
                 limit = f"{MAX_VALUE_TEXT:,} characters"
                 self.reader.fault(node, f"value must have at most {limit}, got {len(value):,}")
             elif "\0" in value:
-                self.reader.fault(node, "value holds a NUL character: remove it")
+                self.reader.fault(node, "value holds a NUL character: remove it", rule="invisible-character")
             return value
         if type(value) is int:
             if value not in INT32:
                 limits = f"{INT32[0]} to {INT32[-1]}"
-                self.reader.fault(node, f"value must be from {limits} (32 bits), got {describe(node)}")
+                message = f"value must be from {limits} (32 bits), got {describe(node)}"
+                is_time = canonical_property(name or "") == "timestamp"
+                if is_time and value // 1000 in INT32:
+                    message += f": a timestamp is in seconds, {value // 1000}"
+                self.reader.fault(node, message, rule="implausible-timestamp" if is_time else "")
             return value
         if type(value) is bool:
             return value
@@ -221,10 +225,10 @@ class MeterReader:
         """Reject the true/false clauses that Polar stores and then cannot compute."""
         if name == "timestamp" and operator not in ("like", "not_like"):
             message = "a timestamp cannot be compared with true or false: write seconds since 1970"
-            self.reader.fault(node, message)
+            self.reader.fault(node, message, rule="boolean-order")
         elif operator in ORDER_OPERATORS and name not in EVENT_FIELDS:
             message = f"{operator} cannot compare with true or false: use eq or ne, or a number"
-            self.reader.fault(node, message)
+            self.reader.fault(node, message, rule="boolean-order")
 
     def aggregation(self, node: tree.Node, blamed: tree.Node) -> Aggregation:
         mapping = self.reader.map(node, "aggregation", "{func: sum, property: tokens}")
@@ -274,7 +278,9 @@ class MeterReader:
                 limit = f"1 to {MAX_METADATA_TEXT} characters"
                 self.reader.fault(node, f"a metadata text must have {limit}, got {len(value):,}")
             elif "\0" in value:
-                self.reader.fault(node, "a metadata text holds a NUL character: remove it")
+                self.reader.fault(
+                    node, "a metadata text holds a NUL character: remove it", rule="invisible-character"
+                )
         elif isinstance(value, Doubtful):
             self.reader.fault(node, value.advice)
         elif value is None:

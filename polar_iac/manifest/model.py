@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from polar_iac import ENVIRONMENTS
 from polar_iac.errors import Diagnostic, SourceSpan
+from polar_iac.meter.declared import DeclaredEvents
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.yaml import tree
 
@@ -56,6 +57,14 @@ class DesiredMeter:
 
 
 @dataclass(frozen=True)
+class LintSettings:
+    """Block `lint`: names of the rules that are ignored everywhere, and if warnings fail `validate`."""
+
+    ignore: frozenset[str] = frozenset()
+    strict: bool = False
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A complete and valid manifest.
 
@@ -72,6 +81,8 @@ class Manifest:
     removed: tuple[Removed, ...] = ()
     servers: Mapping[str, str] = field(default_factory=dict)
     elsewhere: Mapping[str, DesiredMeter] = field(default_factory=dict)
+    lint: LintSettings = LintSettings()
+    events: DeclaredEvents = field(default_factory=dict)
     document: tree.Document = field(default_factory=lambda: tree.Document("", ""), repr=False, compare=False)
 
     @property

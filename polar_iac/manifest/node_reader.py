@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from polar_iac import SLUG
 from polar_iac.errors import Diagnostic, DiagnosticError
+from polar_iac.lint.registry import RULES
 from polar_iac.meter.filter import OPERATORS
 from polar_iac.yaml import tree
 from polar_iac.yaml.scalars import Doubtful, Grouped, clip, nearest, resolve, word_of_yaml_1_1
@@ -124,15 +125,16 @@ class NodeReader:
         self._elsewhere = elsewhere
         self._faults: dict[tuple[int, str], Diagnostic] = {}
 
-    def fault(self, node: tree.Node, message: str, about: tree.Node | None = None) -> None:
+    def fault(self, node: tree.Node, message: str, about: tree.Node | None = None, rule: str = "") -> None:
         """Report a fault once per value, even if aliases repeat it, and never for what the parser reported.
 
-        `about` is the value, when it is not the node that is shown.
+        `about` is the value, when it is not the node that is shown. `rule` is the name of the lint rule that
+        it breaks.
         """
         fault = (id(about or node), message)
         if node.blamed or fault in self._faults:
             return
-        self._faults[fault] = self.document.diagnose(node, message)
+        self._faults[fault] = self.document.diagnose(node, message, RULES[rule].title if rule else "")
         if len(self._faults) >= tree.MAX_PROBLEMS:
             self.finish()
 
@@ -189,7 +191,7 @@ class NodeReader:
         if type(value) is str:
             if "\0" not in value:
                 return self.without_break(node, what, value)
-            self.fault(node, f"{what} holds a NUL character: remove it")
+            self.fault(node, f"{what} holds a NUL character: remove it", rule="invisible-character")
         elif isinstance(value, Grouped):
             return str(value)
         elif isinstance(value, Doubtful):
@@ -212,7 +214,7 @@ class NodeReader:
         ):
             return value
         message = f"{what} ends with a line break (U+000A), which `{mark}` keeps: write `{mark}-`"
-        self.fault(node, message)
+        self.fault(node, message, rule="white-space")
         return value.rstrip("\n")
 
     def choice(self, node: tree.Node, what: str, choices: Sequence[str]) -> str:

@@ -12,17 +12,23 @@ from pathlib import Path
 from polar_iac import ENVIRONMENTS
 from polar_iac.errors import PolarIacError
 from polar_iac.files import open_file
+from polar_iac.manifest.declared_events import read_events
 from polar_iac.manifest.environments import check_imports, read_environments, read_environments_of
+from polar_iac.manifest.lint_settings import read_lint
 from polar_iac.manifest.meters import MeterReader
-from polar_iac.manifest.model import DesiredMeter, Import, Manifest, Move, Removed
+from polar_iac.manifest.model import DesiredMeter, Import, LintSettings, Manifest, Move, Removed
 from polar_iac.manifest.moves import read_moves
 from polar_iac.manifest.node_reader import NodeReader, describe, quotes_hint
 from polar_iac.manifest.ownership import read_imports, read_removed
+from polar_iac.meter.declared import DeclaredEvents
 from polar_iac.yaml import tree
 from polar_iac.yaml.messages import MAX_BYTES
 from polar_iac.yaml.parse import parse
 
-_TOP = ("version", "project", "environments", "import", "moved", "removed", "meters", "x-…")
+_TOP = (
+    *("version", "project", "environments", "lint", "events"),
+    *("import", "moved", "removed", "meters", "x-…"),
+)
 
 
 def read(path: Path) -> Manifest:
@@ -66,6 +72,8 @@ def _manifest(reader: NodeReader) -> Manifest:
     moved: tuple[Move, ...] = ()
     removed: tuple[Removed, ...] = ()
     meters: dict[str, DesiredMeter] = {}
+    lint = LintSettings()
+    events: DeclaredEvents = {}
     if isinstance(root, tree.Map):
         entries = root.entries
         reader.keys(root, _TOP, ("version", "project", "meters"), root)
@@ -76,6 +84,10 @@ def _manifest(reader: NodeReader) -> Manifest:
         if "environments" in entries:
             organizations, servers = read_environments(reader, entries["environments"])
         environments = (*ENVIRONMENTS, *servers)
+        if "lint" in entries:
+            lint = read_lint(reader, entries["lint"])
+        if "events" in entries:
+            events = read_events(reader, entries["events"])
         if "moved" in entries:
             moved = read_moves(reader, entries["moved"], entries.get("meters"))
         if "removed" in entries:
@@ -99,6 +111,8 @@ def _manifest(reader: NodeReader) -> Manifest:
         imports,
         removed,
         servers=servers,
+        lint=lint,
+        events=events,
         document=document,
     )
 

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from polar_iac import ENVIRONMENTS, SLUG
+from polar_iac.lint.registry import RULES
 from polar_iac.manifest.environments import SERVERS
+from polar_iac.meter.declared import MODEL_OBJECTS, TYPES
 from polar_iac.meter.fields import FIELDS, IGNORABLE, MAX_METADATA_KEY, text_schema
 from polar_iac.meter.filter import (
     CLAUSE_KEYS,
@@ -84,6 +86,8 @@ def _top() -> dict[str, Schema]:
         "version": {"description": "Version of the manifest's format.", "type": "integer", "const": 1},
         "project": _described("Part of each meter's ownership marker: never rename it.", _ref("slug")),
         "environments": _environments(),
+        "lint": _lint(),
+        "events": _events(),
         "import": _entries(
             "Meters that exist already, and that this manifest takes over. Done entries are harmless.",
             to=_described("The key of the block that declares the meter as it is.", _ref("slug")),
@@ -136,6 +140,31 @@ def _environments() -> Schema:
         "properties": dict.fromkeys(ENVIRONMENTS, pinned),
         "propertyNames": _ref("slug"),
         "additionalProperties": _map({"server": server, "organization_id": id_}, ("server",)),
+    }
+
+
+def _lint() -> Schema:
+    rules = [word for rule in RULES.values() if not rule.refused for word in (rule.name, rule.code)]
+    ignored = _described("Rules that are ignored everywhere, by name or code.", _list({"enum": rules}))
+    strict = {"description": "Warnings fail `validate`, as with --strict.", "type": "boolean"}
+    return _described("Settings of the lint rules.", _map({"ignore": ignored, "strict": strict}))
+
+
+def _events() -> Schema:
+    """Return the schema of declared events: a type by property, or a map with the type."""
+    type_ = {"enum": list(TYPES)}
+    optional = {"description": "Some events of this name lack it.", "type": "boolean"}
+    property_ = {
+        "if": {"type": "object"},
+        "then": _map({"type": type_, "optional": optional}, ("type",)),
+        "else": type_,
+    }
+    key = {"pattern": "^[^.\\u0000]*$", "not": {"enum": list(MODEL_OBJECTS)}}
+    return {
+        "description": "The events that are sent, with what is in their metadata.",
+        "type": "object",
+        "propertyNames": text_schema(),
+        "additionalProperties": {"type": "object", "propertyNames": key, "additionalProperties": property_},
     }
 
 

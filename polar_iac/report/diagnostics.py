@@ -12,6 +12,8 @@ from polar_iac.report.layout import display_width
 from polar_iac.report.wording import WIDTH
 from polar_iac.sanitize import printable, printable_lines
 
+_COLORS = {"error": "red", "warning": "yellow", "info": "cyan"}
+
 
 def error_text(message: str) -> str:
     """Return an error without a place in a file. A message that starts with its place stays as it is."""
@@ -22,14 +24,16 @@ def error_text(message: str) -> str:
 
 
 def diagnostics_text(diagnostics: Sequence[Diagnostic], width: int = WIDTH) -> str:
-    """Return `FILE:LINE:COL: error: message` for each, with its source line, clipped if long, and a caret."""
+    """Return `FILE:LINE:COL: SEVERITY: message` for each, with its line, clipped if long, and a caret."""
     return "".join(_diagnostic(d, width) for d in diagnostics)
 
 
 def _diagnostic(diagnostic: Diagnostic, width: int) -> str:
     span = diagnostic.span
-    head = f"{printable(span.file)}:{span.line}:{span.column}: " + style("error", fg="red", bold=True)
-    text = f"{head}: {printable(diagnostic.message)}\n"
+    color = _COLORS[diagnostic.severity]
+    severity = style(diagnostic.severity, fg=color, bold=True)
+    head = f"{printable(span.file)}:{span.line}:{span.column}: {severity}"
+    text = f"{head}: {printable(diagnostic.text)}\n"
     if not diagnostic.excerpt.strip():
         return text
     margin = f"{span.line:>5} | "
@@ -37,7 +41,7 @@ def _diagnostic(diagnostic: Diagnostic, width: int) -> str:
     before, marked, after = _clipped(diagnostic.excerpt, span.column - 1, span.end_column - 1, room)
     caret = " " * display_width(before) + "^" * max(1, display_width(marked))
     blank = " " * (len(margin) - 2) + "| "
-    return f"{text}{margin}{before}{marked}{after}\n{blank}{style(caret, fg='red')}\n"
+    return f"{text}{margin}{before}{marked}{after}\n{blank}{style(caret, fg=color)}\n"
 
 
 def _clipped(line: str, start: int, end: int, room: int) -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
 
-from polar_iac.errors import Diagnostic, SourceSpan
+from polar_iac.errors import Diagnostic, Severity, SourceSpan
 from polar_iac.yaml.scalars import SUSPECT, Value, resolve
 
 MAX_PROBLEMS = 1_000
@@ -126,7 +126,8 @@ class Document:
         self._excerpts: dict[int, str] = {}
 
     @cached_property
-    def _lines(self) -> list[int]:
+    def lines(self) -> list[int]:
+        """Index of the first character of each line."""
         return [0, *(match.end() for match in re.finditer(r"\r\n|\r|\n", self.text))]
 
     def line(self, index: int) -> int:
@@ -134,12 +135,12 @@ class Document:
 
         The end of the text belongs to the last line.
         """
-        line = bisect_right(self._lines, index)
-        return line - 1 if line > 1 and self._lines[line - 1] == len(self.text) else line
+        line = bisect_right(self.lines, index)
+        return line - 1 if line > 1 and self.lines[line - 1] == len(self.text) else line
 
     def span(self, start: int, end: int) -> SourceSpan:
         line = self.line(start)
-        begin = self._lines[line - 1]
+        begin = self.lines[line - 1]
         length = len(self._excerpt(line))
         start = min(start, begin + length)  # An empty value may be positioned after the last line break.
         stop = max(start + 1, min(end, begin + length))
@@ -152,8 +153,8 @@ class Document:
         """
         excerpt = self._excerpts.get(line)
         if excerpt is None:
-            end = self._lines[line] if line < len(self._lines) else len(self.text)
-            excerpt = self._excerpts[line] = self.text[self._lines[line - 1] : end].rstrip("\r\n")
+            end = self.lines[line] if line < len(self.lines) else len(self.text)
+            excerpt = self._excerpts[line] = self.text[self.lines[line - 1] : end].rstrip("\r\n")
         return excerpt
 
     def span_of(self, node: Node) -> SourceSpan:
@@ -173,11 +174,13 @@ class Document:
         place = self.span(max(end - 1, 0), end)
         return any((p.span.line, p.span.end_column) == (place.line, place.end_column) for p in self.problems)
 
-    def diagnose(self, node: Node, message: str) -> Diagnostic:
-        return self.diagnose_span(self.span_of(node), message)
+    def diagnose(self, node: Node, message: str, rule: str = "") -> Diagnostic:
+        return self.diagnose_span(self.span_of(node), message, rule=rule)
 
-    def diagnose_span(self, span: SourceSpan, message: str) -> Diagnostic:
-        return Diagnostic(span, message, self._excerpt(span.line))
+    def diagnose_span(
+        self, span: SourceSpan, message: str, severity: Severity = "error", rule: str = ""
+    ) -> Diagnostic:
+        return Diagnostic(span, message, self._excerpt(span.line), severity, rule)
 
     def at(self, path: Sequence[str | int]) -> SourceSpan:
         """Return the position of the value at `path`, or of its nearest existing parent.

@@ -27,7 +27,8 @@ SCHEMA = json.loads((Path(polar_iac.plan.__file__).parent / "plan.schema.json").
 class TestValidate:
     def test_several_manifests_are_checked_and_their_errors_counted(self, workspace: Workspace) -> None:
         workspace.write({"a": meter()})
-        (workspace.path / "b.yaml").write_text(manifest_text({"b": meter(), "c": meter()}))
+        other = meter(name="Bytes", aggregation={"func": "sum", "property": "bytes"})
+        (workspace.path / "b.yaml").write_text(manifest_text({"b": meter(), "c": other}))
         (workspace.path / "bad.yaml").write_text("version: 2\nnonsense: 1\n")
         good = workspace.run("validate", "meters.yaml", "-f", "b.yaml", "b.yaml")
         assert (good.returncode, good.stderr) == (0, "")

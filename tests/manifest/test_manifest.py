@@ -39,7 +39,7 @@ def error_text(text: str | bytes, file: str = "meters.yaml") -> str:
     """The errors that a user sees for a wrong manifest, one problem a line."""
     with pytest.raises(DiagnosticError) as caught:
         load(text, file)
-    return "".join(f"{d.span}: error: {d.message}\n" for d in caught.value.diagnostics)
+    return "".join(f"{d.span}: error: {d.text}\n" for d in caught.value.diagnostics)
 
 
 def load(text: str | bytes, file: str = "meters.yaml") -> Manifest:
@@ -240,9 +240,9 @@ def test_an_error_that_aliases_repeat_is_reported_once(monkeypatch: pytest.Monke
     diagnose = source.Document.diagnose
     made: list[str] = []
 
-    def counted(self: source.Document, node: source.Node, message: str) -> Diagnostic:
+    def counted(self: source.Document, node: source.Node, message: str, rule: str = "") -> Diagnostic:
         made.append(message)
-        return diagnose(self, node, message)
+        return diagnose(self, node, message, rule)
 
     monkeypatch.setattr(source.Document, "diagnose", counted)
     text = HEAD + "x-bad: &bad {propertyy: a, operator: equl, valuee: 1.5}\n"

@@ -1,0 +1,52 @@
+"""A look at a meter that is quick, and sees that no warning can be about it: most meters are so."""
+
+from __future__ import annotations
+
+import re
+
+from polar_iac.meter.filter import ORDER_OPERATORS, Clause, Filter
+from polar_iac.meter.spec import MeterSpec
+
+_PROPERTY = re.compile(
+    r"(?!(?:name|source|timestamp|event|event_name|event_type|customer|customer_id|"
+    r"external_customer_id|organization|organization_id|created_at|ingested_at|metadata|"
+    r"_cost|_llm)$)[a-z_][a-z0-9_]*"
+)
+"""Keys of metadata that no rule about properties looks at."""
+_TEXT = re.compile(r"(?!(?i:true|false)$)[A-Za-z](?:[\w./:-]*[A-Za-z0-9])?", re.ASCII)
+"""Texts that no rule about values looks at: no numbers, patterns, white space or odd characters."""
+_LABEL = re.compile(r"(?! )[ -~]+(?<! )")
+
+
+def is_unremarkable(spec: MeterSpec) -> bool:
+    """Tell whether no warning can be about a meter, of a manifest that declares no events."""
+    aggregated = spec.aggregation.property
+    return (
+        _LABEL.fullmatch(spec.name) is not None
+        and (spec.custom_label is None or _LABEL.fullmatch(spec.custom_label) is not None)
+        and (aggregated is None or _PROPERTY.fullmatch(aggregated) is not None)
+        and bool(spec.filter.clauses)
+        and _is_unremarkable_group(spec.filter, set())
+    )
+
+
+def _is_unremarkable_group(group: Filter, seen: set[str]) -> bool:
+    """Tell the same of a group: each property occurs once, so that no clauses bear on each other."""
+    for part in group.clauses:
+        if isinstance(part, Filter):
+            if not part.clauses or not _is_unremarkable_group(part, seen):
+                return False
+        elif part.property in seen or not _is_unremarkable_clause(part):
+            return False
+        else:
+            seen.add(part.property)
+    return True
+
+
+def _is_unremarkable_clause(clause: Clause) -> bool:
+    name, value = clause.property, clause.value
+    if isinstance(value, str):
+        if clause.operator in ORDER_OPERATORS or not _TEXT.fullmatch(value):
+            return False
+        return name == "name" or _PROPERTY.fullmatch(name) is not None
+    return _PROPERTY.fullmatch(name) is not None and clause.operator not in ("like", "not_like")
