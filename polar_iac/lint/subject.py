@@ -39,7 +39,8 @@ def clause_text(clause: Clause) -> str:
     """Return a clause as code. Example: `tokens > 5`."""
     sign = OPERATOR_SIGNS.get(clause.operator, clause.operator)
     value = shown(clause.value) if isinstance(clause.value, str) else str(clause.value).lower()
-    return f"`{canonical_property(clause.property) or '""'} {sign} {value}`"
+    name = canonical_property(clause.property) or '""'
+    return f"`{name} {sign} {value}`"
 
 
 @dataclass(frozen=True)
