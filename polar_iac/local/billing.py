@@ -65,6 +65,10 @@ def as_event(event: StoredEvent) -> Event:
     return Event(event.name, event.source, show_micros(event.micros), event.metadata)
 
 
+def _credits(event: Event, meter_id: str) -> bool:
+    return event.source == "system" and event.metadata.get("meter_id") == meter_id
+
+
 class Billing:
     """The matches of one organization. Every method is called inside `Store.write`."""
 
@@ -73,7 +77,10 @@ class Billing:
         self._events = events
 
     def match(self, event_numbers: Sequence[int]) -> None:
-        """Match new events to the meters that are not archived. A later filter matches nothing again."""
+        """Match new events to the meters that are not archived. A later filter matches nothing again.
+
+        A credit matches the meter that it names, whatever the filter, and others by their filters (read).
+        """
         if not event_numbers:
             return
         events = [(e.number, as_event(e)) for e in self._events.all(numbers=event_numbers)]
@@ -81,12 +88,10 @@ class Billing:
             "SELECT number, document FROM meter WHERE archived_at IS NULL"
         )
         for meter_number, document in meters.fetchall():
-            bills = engines(json.loads(document)).bills
-            self._events.match(meter_number, [number for number, event in events if bills(event)])
-
-    def match_one(self, meter_id: str, event_numbers: Sequence[int]) -> None:
-        """Match events to one meter, whatever its filter, as Polar does with its own events."""
-        self._events.match(self._number(meter_id), event_numbers)
+            meter = json.loads(document)
+            bills = engines(meter).bills
+            matched = [number for number, event in events if _credits(event, meter["id"]) or bills(event)]
+            self._events.match(meter_number, matched)
 
     def _number(self, meter_id: str) -> int:
         (number,) = self._store.connection.execute(
@@ -97,8 +102,8 @@ class Billing:
     def begin(self, meter: JsonObject) -> None:
         """Start billing a new meter: it is frozen at once if `/quantities` would count an event.
 
-        Its mark is the latest such event. The events that are there are matched, which a job does on Polar.
-        Raises ServerError when the query fails: nothing is stored then (observed).
+        Its mark is the latest such event. The events that are there are matched too, in Python, which a job
+        does on Polar (read). Raises ServerError when the query fails: nothing is stored then (observed).
         """
         compiled = engines(meter)
         if compiled.matcher.sql_fails:

@@ -188,6 +188,8 @@ class EventList:
             meters.append({"filter": filter_.model_dump(), "aggregation": {"func": "count"}})
         for meter in meters:
             compiled = engines(meter)
+            if compiled.matcher.sql_fails:
+                raise ServerError
             try:
                 numbers = [e.number for e in self._events.all() if compiled.counts(as_event(e))]
             except QueryError:

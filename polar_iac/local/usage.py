@@ -88,9 +88,6 @@ class Usage:
         Raises LookupError when there is no such meter or customer.
         """
         with self._store.write():
-            meter = self._find_meter(meter_id)
-            if meter is None or self._events.unknown_customers([customer_id]):
+            if self._find_meter(meter_id) is None or self._events.unknown_customers([customer_id]):
                 raise LookupError("no such meter or customer")
-            numbers = self._events.insert([credit_event(meter_id, customer_id, units)])
-            if meter["archived_at"] is None:
-                self._billing.match_one(meter_id, numbers)
+            self._billing.match(self._events.insert([credit_event(meter_id, customer_id, units)]))
