@@ -116,6 +116,7 @@ def administered(replay_module: ModuleType) -> Iterator[Any]:
         yield Replay(replay_module.Client(url, {}), LENIENT)
 
 
+@pytest.mark.unmeasured  # the same lines over and over; `test_usage.py` goes through each
 @pytest.mark.parametrize("scenario", USAGE, ids=lambda s: s["name"])
 def test_usage_is_answered_as_recorded(administered: Any, scenario: dict[str, Any]) -> None:
     if reason := LEFT_OUT.get(scenario["name"]):

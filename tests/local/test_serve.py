@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import httpx
@@ -34,3 +35,30 @@ def test_verbose_shows_each_request(tmp_path: Path, options: list[str], shown: s
         polar.post("/meters/", json={})
         polar.get("/meters/", headers={**token, "polar-version": "2020-01"})
     assert running.errors == f"{shown}interrupted\n"
+
+
+@pytest.mark.parametrize(
+    "options", [["--billing-interval", "0.05"], ["--admin", "--billing-interval", "0.05"]]
+)
+def test_billing_runs_at_an_interval(tmp_path: Path, options: list[str]) -> None:
+    meter = {
+        "name": "Calls",
+        "filter": {"conjunction": "and", "clauses": []},
+        "aggregation": {"func": "count"},
+    }
+    event = {"name": "call", "external_customer_id": "alice"}
+    with serve_command(tmp_path, *options) as running:
+        client = httpx.Client(
+            base_url=f"{running.url}/v1",
+            headers={"authorization": "Bearer polar_oat_x"},
+            timeout=HANG_SECONDS,
+        )
+        with client as polar:
+            path = f"/meters/{polar.post('/meters/', json=meter).json()['id']}"
+            assert polar.patch(path, json={"filter": None}).status_code == 200
+            polar.post("/events/ingest", json={"events": [event]})
+            deadline = time.monotonic() + HANG_SECONDS
+            while polar.patch(path, json={"filter": None}).status_code == 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+    assert running.errors == "interrupted\n"

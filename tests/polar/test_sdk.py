@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any, cast
 
 import pytest
 from polar.base import PolarClientError, PolarRateLimitError
@@ -93,3 +94,37 @@ def test_the_sdk_understands_the_rate_limit() -> None:
         with pytest.raises(PolarRateLimitError) as limited:
             polar.meters.list()
     assert limited.value.retry_after == 60
+
+
+def test_the_sdk_ingests_events_and_reads_quantities(polar: Polar) -> None:
+    calls = polar.meters.create(
+        name="Calls",
+        filter={"conjunction": "and", "clauses": [{"property": "name", "operator": "eq", "value": "call"}]},
+        aggregation={"func": "sum", "property": "_cost.amount"},
+    )
+    event: dict[str, Any] = {
+        "name": "call",
+        "external_customer_id": "alice",
+        "timestamp": "2025-03-03T12:00:00Z",
+    }
+    cost = {"_cost": {"amount": "0.25", "currency": "usd"}, "cached": False, "tokens": 10}
+    batch: Any = [{**event, "external_id": "e1", "metadata": cost}, {**event, "external_id": "e1"}, event]
+    ingested = polar.events.ingest(events=batch)
+    assert (ingested.inserted, ingested.duplicates) == (2, 1)
+
+    day: Any = {"start_timestamp": "2025-03-03T00:00:00Z", "end_timestamp": "2025-03-04T00:00:00Z"}
+    counted = polar.meters.quantities(calls.id, interval="day", **day)
+    assert [bucket.quantity for bucket in counted.quantities] == [0.25, 0.0]
+    assert counted.total == 0.25
+
+    # Not `list` and `get`: the SDK takes seconds to build its models of all kinds of events.
+    (name,) = polar.events.list_names().items
+    assert (name.name, name.occurrences) == ("call", 2)
+
+    with pytest.raises(HTTPValidationError) as frozen:
+        polar.meters.update(calls.id, filter={"conjunction": "and", "clauses": []})
+    (entry,) = frozen.value.error.detail or []
+    assert (entry.type, entry.loc) == ("forbidden", ["body", "filter"])
+    with pytest.raises(HTTPValidationError) as nested:
+        polar.events.ingest(events=cast("Any", [{**event, "metadata": {"usage": {"tokens": 1}}}]))
+    assert (nested.value.error.detail or [])[0].loc[:3] == ["body", "events", 0]
