@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,12 +10,15 @@ import pytest
 
 from polar_iac.ci.annotations import coverage_annotations
 from polar_iac.manifest.model import Manifest
+from polar_iac.manifest.read import read
 from polar_iac.report.coverage import coverage_json, coverage_text, percent_text
 from polar_iac.testing.coverage import Coverage, cover
 from polar_iac.testing.mutants import parts
-from polar_iac.testing.read import load
+from polar_iac.testing.read import load, read_tests
+from polar_iac.testing.run import compiled, run
 from tests.support.build import desired, meter, spec
 
+ROOT = Path(__file__).parents[2]
 NAME = {"property": "name", "operator": "eq", "value": "call"}
 
 
@@ -123,6 +127,19 @@ def test_system_events_show_what_no_event_of_a_user_can() -> None:
     )
     assert held.parts[0].held
     assert held.parts[1].held
+
+
+def test_the_tests_of_the_repository_hold_every_clause_of_its_manifest() -> None:
+    manifest = read(ROOT / "meters.yaml")
+    found = read_tests(ROOT / "meters.test.yaml", manifest)
+    results = [run(t, (spec := manifest.specs[t.meter]), compiled(spec)) for t in found.tests]
+    assert [
+        (r.test.name, r.failures, r.disagreements) for r in results if r.failures or r.disagreements
+    ] == []
+    assert found.warnings == ()
+    coverage = cover(manifest, manifest.meters, found.tests)
+    assert [part.part.data for part in coverage.parts if not part.held or part.undecided] == []
+    assert len(coverage.parts) > 20
 
 
 def test_an_archived_meter_needs_no_test() -> None:
