@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.manifest.model import Manifest
@@ -45,19 +45,23 @@ def doubtful_properties(
     A similar one that the meter reads as well is meant as it is.
     """
     known = properties(manifest.meters[test.meter].spec)
-    unread = {key for event in test.given for key in _paths(event.data["metadata"])} - known.keys()
-    if not unread:
+    absent = [name for name in known if not _is_there(name, test)]
+    if not absent:
         return
-    for name, place in known.items():
-        read = lookup(name, ABSENT)
-        similar = nearest(name, tuple(sorted(unread)), _LIKENESS)
-        if similar and all(read(event.event) is ABSENT for event in test.given):
-            read_at = manifest.span(test.meter, place)
+    unread = {key for event in test.given for key in _paths(event.data["metadata"])} - known.keys()
+    for name in absent:
+        if similar := nearest(name, tuple(sorted(unread)), _LIKENESS):
+            read_at = manifest.span(test.meter, known[name])
             message = (
                 f"no event of this test has `{name}`, which {test.meter} reads"
                 f" ({read_at.file}:{read_at.line}): is `{similar}` meant for it?"
             )
             yield document.diagnose_span(_span(document, given, similar), message)
+
+
+def _is_there(name: str, test: MeterTest) -> bool:
+    read = lookup(name, ABSENT)
+    return any(read(event.event) is not ABSENT for event in test.given)
 
 
 def _paths(metadata: Json) -> Iterator[str]:
@@ -69,12 +73,18 @@ def _paths(metadata: Json) -> Iterator[str]:
 
 def _span(document: tree.Document, given: tree.Node, path: str) -> SourceSpan:
     """Return where an event has a key, or where the events are."""
+    steps = ("metadata", *path.split("."))
     for item in given.children if isinstance(given, tree.List) else ():
-        node: tree.Node | None = item
-        for step in ("metadata", *path.split(".")):
-            if not isinstance(node, tree.Map) or step not in node.entries:
-                break
-            place, node = node.place(step), node.entries[step]
-        else:
+        if place := place_of(item, steps):
             return document.span_of(place)
     return document.span_of(given)
+
+
+def place_of(node: tree.Node, path: Sequence[str]) -> tree.Node | None:
+    """Return where an entry is written, below maps; None if it is not there."""
+    place = None
+    for step in path:
+        if not isinstance(node, tree.Map) or step not in node.entries:
+            return None
+        place, node = node.place(step), node.entries[step]
+    return place

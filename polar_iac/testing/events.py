@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from polar_iac.meter.meaning.building import is_ingestible
@@ -30,6 +31,7 @@ _ADDED: Mapping[str, Any] = {"prompt": None, "response": None}
 """Members that ingestion adds to `_llm` (observed)."""
 
 
+@lru_cache(maxsize=1_000)
 def moment(number: int) -> str:
     """Return the time of an event that says none, by its number: a second after the one before."""
     return (EPOCH + timedelta(seconds=USUAL_SECONDS + number)).isoformat().replace("+00:00", "Z")
@@ -66,7 +68,7 @@ def event_of(said: Json, number: int) -> dict[str, Any]:
     Ingestion reads `_cost.amount` from a text too, and adds members of `_llm` that are optional (observed).
     """
     metadata, source = said.get("metadata", {}), said.get("source", "user")
-    if source == "user" and (there := [key for key in _OBJECTS if isinstance(metadata.get(key), Mapping)]):
+    if source == "user" and (there := [key for key in _OBJECTS if isinstance(metadata.get(key), dict)]):
         metadata = metadata | {key: _stored(key, metadata[key]) for key in there}
     return {
         "name": said.get("name", ""),
@@ -97,7 +99,7 @@ def customer_of(own: Json, defaults: Json) -> str:
 
 def _customer(said: Json) -> str | None:
     customer = said.get("customer")
-    if isinstance(customer, Mapping):
+    if isinstance(customer, dict):
         customer = customer.get("external_id") or customer.get("id")
     named = customer or said.get("external_customer_id") or said.get("customer_id")
     return str(named) if named else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError
 from polar_iac.files import open_file, read_file
 from polar_iac.manifest.model import Manifest
 from polar_iac.manifest.node_reader import NodeReader, describe, quotes_hint
-from polar_iac.testing.doubts import doubtful_properties
+from polar_iac.testing.doubts import doubtful_properties, place_of
 from polar_iac.testing.events import (
     MAX_TIMES,
     compile_event,
@@ -31,6 +32,9 @@ from polar_iac.yaml.scalars import Doubtful, nearest
 _TOP = ("version", "defaults", "tests", "x-…")
 _TEST = ("name", "meter", "given", "expect")
 _EXPECT = ("units", "total", "events")
+_KEYS = frozenset(KEYS)
+_PLAIN = frozenset((str, int, bool))
+"""Types of values with which nothing can be wrong."""
 _NAMES = ("event_name", "event_type", "event", "type")
 _ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(_NAMES, "write it as `name`"),
@@ -59,7 +63,13 @@ def read_tests(path: Path, manifest: Manifest) -> Reading:
 
 def load(text: bytes, file: str, manifest: Manifest) -> Reading:
     """Parse the tests in `text`; recorded events are read beside `file`. Raises what `read_tests` raises."""
-    return _FileReader(NodeReader(parse(text, file), _ELSEWHERE), manifest).read()
+    collecting = gc.isenabled()
+    gc.disable()  # as the manifest's reader does: a tree has no cycles
+    try:
+        return _FileReader(NodeReader(parse(text, file), _ELSEWHERE), manifest).read()
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class _FileReader:
@@ -69,7 +79,7 @@ class _FileReader:
         self.reader = reader
         self.manifest = manifest
         self.defaults: Json = {}
-        self.default_places: Mapping[str, tree.Node] = {}
+        self.default_node: tree.Node = reader.document.root
         self.recorded_faults: list[Diagnostic] = []
         self.warnings: list[Diagnostic] = []
 
@@ -96,7 +106,8 @@ class _FileReader:
             hint = quotes_hint(version, int)
             reader.fault(version, f"version must be the number 1, got {describe(version)}{hint}")
         if "defaults" in root.entries:
-            self.defaults, self.default_places = self._said(root.entries["defaults"], "defaults")
+            self.default_node = root.entries["defaults"]
+            self.defaults = self._said(self.default_node, "defaults")
         names: set[str] = set()
         example = "[{name: …, meter: …, given: […], expect: {total: 3}}]"
         for node in reader.list(root.entries["tests"], "tests", example) if "tests" in root.entries else ():
@@ -147,13 +158,12 @@ class _FileReader:
             return
         example = "[{name: api.request, metadata: {status: 200}}]"
         for number, item in enumerate(self.reader.list(node, "given", example)):
-            own, places = self._said(item, "an event")
-            said = merged(self.defaults, own)
+            own = self._said(item, "an event")
+            said = merged(self.defaults, own) if self.defaults else own
             event = event_of(said, number)
-            both = {**self.default_places, **places}
             for key, message in refusals(event):
-                place = both.get(f"metadata.{key}", item) if key is not None else both.get("name", item)
-                self.reader.fault(place, message)
+                path = ("name",) if key is None else ("metadata", key)
+                self.reader.fault(place_of(item, path) or place_of(self.default_node, path) or item, message)
             yield Given(
                 f"given[{number}]",
                 compile_event(event),
@@ -164,41 +174,39 @@ class _FileReader:
                 self.reader.document.span_of(item),
             )
 
-    def _said(self, node: tree.Node, what: str) -> tuple[dict[str, Any], dict[str, tree.Node]]:
-        """Return what an event, or `defaults`, says, and where: `name`, `metadata.tokens`."""
+    def _said(self, node: tree.Node, what: str) -> dict[str, Any]:
+        """Return what an event, or `defaults`, says."""
         reader = self.reader
         fields = reader.map(node, what, "{name: api.request, metadata: {status: 200}}")
         said: dict[str, Any] = {}
-        places: dict[str, tree.Node] = {}
         if fields is None:
-            return said, places
+            return said
         is_named = what == "defaults" or "name" in self.defaults or any(k in fields.entries for k in _NAMES)
-        required = () if is_named else ("name",)
-        reader.keys(fields, KEYS, required, fields)
+        if not (fields.entries.keys() <= _KEYS and (is_named or "name" in fields.entries)):
+            reader.keys(fields, KEYS, () if is_named else ("name",), fields)
         for name, value in fields.entries.items():
             if name in ("name", "source", "customer"):
                 said[name] = reader.text(value, name) or ""
-                places[name] = value
             elif name == "timestamp":
                 said[name] = self._moment(value)
             elif name == "metadata":
-                said[name] = self._metadata(value, places)
+                said[name] = self._metadata(value)
             elif name == "times":
                 said[name] = self._times(value)
             elif name == "counted":
                 said[name] = reader.boolean(value, "counted")
-        return said, places
+        return said
 
-    def _metadata(self, node: tree.Node, places: dict[str, tree.Node]) -> dict[str, Any]:
+    def _metadata(self, node: tree.Node) -> dict[str, Any]:
         fields = self.reader.map(node, "metadata", "{status: 200}")
         if fields is None:
             return {}
-        for key in fields.keys:
-            places[f"metadata.{key.text}"] = fields.place(key.text)
         return {name: self._json(value) for name, value in fields.entries.items()}
 
     def _json(self, node: tree.Node) -> Any:
         """Return any value as JSON has it."""
+        if type(node) is tree.Scalar and type(value := node.value) in _PLAIN:
+            return value
         if isinstance(node, tree.Map):
             return {name: self._json(value) for name, value in node.entries.items()}
         if isinstance(node, tree.List):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.benchmarks.meaning import compare_matches, measure_claims
+from tests.benchmarks.testing import measure_tests
 from tests.support.command import COMMAND, clean_environment
 
 LOAD = "import pathlib, sys; from ruamel.yaml import YAML; YAML(typ='safe').load(pathlib.Path(sys.argv[1]))"
@@ -99,6 +100,7 @@ def main() -> None:
     compare_matches(options.runs)
     measure_claims()
     if not options.meaning:
+        measure_tests(options.runs)
         measure_commands(options.runs)
 
 
