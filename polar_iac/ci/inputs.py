@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from polar_iac import SLUG
-from polar_iac.errors import PolarIacError, RefusedError
+from polar_iac.errors import ExitCode, PolarIacError, RefusedError
 from polar_iac.report.wording import listed
 
 Persist = Literal["commit", "branch", "pull-request"]
@@ -163,6 +163,13 @@ def after_apply(code: int, environment: str, environments: Sequence[str]) -> lis
     rest = environments[environments.index(environment) + 1 :]
     left = [f"Not applied, since {environment} comes first: {' '.join(rest)}."] if rest else []
     return [meaning, *left]
+
+
+def verdict_on_tests(fail_on: FailOn, tests: str) -> tuple[str, int] | None:
+    """Return the message and exit code of a plan's check where tests failed, or None. `tests` says which."""
+    if fail_on == "never" or not tests:
+        return None
+    return f"{tests}: `polar-iac test` shows why", ExitCode.CHECK_FAILED
 
 
 def verdict(fail_on: FailOn, *, refused: bool, blocked: str) -> tuple[str, int] | None:

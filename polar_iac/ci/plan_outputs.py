@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from polar_iac.ci.blocked import blocked_keys, changed_keys, keys_markdown
 from polar_iac.manifest.model import Manifest
 from polar_iac.plan.model import Plan
+from polar_iac.report.wording import outcome_line
 
 
 def differs(plans: Sequence[Plan]) -> bool:
@@ -37,6 +38,7 @@ def plan_step_outputs(
         "unplanned": " ".join(name for name in environments if name not in planned),
         "blocked": keys_markdown(changed),
         "blocked_before": keys_markdown(keys - changed),
+        "tests": next((outcome_line(p.tests) for p in plans if p.tests and not p.tests.is_good), ""),
     }
 
 

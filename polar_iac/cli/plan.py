@@ -18,8 +18,9 @@ from polar_iac.cli.terminal import Progress, stopped_by_deadline
 from polar_iac.clock import Stop, SystemClock
 from polar_iac.errors import ExitCode, PolarIacError
 from polar_iac.files import write_file
+from polar_iac.manifest.model import Manifest
 from polar_iac.plan.document import plan_json
-from polar_iac.plan.model import Plan
+from polar_iac.plan.model import MeterTests, Plan
 from polar_iac.report.formats import check_replaceable, report_file
 from polar_iac.report.text import refusal_text
 from polar_iac.report.wording import listed
@@ -62,11 +63,13 @@ def plan(
     plans = []
     failures: dict[str, ExitCode] = {}
     unplanned = []
+    tested: dict[Path, MeterTests | None] = {}
     asked = tuple(dict.fromkeys(environments)) or (None,)
     for environment in asked:
         selection = Selection(common.source, environment, lockfile_path, targets, allow_archive)
         try:
-            made = _plan_one(selection, None if offline else connection, deadline, stop, quiet=common.quiet)
+            connected = None if offline else connection
+            made = _plan_one(selection, connected, deadline, stop, tested, quiet=common.quiet)
         except PolarIacError as error:
             # One environment's token or server must not hide the plan of another one. An error of the
             # manifest is every environment's, and reported once.
@@ -121,6 +124,7 @@ def _plan_one(
     connection: options.Connection | None,
     deadline: float | None,
     stop: Stop,
+    tested: dict[Path, MeterTests | None],
     *,
     quiet: bool,
 ) -> Plan:
@@ -128,7 +132,20 @@ def _plan_one(
     from polar_iac.cli.session import plan_once
 
     inputs = read_inputs(selection)
+    if selection.file not in tested:
+        tested[selection.file] = _tested(selection.file, inputs.manifest)
     with Progress("reading", quiet) as progress, stopped_by_deadline(stop, deadline):
         made = plan_once(inputs, selection, connection, SystemClock(stop), progress)
+    made = replace(made, tests=tested[selection.file])
     # Standard input is gone when a saved plan is applied: that apply reads the manifest that it is given.
     return replace(made, manifest=None) if selection.file == options.STANDARD_INPUT else made
+
+
+def _tested(source: Path, manifest: Manifest) -> MeterTests | None:
+    """Run the tests beside a manifest. All environments have the same."""
+    if source == options.STANDARD_INPUT or not any(source.parent.glob("*.test.yaml")):
+        return None
+    # Here, so that a plan without tests does not wait for it.
+    from polar_iac.cli.tests import tested_beside
+
+    return tested_beside(source, manifest)

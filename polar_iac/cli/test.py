@@ -18,7 +18,8 @@ from polar_iac.cli.generated_tests import write_generated
 from polar_iac.cli.inputs import read_manifest
 from polar_iac.cli.output import print_error, print_message, print_result, sanitize
 from polar_iac.cli.terminal import columns
-from polar_iac.errors import Diagnostic, DiagnosticError, ExitCode, PolarIacError
+from polar_iac.cli.tests import files_beside, read_all, run_tests
+from polar_iac.errors import ExitCode, PolarIacError
 from polar_iac.manifest.model import Manifest
 from polar_iac.report.coverage import coverage_json, coverage_text, percent_text
 from polar_iac.report.formats import check_replaceable, report_file, write_rendered
@@ -26,8 +27,6 @@ from polar_iac.report.testing import results_json, results_text, warnings_text
 from polar_iac.report.wording import WIDTH
 from polar_iac.testing.coverage import Coverage, cover
 from polar_iac.testing.model import MeterTest, Result
-from polar_iac.testing.read import read_tests
-from polar_iac.testing.run import compiled, run
 from polar_iac.yaml.scalars import nearest
 
 FORMATS = ("text", "json")
@@ -77,10 +76,15 @@ def test(
         check_keys("--generate", generated, manifest)
         return write_generated(generated, files, manifest, common)
     chosen = Choice(meters, text)
-    found = find_tests(files, common.source, manifest, debug=common.debug)
+    found = read_all(list(dict.fromkeys(files)) or files_beside(common.source), manifest)
     if found is None:
+        raise PolarIacError(f"there is no *.test.yaml beside {common.source}: write one (docs/testing.md)")
+    print_error(sanitize(warnings_text(found.warnings), host_for(os.environ)))
+    for problem in found.problems:
+        report_error(problem, debug=common.debug)
+    if found.problems:
         return ExitCode.ERROR
-    tests = [test for test in found if chosen.includes(test)]
+    tests = [test for test in found.tests if chosen.includes(test)]
     if not tests:
         raise PolarIacError(chosen.nothing())
     results = run_tests(tests, manifest)
@@ -149,46 +153,3 @@ def check_keys(option: str, keys: Sequence[str], manifest: Manifest) -> None:
             guess = nearest(key, tuple(manifest.meters))
             hint = f": did you mean {guess}?" if guess else ""
             raise click.UsageError(f"{option} {key}: the manifest has no such meter{hint}")
-
-
-def files_beside(source: Path) -> list[Path]:
-    """Return the files of tests beside a manifest."""
-    beside = Path() if source == options.STANDARD_INPUT else source.parent
-    return sorted(beside.glob("*.test.yaml"))
-
-
-def find_tests(
-    files: Sequence[Path], source: Path, manifest: Manifest, *, debug: bool
-) -> list[MeterTest] | None:
-    """Read the tests of all files, and print what is doubtful. None if a file has errors, which are reported.
-
-    Raises PolarIacError where there are none.
-    """
-    paths = list(dict.fromkeys(files)) or files_beside(source)
-    if not paths:
-        raise PolarIacError(f"there is no *.test.yaml beside {source}: write one (docs/testing.md)")
-    tests: list[MeterTest] = []
-    diagnostics: list[Diagnostic] = []
-    others: list[PolarIacError] = []
-    warnings: list[Diagnostic] = []
-    for path in paths:
-        try:
-            reading = read_tests(path, manifest)
-        except DiagnosticError as error:
-            diagnostics += error.diagnostics
-        except PolarIacError as error:
-            others.append(error)
-        else:
-            tests += reading.tests
-            warnings += reading.warnings
-    print_error(sanitize(warnings_text(warnings), host_for(os.environ)))
-    for problem in [*([DiagnosticError(diagnostics)] if diagnostics else []), *others]:
-        report_error(problem, debug=debug)
-    return None if diagnostics or others else tests
-
-
-def run_tests(tests: Sequence[MeterTest], manifest: Manifest) -> list[Result]:
-    """Run tests, in their order. Each meter is compiled once."""
-    specs = {test.meter: manifest.meters[test.meter].spec for test in tests}
-    meters = {key: compiled(spec) for key, spec in specs.items()}
-    return [run(test, specs[test.meter], meters[test.meter]) for test in tests]

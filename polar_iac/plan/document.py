@@ -44,6 +44,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "bookkeeping": [_bookkeeping(entry) for entry in plan.bookkeeping],
         "digest": plan.digest,
         **({"unowned": plan.unowned} if plan.unowned else {}),
+        **({"tests": dataclasses.asdict(plan.tests)} if plan.tests else {}),
         **({"options": options} if (options := _options(plan)) else {}),
         **(
             {"refusal": {"cause": plan.refusal.cause, "keys": list(plan.refusal.keys)}}

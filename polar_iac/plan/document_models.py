@@ -139,6 +139,12 @@ class SavedOptions(_Strict):
     allow_archive: bool = False
 
 
+class SavedTests(_Strict):
+    passed: _Natural
+    failed: _Natural
+    errors: _Natural
+
+
 class SavedPlan(_Strict):
     format_version: Literal[1, 2]
     environment: Annotated[str, AfterValidator(_check_environment)]
@@ -153,6 +159,7 @@ class SavedPlan(_Strict):
     bookkeeping: list[SavedBookkeeping]
     digest: str
     unowned: _Natural = 0
+    tests: SavedTests | None = None
     options: SavedOptions = SavedOptions()
     refusal: SavedRefusal | None = None
 

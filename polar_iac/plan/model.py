@@ -154,6 +154,19 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class MeterTests:
+    """The outcome of the tests beside a manifest. `errors` is how many mistakes kept them from being run."""
+
+    passed: int
+    failed: int
+    errors: int = 0
+
+    @property
+    def is_good(self) -> bool:
+        return not self.failed and not self.errors
+
+
+@dataclass(frozen=True)
 class Plan:
     """A plan, with changes in `Change.order`, and notes and bookkeeping in key order.
 
@@ -179,6 +192,8 @@ class Plan:
     lockfile: str | None = None
     unowned: int = 0
     """Number of active meters that no project owns, in a plan that creates meters or would; else 0."""
+    tests: MeterTests | None = None
+    """The outcome of the tests of the manifest; None if there are none. It is in no digest."""
     outdated: str | None = None
     """Digest that the plan had in the earlier format."""
 

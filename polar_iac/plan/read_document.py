@@ -24,6 +24,7 @@ from polar_iac.plan.model import (
     FieldChange,
     MarkerChange,
     MeterReference,
+    MeterTests,
     Note,
     Plan,
     Refusal,
@@ -70,6 +71,7 @@ def _plan(saved: SavedPlan, first: bool) -> Plan:
         manifest=saved.manifest,
         lockfile=saved.lockfile,
         unowned=saved.unowned,
+        tests=MeterTests(saved.tests.passed, saved.tests.failed, saved.tests.errors) if saved.tests else None,
         outdated=saved.digest if first else None,
     )
     # `sorted(set(…))` also refuses duplicates: a change listed twice is not the plan that was written.

@@ -12,9 +12,10 @@ from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.manifest.model import Manifest
 from polar_iac.meter.meaning.events import ABSENT, bare, lookup
 from polar_iac.meter.meaning.explanation import ClauseReading, described
+from polar_iac.plan.model import MeterTests
 from polar_iac.report.filters import aggregation, clause
 from polar_iac.report.layout import in_columns, warning
-from polar_iac.report.wording import WIDTH, agree, quantity
+from polar_iac.report.wording import WIDTH, agree, outcome_line, quantity
 from polar_iac.sanitize import printable
 from polar_iac.testing.model import Disagreement, Explanation, Failure, Result
 
@@ -38,9 +39,13 @@ def results_text(results: Sequence[Result], manifest: Manifest, width: int = WID
 
 def summary(results: Sequence[Result]) -> str:
     """Return how many tests passed, or failed: `14 tests passed`, `1 of 14 tests failed`."""
+    return outcome_line(outcome(results))
+
+
+def outcome(results: Sequence[Result]) -> MeterTests:
+    """Return how many tests passed and failed."""
     failed = sum(not result.passed for result in results)
-    tests = quantity(len(results), "test")
-    return f"{failed:,} of {tests} failed" if failed else f"{tests} passed"
+    return MeterTests(len(results) - failed, failed)
 
 
 def warnings_text(warnings: Sequence[Diagnostic]) -> str:

@@ -47,6 +47,7 @@ from polar_iac.report.wording import (
     marker_remarks,
     metadata_of,
     meters_match,
+    outcome_line,
     quantity,
     refusal,
     same_refusals,
@@ -93,6 +94,9 @@ def _plan(plan: Plan, manifest_file: str, width: int) -> Iterator[str]:
     if actions:
         yield "  ".join(paint(action, f"{SIGNS[action]} {action}") for action in SIGNS if action in actions)
     yield summary(plan)
+    if plan.tests:
+        text = outcome_line(plan.tests)
+        yield f"Tests: {text if plan.tests.is_good else paint('blocked', text)}."
     if plan.changes:
         yield f"Digest: {plan.digest[:SHORT_DIGEST]}"
     if plan.unowned:

@@ -13,7 +13,7 @@ from typing import Any
 from polar_iac.manifest.write import block
 from polar_iac.meter.fields import FIELDS, FieldPath
 from polar_iac.meter.spec import MeterSpec
-from polar_iac.plan.model import ACTIONS, UNKNOWN_HERE, UNKNOWN_IMPORT, Bookkeeping, Change, Plan
+from polar_iac.plan.model import ACTIONS, UNKNOWN_HERE, UNKNOWN_IMPORT, Bookkeeping, Change, MeterTests, Plan
 from polar_iac.plan.renames import renames
 from polar_iac.sanitize import printable
 
@@ -177,6 +177,14 @@ def settled(change: Change) -> str:
 def bookkeeping(entry: Bookkeeping, quote: Quote) -> str:
     """Describe a change that affects the lockfile only."""
     return HOUSEKEEPING[entry.action] + (f" (was {quote(entry.was)})" if entry.was is not None else "")
+
+
+def outcome_line(tested: MeterTests) -> str:
+    """Return what came of the tests: `14 tests passed`, `1 of 14 tests failed`."""
+    if tested.errors:
+        return f"no test was run: the files of tests have {quantity(tested.errors, 'error')}"
+    tests = quantity(tested.passed + tested.failed, "test")
+    return f"{tested.failed:,} of {tests} failed" if tested.failed else f"{tests} passed"
 
 
 def unowned(plan: Plan, quote: Quote) -> str:

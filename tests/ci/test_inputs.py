@@ -15,6 +15,7 @@ from polar_iac.ci.inputs import (
     read_fail_on,
     read_inputs,
     verdict,
+    verdict_on_tests,
 )
 from polar_iac.errors import ExitCode, PolarIacError
 
@@ -162,6 +163,15 @@ def test_the_verdict(fail_on: Any, refused: bool, blocked: str, code: int | None
     if code == 2:
         assert found is not None
         assert found[0].startswith("blocked: calls. ")
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "tests", "code"),
+    [("blocked", "1 of 2 tests failed", 3), ("refused", "x", 3), ("never", "x", None), ("blocked", "", None)],
+)
+def test_the_verdict_on_tests(fail_on: Any, tests: str, code: int | None) -> None:
+    found = verdict_on_tests(fail_on, tests)
+    assert found == (code and (f"{tests}: `polar-iac test` shows why", code))
 
 
 def test_an_unknown_reason_to_fail_is_refused() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from polar_iac.ci.plan_outputs import plan_step_outputs
-from polar_iac.plan.model import Plan
+from polar_iac.plan.model import MeterTests, Plan
 from tests.support.build import desired, live, meter, plan, record
 
 HEAD = desired({"calls": meter()})
@@ -42,6 +42,19 @@ def test_blocked_meters_count_where_their_blocks_changed() -> None:
     assert (outputs(BLOCKED)["blocked"], outputs(BLOCKED)["blocked_before"]) == ("`calls`", "")
     before = outputs(BLOCKED, base=True)
     assert (before["blocked"], before["blocked_before"]) == ("", "`calls`")
+
+
+def test_tests_are_an_output_where_they_fail_the_check() -> None:
+    said = {
+        tested: outputs(replace(SAME, tests=tested))["tests"]
+        for tested in (None, MeterTests(14, 0), MeterTests(13, 1), MeterTests(0, 0, 2))
+    }
+    assert list(said.values()) == [
+        "",
+        "",
+        "1 of 14 tests failed",
+        "no test was run: the files of tests have 2 errors",
+    ]
 
 
 def test_no_key_breaks_out_of_an_output() -> None:

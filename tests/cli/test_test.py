@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import jsonschema
+
+import polar_iac.plan
 from tests.support.build import meter
 from tests.support.command import Workspace
+from tests.support.served_polar import Served
+
+SCHEMA = json.loads((Path(polar_iac.plan.__file__).parent / "plan.schema.json").read_text())
 
 TESTS = """\
 version: 1
@@ -91,3 +98,27 @@ def test_a_file_is_not_generated_into_where_it_would_mean_something_else(workspa
     assert "did you mean calls" in workspace.run("test", "--generate", "call").stderr
     assert "names one file" not in workspace.run("test", "--generate", "calls", "new.test.yaml").stderr
     assert (workspace.path / "new.test.yaml").exists()
+
+
+def test_a_plan_says_in_one_line_what_came_of_the_tests(workspace: Workspace, polar: Served) -> None:
+    workspace.write({"calls": meter()})
+    assert "test" not in workspace.ok("plan", "-e", "sandbox").lower()
+    (workspace.path / "a.test.yaml").write_text(TESTS % 1)
+    assert "\nTests: 2 tests passed.\n" in workspace.ok("plan", "-e", "sandbox")
+    (workspace.path / "a.test.yaml").write_text(TESTS % 2)
+    reports = ("--report", "markdown=p.md", "--report", "json=p.json", "--out", "saved.json")
+    done = workspace.run("plan", "-e", "sandbox", *reports, GITHUB_ACTIONS="true")
+    assert done.returncode == 0
+    assert "\nTests: 1 of 2 tests failed.\n" in done.stdout
+    assert "::error file=a.test.yaml,line=3,col=5,title=Polar meters%3A a test failed::" in done.stderr
+    assert "🛑 **1 of 2 tests failed** (`polar-iac test` shows why)." in (workspace.path / "p.md").read_text()
+    document = json.loads((workspace.path / "p.json").read_text())
+    jsonschema.validate(document, SCHEMA)
+    assert document["tests"] == {"passed": 1, "failed": 1, "errors": 0}
+    # A saved plan is shown as it was, and applied: tests are in no digest.
+    assert "\nTests: 1 of 2 tests failed.\n" in workspace.ok("show", "saved.json")
+    (workspace.path / "a.test.yaml").write_text("tests: {}")
+    assert "1 created" in workspace.ok("apply", "saved.json", "-y")
+    broken = workspace.ok("plan", "-e", "sandbox")
+    assert "\nTests: no test was run: the files of tests have 2 errors.\n" in broken
+    assert polar.tape.count("POST") == 1

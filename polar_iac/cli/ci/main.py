@@ -11,7 +11,10 @@ from polar_iac.cli.main import LazyGroup
 
 STEPS = {
     "plan": ("polar_iac.cli.ci.plan.plan", "Plan each environment, and say what it means to later steps."),
-    "judge": ("polar_iac.cli.ci.plan.judge", "Fail the check of a plan whose merge would fail."),
+    "judge": (
+        "polar_iac.cli.ci.plan.judge",
+        "Fail the check of a plan whose merge, or tests, would fail.",
+    ),
     "begin": ("polar_iac.cli.ci.apply.begin", "Check what is to be applied, and say how."),
     "stopped": ("polar_iac.cli.ci.apply.stopped", "Explain why an apply ended, and what was left."),
     "keep": ("polar_iac.cli.ci.apply.keep", "Push the lockfiles that an apply has written."),

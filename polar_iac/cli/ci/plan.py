@@ -11,7 +11,7 @@ from polar_iac.ci.blocked import base_manifest, blocked_keys
 from polar_iac.ci.checkout import Checkout, catch_up, merge_base, read_state
 from polar_iac.ci.git import GitError
 from polar_iac.ci.github_api import GitHubApi
-from polar_iac.ci.inputs import read_fail_on, read_inputs, verdict
+from polar_iac.ci.inputs import read_fail_on, read_inputs, verdict, verdict_on_tests
 from polar_iac.ci.plan_outputs import plan_step_outputs
 from polar_iac.ci.pull_request import without_secrets
 from polar_iac.cli.ci.step import enter, run_command, scratch_directory, step, summarize, tell, write_outputs
@@ -82,13 +82,14 @@ def _manifest_before(checkout: Checkout, plans: Sequence[Plan]) -> Manifest | No
 
 @step
 def judge() -> int:
-    """Fail the check of a plan whose merge would fail."""
+    """Fail the check of a plan whose merge, or tests, would fail."""
     variables = os.environ
-    failed = verdict(
-        read_fail_on(variables), refused=variables["REFUSED"] == "true", blocked=variables["BLOCKED"]
-    )
-    if failed is None:
-        return ExitCode.OK
-    message, code = failed
-    tell("error", message)
-    return code
+    fail_on = read_fail_on(variables)
+    found = [
+        verdict(fail_on, refused=variables["REFUSED"] == "true", blocked=variables["BLOCKED"]),
+        verdict_on_tests(fail_on, variables["TESTS"]),
+    ]
+    failed = [one for one in found if one is not None]
+    for message, _ in failed:
+        tell("error", message)
+    return failed[0][1] if failed else ExitCode.OK

@@ -24,6 +24,7 @@ from polar_iac.report.wording import (
     labels,
     listed,
     meters_match,
+    outcome_line,
     quantity,
     says_the_usual,
     terms,
@@ -69,9 +70,10 @@ def plan_markdown(
     kept = [*_notes_and_bookkeeping(plans, context)]
     marker = comment_marker(plans)
     if not entries:
-        return _joined([_no_changes(plans, manifest), *kept, marker])
+        return _joined([_no_changes(plans, manifest), *_tests(plans), *kept, marker])
 
-    head = [_introduction(plans, context, manifest), *refusal_blocks(plans, context, limit // 4)]
+    head = [_introduction(plans, context, manifest), *_tests(plans)]
+    head += refusal_blocks(plans, context, limit // 4)
     unowned = "\n".join(_unowned(plans, context))
     foot = [_digests(plans, context), *filter(None, [unowned])]
     foot += [details("How to read this", _legend(plans)), marker]
@@ -202,6 +204,13 @@ def _introduction(plans: Sequence[Plan], context: CommentContext, manifest: str)
             "appear here."
         )
     return text
+
+
+def _tests(plans: Sequence[Plan]) -> Iterator[str]:
+    """Yield what came of the tests beside the manifest, which all plans share."""
+    for tested in [plan.tests for plan in plans if plan.tests][:1]:
+        text = outcome_line(tested)
+        yield f"{text}." if tested.is_good else f"🛑 **{text}** (`polar-iac test` shows why)."
 
 
 def _digests(plans: Sequence[Plan], context: CommentContext) -> str:
