@@ -70,7 +70,7 @@ HIDDEN = {"ci": ("polar_iac.cli.ci.main.ci", "Run a step of the GitHub actions."
 
 FLAGS = frozenset(
     {
-        *("--all", "--allow-archive", "--allow-http", "--auto-approve", "--check", "--coverage"),
+        *("--admin", "--all", "--allow-archive", "--allow-http", "--auto-approve", "--check", "--coverage"),
         *("--debug", "--detailed-exitcode", "--dry-run", "--github", "--id", "--no-color", "--offline"),
         *("--q", "--quiet", "--strict", "--usage", "--v", "--verbose", "--y"),
     }
