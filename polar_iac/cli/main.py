@@ -22,6 +22,10 @@ COMMANDS = {
         "polar_iac.cli.drift.drift",
         "Show what someone changed at Polar since the last apply.",
     ),
+    "explain": (
+        "polar_iac.cli.explain.explain",
+        "Explain lint rules, by name or code; without one, list them.",
+    ),
     "import": (
         "polar_iac.cli.import_.import_",
         "List meters that no manifest owns, or declare them.",

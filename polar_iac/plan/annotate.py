@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from polar_iac.manifest.findings import PlacedFinding, findings_of
+from polar_iac.manifest.model import Manifest
 from polar_iac.meter.fields import FROZEN_FIELDS, MAX_METADATA_KEYS
 from polar_iac.meter.live import LiveMeter
-from polar_iac.meter.matching import aggregation_notes, filter_notes
 from polar_iac.meter.record import Record
-from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.model import Change, Note
 from polar_iac.plan.renames import Rename, renames
 
@@ -159,19 +159,46 @@ def quoted(name: str) -> str:
 
 
 _MAX_DOUBTS = 5
-"""Maximum number of doubtful clauses to list."""
+"""Most warnings of lint that a change lists."""
 
 
-def meaning_notes(spec: MeterSpec, touched: Sequence[str]) -> tuple[Note, ...]:
-    """Report the parts of a new filter or aggregation that probably do not mean what they say."""
-    clauses = set(filter_notes(spec.filter)) if "filter" in touched else set()
-    doubts = sorted(clauses, key=lambda doubt: (doubt[0] != "warning", doubt[1]))
-    doubts += aggregation_notes(spec.aggregation) if "aggregation" in touched else ()
-    if len(doubts) > _MAX_DOUBTS:
-        # Example: of 8 doubts, 4 are listed, and the fifth line counts the other 4.
-        rest = len(doubts) - _MAX_DOUBTS + 1
-        doubts[_MAX_DOUBTS - 1 :] = [("warning", f"{rest} more clauses with similar warnings")]
-    return tuple(Note("meaning", severity, text, "polar") for severity, text in doubts)
+def with_lint(changes: Sequence[Change], manifest: Manifest) -> list[Change]:
+    """Return the changes, with the warnings of lint about the fields that each creates or changes."""
+    linted = {
+        change.key: {path.partition(".")[0] for path in (field.path for field in change.fields)}
+        for change in changes
+        if change.action in ("create", "update", "unarchive") and change.key in manifest.meters
+    }
+    if not linted:
+        return list(changes)
+    found: dict[str, list[PlacedFinding]] = {}
+    for placed in findings_of(manifest, linted.keys()):
+        if placed.finding.path[0] in linted[placed.key]:
+            found.setdefault(placed.key, []).append(placed)
+    return [
+        replace(change, notes=(*change.notes, *_lint_notes(found[change.key])))
+        if change.key in found and change.action in ("create", "update", "unarchive")
+        else change
+        for change in changes
+    ]
+
+
+def _lint_notes(found: Sequence[PlacedFinding]) -> list[Note]:
+    notes = [_lint_note(placed) for placed in sorted(found, key=lambda placed: placed.span)]
+    if len(notes) > _MAX_DOUBTS:
+        # Example: of 8 warnings, 4 are listed, and the fifth line counts the other 4.
+        rest = len(notes) - _MAX_DOUBTS + 1
+        notes[_MAX_DOUBTS - 1 :] = [
+            Note("meaning", "warning", f"{rest} more warnings like these", "manifest")
+        ]
+    return notes
+
+
+def _lint_note(placed: PlacedFinding) -> Note:
+    rule, span = placed.rule, placed.span
+    source = {"file": span.file, "line": span.line, "column": span.column}
+    data = {"code": rule.code, "name": rule.name, "source": source}
+    return Note("meaning", "warning", f"[{rule.title}] {placed.finding.message}", "manifest", data=data)
 
 
 def with_renames(changes: Sequence[Change]) -> list[Change]:

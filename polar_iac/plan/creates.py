@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from polar_iac.manifest.model import DesiredMeter, Manifest
-from polar_iac.meter.fields import FROZEN_FIELDS, MAX_METADATA_KEYS
+from polar_iac.meter.fields import MAX_METADATA_KEYS
 from polar_iac.meter.limits import broken_limits
 from polar_iac.meter.live import LiveMeter
 from polar_iac.plan import annotate
@@ -27,7 +27,6 @@ def create(desired: DesiredMeter, manifest: Manifest, state: State) -> Effect | 
     notes = (
         *annotate.same_billing_notes(key, same_billing, environment),
         *annotate.same_name_notes(key, same_name, environment),
-        *annotate.meaning_notes(desired.spec, FROZEN_FIELDS),
     )
     if reason := "; ".join(broken_limits(desired.spec)):
         return Blocked("limits", f"Polar takes no new meter like this: {reason}.", desired.spec)

@@ -101,7 +101,7 @@ def make_plan(
         organization_id=organization_id,
         project=manifest.project,
         refreshed=live is not None,
-        changes=tuple(with_examples(annotate.with_renames(changes))),
+        changes=tuple(with_examples(annotate.with_renames(annotate.with_lint(changes, manifest)))),
         bookkeeping=tuple(bookkeeping),
         unchanged=unchanged,
         refusal=_refusal(changes, state),
@@ -259,16 +259,15 @@ def _compared(
         )
     if reason := "; ".join(broken_limits(after, [field.path for field in fields])):
         return Blocked("limits", f"nothing of this meter is changed: {reason}.", after, fields)
-    doubts = annotate.meaning_notes(after, touches_frozen)
     if meter.archived:
         outside = annotate.outside_archiving_notes(record, meter)
-        notes = (*outside, *annotate.unarchiving_notes(touches_frozen, record), *doubts)
+        notes = (*outside, *annotate.unarchiving_notes(touches_frozen, record))
         return Effect("unarchive", after, fields, notes, marker)
     if not fields:
         return _mark(meter, marker, identity)
     if touches_frozen and record and record.frozen:
         return Blocked("frozen", _frozen_reason(touches_frozen), after, fields)
-    return Effect("update", after, fields, (*annotate.rematching_notes(touches_frozen), *doubts), marker)
+    return Effect("update", after, fields, annotate.rematching_notes(touches_frozen), marker)
 
 
 def _marker_change(key: str, meter: LiveMeter, state: State) -> MarkerChange | None:

@@ -39,7 +39,7 @@ from polar_iac.report.risks import risk
 from polar_iac.report.text import plan_text, refusal_text
 from tests.report.test_text import GOLDEN, clause, either, every
 from tests.support import strategies
-from tests.support.build import ORGANIZATION, desired, identifier, live, meter, plan, record
+from tests.support.build import ORGANIZATION, desired, identifier, live, meter, plan, record, without_lint
 from tests.support.comments import HOME, read_commands, read_comment, read_outputs
 from tests.support.examples import examples
 from tests.support.golden import golden
@@ -209,7 +209,7 @@ def many(count: int) -> Plan:
             frozen = number % 15 == 5 and number % 2 == 0
             recorded[key] = record(number, frozen=frozen, **before)
             there.append(live(number, key, **before))
-    return plan(desired(meters), recorded, there)
+    return plan(without_lint(desired(meters), "equal-meters"), recorded, there)
 
 
 @cache
@@ -244,7 +244,8 @@ def test_a_comment_with_a_few_changes_is_golden() -> None:
     parsed = read_comment(text)
     assert parsed.headings == [
         "Polar meters: 1 to create, 2 to update, 1 to archive · sandbox",
-        "Look closely: 1 changes what is billed, 1 archives a meter, 1 overwrites a change made at Polar",
+        "Look closely: 1 changes what is billed, 1 archives a meter, 1 overwrites a change made at Polar, "
+        "1 has another warning",
         "Other changes: 1 to create",
     ]
     assert "-     usage.input_tokens >= 100000" in parsed.code
@@ -366,7 +367,7 @@ def test_a_comment_that_fits_is_not_cut() -> None:
 @pytest.mark.unmeasured
 def test_a_change_too_big_for_a_comment_is_named() -> None:
     clauses = [clause(f"property_{n}", "eq", "🚀" * 200) for n in range(200)]
-    planned = plan(desired({"calls": meter(filter=every(*clauses)), "other": meter()}), {}, [])
+    planned = plan(desired({"calls": meter(filter=every(*clauses)), "other": meter(name="Other")}), {}, [])
     text = comment(planned)
     assert len(text.encode()) < GITHUB_TAKES
     assert keys_shown(text) == ["calls", "other"]

@@ -15,10 +15,10 @@ from polar_iac.apply.events import Applied, Event, Failed, Skipped, Unknown
 from polar_iac.ci.annotations import failure_annotations
 from polar_iac.ci.github import workflow_commands
 from polar_iac.errors import Diagnostic, SourceSpan
+from polar_iac.lint.subject import clause_text
 from polar_iac.meter.canonical import canonical_json
-from polar_iac.meter.filter import OPERATOR_SIGNS, OPERATORS, Filter
+from polar_iac.meter.filter import OPERATOR_SIGNS, OPERATORS, Clause, Filter
 from polar_iac.meter.live import Made
-from polar_iac.meter.matching import filter_notes
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.document import plan_document, plan_json
 from polar_iac.plan.model import Plan, differences
@@ -34,7 +34,7 @@ from polar_iac.report.text import plan_text
 from polar_iac.report.wording import TERMS, listed, meters_match, quantity
 from polar_iac.sanitize import printable
 from tests.support import strategies
-from tests.support.build import desired, identifier, live, meter, plan, record
+from tests.support.build import desired, identifier, live, meter, plan, record, without_lint
 from tests.support.golden import golden
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -174,7 +174,7 @@ def test_a_headline_counts_under_each_risk_every_change_that_has_it() -> None:
     declared = {key: meter(name="Ours") for key in keys[1:]}
     declared |= {"a": meter(name="Ours", filter=every(LLM)), "e": meter(), "f": meter(name="Now")}
     planned = plan(
-        desired(declared),
+        without_lint(desired(declared), "equal-meters", "same-name"),
         {key: pair[0] for key, pair in pairs.items()} | {"f": record(6)},
         [*(pair[1] for pair in pairs.values()), live(6, "f")],
     )
@@ -228,7 +228,7 @@ def test_only_the_words_that_occur_are_explained() -> None:
 def test_a_note_of_many_changes_is_said_once() -> None:
     keys = [f"m{n:03}" for n in range(1, 201)]
     planned = plan(
-        desired({key: meter(filter=every(LLM)) for key in keys}),
+        without_lint(desired({key: meter(filter=every(LLM)) for key in keys}), "equal-meters"),
         {key: record(n) for n, key in enumerate(keys, 1)},
         [live(n, key) for n, key in enumerate(keys, 1)],
     )
@@ -360,8 +360,9 @@ def test_what_is_gone_stands_where_it_was() -> None:
 
 def test_operators_have_one_notation() -> None:
     spec = MeterSpec.from_json(meter(filter=every(clause("tokens", "gte", "5"))))
-    ((_, text),) = filter_notes(spec.filter)
-    assert text.startswith(f"`{expression(spec.canonical['filter'])}` ")
+    (part,) = spec.filter.clauses
+    assert isinstance(part, Clause)
+    assert clause_text(part) == f"`{expression(spec.canonical['filter'])}`"
     assert set(OPERATOR_SIGNS) == set(OPERATORS)
 
 

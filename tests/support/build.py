@@ -6,11 +6,12 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from polar_iac.manifest import read as manifest
-from polar_iac.manifest.model import Manifest
+from polar_iac.manifest.model import LintSettings, Manifest
 from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.record import Record
 from polar_iac.meter.spec import MeterSpec
@@ -41,6 +42,11 @@ def meter(**fields: Any) -> dict[str, Any]:
 def desired(meters: Mapping[str, Any], **top: Any) -> Manifest:
     """A manifest loaded from JSON, which is YAML."""
     return manifest.load(manifest_text(meters, **top).encode(), "meters.yaml")
+
+
+def without_lint(manifest_: Manifest, *rules: str) -> Manifest:
+    """A manifest that ignores rules of lint, on the same lines as before."""
+    return replace(manifest_, lint=LintSettings(frozenset(rules)))
 
 
 def manifest_text(meters: Mapping[str, Any], **top: Any) -> str:
