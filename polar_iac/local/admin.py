@@ -94,6 +94,8 @@ class AdministeredPolar:
             answer = refusal.answer
         except ValidationError as error:
             answer = answer_json(422, {"detail": error.errors(include_url=False, include_context=False)})
+        except ValueError as error:
+            answer = answer_json(422, {"detail": str(error)})
         except LookupError as error:
             answer = answer_json(404, {"detail": str(error)})
         headers = [*answer.headers, ("content-length", str(len(answer.body)))]

@@ -144,12 +144,13 @@ class Events:
             values.append(json.dumps(list(numbers)))
         with self._store.read() as db:
             rows = db.execute(
-                f"SELECT {', '.join(_READ)} FROM event WHERE {condition} ORDER BY number",
+                "SELECT number, name, source, micros, customer_id, external_customer_id, metadata FROM event"
+                f" WHERE {condition} ORDER BY number",
                 values,
             ).fetchall()
         return [
-            StoredEvent(**dict(zip(_READ, row, strict=True)) | {"metadata": json.loads(row[-1])})
-            for row in rows
+            StoredEvent(number, name, source, micros, customer_id, external_id, json.loads(metadata))
+            for number, name, source, micros, customer_id, external_id, metadata in rows
         ]
 
     def match(self, meter_number: int, event_numbers: Iterable[int]) -> None:
@@ -159,7 +160,10 @@ class Events:
         )
 
     def add_customer(self, document: JsonObject) -> None:
-        """Add a customer."""
+        """Add a customer. Raises ValueError when another one has the external id."""
+        same = "SELECT 1 FROM customer WHERE external_id = ?"
+        if self._store.connection.execute(same, (document["external_id"],)).fetchone():
+            raise ValueError(f"a customer has the external id {document['external_id']!r} already")
         self._store.connection.execute(
             "INSERT INTO customer VALUES (?, ?, ?)",
             (document["id"], document["external_id"], json.dumps(document, ensure_ascii=False)),
@@ -208,10 +212,13 @@ class Events:
     def names(
         self, condition: str, values: Sequence[Any], order: str, *, limit: int, offset: int
     ) -> tuple[list[JsonObject], int]:
-        """Return one page of event names with how often and when they were seen, and how many there are."""
+        """Return one page of event names with how often and when they were seen, and how many there are.
+
+        Times are in milliseconds, as the analytics store keeps them (assumed).
+        """
         groups = (
-            "SELECT name, source, count(*) AS occurrences, min(micros) AS first_seen,"
-            " max(micros) AS last_seen"
+            "SELECT name, source, count(*) AS occurrences, min(millis) AS first_seen,"
+            " max(millis) AS last_seen"
             f" FROM event WHERE awaited_parent IS NULL AND {condition} GROUP BY name, source"
         )
         with self._store.read() as db:
@@ -225,8 +232,8 @@ class Events:
                 "label": _label(name, source),
                 "source": source,
                 "occurrences": occurrences,
-                "first_seen": show_micros(first),
-                "last_seen": show_micros(last),
+                "first_seen": show_micros(first * 1000),
+                "last_seen": show_micros(last * 1000),
             }
             for name, source, occurrences, first, last in rows
         ], total
@@ -267,7 +274,6 @@ class Events:
         return {**json.loads(row[2]), "first_user_event_at": seen}
 
 
-_READ = ("number", "name", "source", "micros", "customer_id", "external_customer_id", "metadata")
 _SHOWN = (
     "id, name, source, micros, customer_id, external_customer_id, member_id, external_member_id,"
     " parent_id, metadata, (SELECT count(*) FROM event child WHERE child.parent_id = event.id)"

@@ -70,7 +70,7 @@ class Usage:
             self._billing.bill()
 
     def add_customer(self, *, external_id: str | None, email: str, name: str | None) -> str:
-        """Add a customer without any event, and return the id."""
+        """Add a customer without any event, and return the id. Raises ValueError for a used external id."""
         with self._store.write():
             customer = customer_document(
                 self._store.organization_id,

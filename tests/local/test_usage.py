@@ -411,6 +411,8 @@ class TestAdministration:
             assert http.post("/__admin/bill", content=b"{", headers=json_).status_code == 400
             assert http.post("/__admin/credit", json={"units": "x"}).status_code == 422
             assert http.post("/__admin/bill", json={"organization_id": UNKNOWN}).status_code == 404
+            bob = {"email": "bob@example.com", "external_id": "bob"}
+            assert [http.post("/__admin/customer", json=bob).status_code for _ in range(2)] == [200, 422]
 
     def test_it_is_for_this_machine_alone(self, app: LocalPolar) -> None:
         transport = httpx.WSGITransport(AdministeredPolar(app), remote_addr="192.0.2.1")
