@@ -36,6 +36,7 @@ UNSEEN = {
     "filter-of-127-levels-and-a-clause": "levels",
     "filter-of-128-levels": "levels",
     "import": "other entries",
+    "import-removed": "other entries",
     "moved": "other entries",
     "moved-in-a-circle": "other entries",
     "removed": "other entries",
