@@ -74,6 +74,7 @@ def _unlisted(key: str, meter_id: str, manifest: Manifest, after: MeterSpec | No
     return Blocked(
         "unlisted",
         f"`{key}` is gone from the manifest, but {meter_id} is still active. Keep its block with "
-        f"`archived: true` to archive it{moved}, or allow this once with --allow-archive.",
+        f"`archived: true` to archive it{moved}, name it under `removed` to manage it no more, or allow this "
+        "once with --allow-archive.",
         after,
     )

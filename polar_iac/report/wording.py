@@ -216,8 +216,10 @@ SAME_REFUSALS: Mapping[str, SameRefusal] = {
     ),
     "unlisted": SameRefusal(
         "gone from the manifest and still active",
-        "Keep their blocks with `archived: true` to archive them, or allow this once with --allow-archive.",
-        "with `archived: true` to archive it, or allow this once with --allow-archive.",
+        "Keep their blocks with `archived: true` to archive them, name them under `removed` to manage them "
+        "no more, or allow this once with --allow-archive.",
+        "with `archived: true` to archive it, name it under `removed` to manage it no more, or allow this "
+        "once with --allow-archive.",
     ),
     "import": SameRefusal(
         "Polar does not know the ids that `import` names for them",
@@ -317,7 +319,11 @@ def refusal(plans: Sequence[Plan], quote: Quote) -> list[RefusalPart]:
         )
     )
     flag, action_input = quote("--allow-archive"), "`allow-archive`"
-    this_once = f"Or allow it this once with {flag} (in the GitHub actions, the input {action_input})."
+    them = agree(count, "it", "them")
+    this_once = (
+        f"Or let go of {them} with {quote('removed')}, or archive {them} this once with {flag} (the actions' "
+        f"input {action_input})."
+    )
     return [*parts, RefusalPart(this_once)]
 
 

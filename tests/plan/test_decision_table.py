@@ -1383,7 +1383,7 @@ class TestRenamesAreNotRemovals:
         recorded = {"images": record(1, **odd), "calls": record(2)}
         meters = [live(1, "images", **odd, filter=OTHER_FILTER), live(2)]
         refused = refusal_text(plan(desired({}), recorded, meters))
-        pasted = refused[refused.index("meters:\n") :].rpartition("\nOr allow")[0]
+        pasted = refused[refused.index("meters:\n") :].rpartition("\nOr let go of them with removed")[0]
         manifest_ = manifest.load(f"version: 1\nproject: acme\n{pasted}".encode(), "meters.yaml")
         assert actions(plan(manifest_, recorded, meters)) == {"images": "archive", "calls": "archive"}
 
