@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +17,7 @@ import pytest
 from polar_iac.local import LocalPolar, layout, serving
 from polar_iac.local.admin import MAX_ORGANIZATIONS, AdministeredPolar
 from tests.local.test_local import ANY_FILTER, UNKNOWN, clause, client, create, is_broken, locs
+from tests.meter.test_engines import CASES
 
 DAY = "2025-03-03T12:00:00Z"
 RANGE = "start_timestamp=2025-03-03T00:00:00Z&end_timestamp=2025-03-03T00:00:00Z&interval=day"
@@ -327,6 +328,41 @@ class TestFreezing:
             meter = create(polar)
             ingest(polar, event())
             assert is_frozen(polar, meter)
+
+
+def is_rehearsable(case: dict[str, Any]) -> bool:
+    """True for events of users, of a time that has been and that quantities reach."""
+    if not case["ingestible"] or case.get("collation"):
+        return False
+    now = datetime.now(UTC).isoformat()
+    return all(e["source"] == "user" and "2023" < e["timestamp"] < now for e in case["events"])
+
+
+RECORDED = [case for case in CASES if is_rehearsable(case)][::4]
+
+
+@pytest.mark.unmeasured  # the engines' own tests go through these cases
+def test_what_is_stored_means_what_was_recorded(unbilled: tuple[LocalPolar, httpx.Client]) -> None:
+    """Meters and events keep their meaning through the API and the database: every fourth case."""
+    app, polar = unbilled
+    assert len(RECORDED) > 20
+    for case in RECORDED:
+        app.reset()
+        meter = {"name": "Meter", "filter": case["filter"], "aggregation": case["aggregation"]}
+        created = polar.post("/meters/", json=meter)
+        if is_broken(created):
+            assert "endpoint" in case["error"]
+            continue
+        ingest(polar, *({**e, "external_customer_id": "alice"} for e in case["events"]))
+        url = f"/meters/{created.json()['id']}"
+        life = "interval=year&start_timestamp=2023-01-01T00:00:00Z&end_timestamp=2027-01-01T00:00:00Z"
+        answer = polar.get(f"{url}/quantities?{life}")
+        if case["sql_quantity"] is None:
+            assert is_broken(answer)
+        else:
+            assert answer.json()["total"] == pytest.approx(case["sql_quantity"], rel=1e-9, abs=1e-9), case
+        app.bill()
+        assert is_frozen(polar, created.json()) == any(case["billing"]), case
 
 
 class TestLists:
