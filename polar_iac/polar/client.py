@@ -117,7 +117,7 @@ class PolarClient:
         try:
             return self._repeat["GET"](lambda: total_from(json_of(self._send("GET", path, params=params))))
         except ApiError as error:
-            # Example: the embedded Polar does not serve quantities.
+            # Example: an emulator that does not serve quantities.
             if error.status == httpx.codes.NOT_FOUND:
                 return None
             raise
