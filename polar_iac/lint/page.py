@@ -11,8 +11,8 @@ _INTRODUCTION = """\
 # Lint rules
 
 A meter can be valid and bill wrongly. `polar-iac validate` warns of that, with the line; so do the pre-commit
-hook, `plan` and the comment. Nothing here stops a plan or an apply, and `validate` still exits 0. With
-`--strict` it exits 3. Infos are shown by `validate -v` alone. `polar-iac explain NAME` shows one of these pages.
+hook, `plan` and the comment. Nothing here stops a plan or an apply, and `validate` still exits 0, unless
+`--strict` lets it exit 3. Infos are shown by `validate -v` alone. `polar-iac explain NAME` shows one page.
 
 What is meant is ignored, everywhere or on one line. A line needs a reason, and names or codes will do:
 
