@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from polar_iac.meter.filter import ORDER_OPERATORS, Clause, Filter
 from polar_iac.meter.spec import MeterSpec
@@ -31,16 +32,37 @@ def is_unremarkable(spec: MeterSpec) -> bool:
 
 
 def _is_unremarkable_group(group: Filter, seen: set[str]) -> bool:
-    """Tell the same of a group: each property occurs once, so that no clauses bear on each other."""
+    """Tell the same of a group: no property that another group has, so that no clauses bear on each other.
+
+    In one group a property may occur in two usual ways: as several texts under `or`, or as a range under `and`.
+    """
+    own: dict[str, list[Clause]] = {}
     for part in group.clauses:
         if isinstance(part, Filter):
             if not part.clauses or not _is_unremarkable_group(part, seen):
                 return False
-        elif part.property in seen or not _is_unremarkable_clause(part):
-            return False
+        elif _is_unremarkable_clause(part):
+            own.setdefault(part.property, []).append(part)
         else:
-            seen.add(part.property)
-    return True
+            return False
+    if not seen.isdisjoint(own):
+        return False
+    seen.update(own)
+    return all(len(clauses) == 1 or _is_usual(group.conjunction, clauses) for clauses in own.values())
+
+
+def _is_usual(conjunction: str, clauses: Sequence[Clause]) -> bool:
+    """Tell whether several clauses about one property are different texts, or a range that holds a number."""
+    if conjunction == "or":
+        return all(clause.operator in ("eq", "like") for clause in clauses)
+    operators = {clause.operator: clause.value for clause in clauses}
+    if len(clauses) != 2 or len(operators) != 2:
+        return False
+    low, high = (
+        next((v for operator, v in operators.items() if operator in wanted and type(v) is int), None)
+        for wanted in (("gt", "gte"), ("lt", "lte"))
+    )
+    return low is not None and high is not None and low < high
 
 
 def _is_unremarkable_clause(clause: Clause) -> bool:

@@ -18,6 +18,11 @@ from tests.benchmarks.testing import measure_tests
 from tests.support.command import COMMAND, clean_environment
 
 LOAD = "import pathlib, sys; from ruamel.yaml import YAML; YAML(typ='safe').load(pathlib.Path(sys.argv[1]))"
+WITHOUT_RULES = """
+from polar_iac.cli import main, validate
+validate.diagnostics = lambda manifest, infos: []
+main.main()
+"""
 BLOCK = """\
   meter-{n}:
     name: Meter {n}
@@ -115,6 +120,8 @@ def measure_commands(runs: int) -> None:
             recorded(directory, count)
             load = [sys.executable, "-c", LOAD, "meters.yaml"]
             compare(f"validate {count} / YAML load", [*COMMAND, "validate"], load, directory, runs, 1.0)
+            silent = [sys.executable, "-c", WITHOUT_RULES, "validate"]
+            compare(f"validate {count} / without rules", [*COMMAND, "validate"], silent, directory, runs, 1.5)
             plan = [*COMMAND, "plan", "--offline", "-e", "sandbox"]
             compare(f"offline plan {count} / YAML load", plan, load, directory, runs, 1.5)
         print(f"{'one run, against `local`':34} {'time':>10} {'memory':>12}")
