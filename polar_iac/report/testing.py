@@ -90,7 +90,8 @@ def _failed(result: Result, manifest: Manifest, width: int) -> Iterator[str]:
     yield f"{_place(test.span)}: {head}: {printable(test.meter)}: {printable(test.name)}"
     for failure in result.failures:
         if not isinstance(failure.expected, bool):
-            yield f"  {failure_text(failure)}"
+            unknown = failure.customer is not None and failure.customer not in result.units
+            yield f"  {failure_text(failure)}{', and no event is of this customer' if unknown else ''}"
     for explanation in result.explanations[:_EVENTS]:
         yield from _explained(explanation, test.meter, manifest, width)
     if (more := len(result.explanations) - _EVENTS) > 0:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from polar_iac.errors import SourceSpan
 from polar_iac.manifest.model import DesiredMeter, Manifest
 from polar_iac.meter.meaning.evaluation import compile_meter
+from polar_iac.testing.generate import without_a_test
 from polar_iac.testing.model import Json, MeterTest
 from polar_iac.testing.mutants import Mutant, Part, parts
 from polar_iac.testing.run import compiled, passes
-from polar_iac.testing.telling import alike, counted_by, difference
+from polar_iac.testing.telling import compare
 
 
 @dataclass(frozen=True)
@@ -73,26 +74,22 @@ def cover(manifest: Manifest, keys: Iterable[str], tests: Sequence[MeterTest]) -
 
 def _meter(manifest: Manifest, key: str, tests: Sequence[MeterTest]) -> Iterator[PartCoverage]:
     spec = manifest.meters[key].spec
-    meter = compiled(spec)
+    filter_, aggregation, meter = spec.wire("filter"), spec.wire("aggregation"), compiled(spec)
     # A test that fails already holds nothing: it fails with any mutant.
     passing = [test for test in tests if passes(test, meter)]
     for part in parts(spec):
-        unnoticed, undecided = list[Unnoticed](), list[Mutant]()
-        for mutant in part.mutants:
-            changed = compile_meter(mutant.filter, mutant.aggregation)
-            if not all(passes(test, changed) for test in passing):
-                continue
-            is_alike = alike(spec.wire("filter"), spec.wire("aggregation"), mutant)
-            if is_alike is None:
-                undecided.append(mutant)
-            elif not is_alike:
-                unnoticed.append(_unnoticed(spec.wire("filter"), spec.wire("aggregation"), mutant))
-        span = manifest.span(key, part.place)
-        yield PartCoverage(key, part, span, tuple(unnoticed), tuple(undecided))
+        left = [mutant for mutant in part.mutants if not _is_noticed(mutant, passing)]
+        compared = [(mutant, compare(filter_, aggregation, mutant)) for mutant in left]
+        unnoticed = [Unnoticed(m, c.event, c.counted) for m, c in compared if c.alike is False]
+        undecided = [mutant for mutant, comparison in compared if comparison.alike is None]
+        if not all(found.event for found in unnoticed):
+            # Two sums of the same events: they differ if some events are known that show it.
+            silent = without_a_test(spec, part)
+            undecided += [found.mutant for found in unnoticed if not found.event and found.mutant in silent]
+            unnoticed = [found for found in unnoticed if found.mutant not in undecided]
+        yield PartCoverage(key, part, manifest.span(key, part.place), tuple(unnoticed), tuple(undecided))
 
 
-def _unnoticed(filter_: Json, aggregation: Json, mutant: Mutant) -> Unnoticed:
-    one, other = counted_by(filter_, aggregation), counted_by(mutant.filter, mutant.aggregation)
-    if event := difference(one, other).event:
-        return Unnoticed(mutant, event, counted=True)
-    return Unnoticed(mutant, difference(other, one).event)
+def _is_noticed(mutant: Mutant, tests: Sequence[MeterTest]) -> bool:
+    changed = compile_meter(mutant.filter, mutant.aggregation)
+    return not all(passes(test, changed) for test in tests)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from polar_iac.meter.filter import OPERATOR_SIGNS
@@ -16,7 +18,7 @@ from polar_iac.testing.events import given_of
 from polar_iac.testing.model import Json
 from polar_iac.testing.mutants import Mutant, Part, parts
 from polar_iac.testing.run import compiled
-from polar_iac.testing.telling import alike, clause, counted_by, difference, every
+from polar_iac.testing.telling import clause, compare, counted_by, difference, every, told_apart
 from polar_iac.yaml import tree
 from polar_iac.yaml.edit import Editor
 from polar_iac.yaml.parse import parse
@@ -48,9 +50,16 @@ def generate(key: str, spec: MeterSpec, taken: Collection[str] = ()) -> Generate
         for body in writer.tests():
             name = _unique(f"{key}: {_text(part.data)}", names)
             tests.append({"name": name, "meter": key, **body})
-        if any(alike(writer.filter, writer.aggregation, mutant) is None for mutant in writer.unnoticed):
+        if any(compare(writer.filter, writer.aggregation, m).alike is not True for m in writer.unnoticed):
             left.append(part)
     return Generated(tuple(tests), tuple(left))
+
+
+def without_a_test(spec: MeterSpec, aggregation: Part) -> Sequence[Mutant]:
+    """Return the mutants of the aggregation that none of the generated tests notices."""
+    writer = _Aggregation(spec, aggregation)
+    deque(writer.tests(), maxlen=0)
+    return writer.unnoticed
 
 
 def _unique(name: str, names: set[str]) -> str:
@@ -85,12 +94,9 @@ class _Writer(ABC):
     def tests(self) -> Iterator[Json]:
         """Yield tests as data, without name and meter."""
 
-    def told_apart(self, mutant: Mutant) -> Iterator[tuple[Json, bool]]:
-        """Yield an event that the meter alone counts, and one that the mutant alone counts."""
-        other = counted_by(mutant.filter, mutant.aggregation)
-        for one, two, counted in ((self.counted, other, True), (other, self.counted, False)):
-            if event := difference(one, two).event:
-                yield event, counted
+    def told_apart(self, mutant: Mutant, most: int = 2) -> Sequence[tuple[Json, bool]]:
+        """Return an event that the meter alone counts, and one that the mutant alone counts."""
+        return [*islice(told_apart(self.filter, self.aggregation, mutant), most)]
 
     def notices(self, mutant: Mutant, event: Json) -> bool:
         """Tell whether an event that says `counted` notices a mutant."""
@@ -119,7 +125,7 @@ class _Clause(_Writer):
     def _noticing(self, mutants: Sequence[Mutant]) -> Iterator[tuple[Json, bool]]:
         for mutant in mutants:
             if mutant in self.unnoticed:
-                yield from self._forgetting([*self.told_apart(mutant)][:1])
+                yield from self._forgetting(self.told_apart(mutant, 1))
 
     def _forgetting(self, events: Sequence[tuple[Json, bool]]) -> Sequence[tuple[Json, bool]]:
         """Return events, and forget the mutants that they notice."""
@@ -140,7 +146,7 @@ class _Aggregation(_Writer):
             self._forget(noticed)
             total = _whole(self.meter.charge(_repeated(best)))
             yield {"given": [_times(event, times) for event, times in best], "expect": {"total": total}}
-        apart = [pair for mutant in self.unnoticed for pair in [*self.told_apart(mutant)][:1]]
+        apart = [pair for mutant in self.unnoticed for pair in self.told_apart(mutant, 1)]
         if apart:
             self._forget([m for m in self.unnoticed if any(self.notices(m, event) for event, _ in apart)])
             yield {"given": self.given(apart)}

@@ -239,6 +239,9 @@ class _FileReader:
 
     def _recorded(self, node: tree.Map) -> Iterator[Given]:
         """Yield the events of a file that stands beside this one."""
+        if "name" in node.entries and "file" not in node.entries:
+            self.reader.fault(node, "given is a list of events: write `- {name: …}`, also for one")
+            return
         self.reader.keys(node, ("file",), ("file",), node)
         name = self.reader.text(node.entries["file"], "file") if "file" in node.entries else None
         if not name:

@@ -6,6 +6,7 @@ A test can hold what ingestion accepts of users, and anything of the system.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from polar_iac.meter.meaning.claims import find, implies, ingestible_difference, ingestible_witness, never
@@ -58,16 +59,45 @@ def difference(one: Json, other: Json | None) -> Finding:
     return NONE if of_users.status == of_the_system.status == "none" else OPEN
 
 
-def alike(filter_: Json, aggregation: Json, mutant: Mutant) -> bool | None:
-    """Tell whether no test can notice a mutant of a meter. None if that is not found out."""
+@dataclass(frozen=True)
+class Comparison:
+    """The comparison of a meter with a mutant.
+
+    `alike` is True if it is proven that no test can tell them apart, None if that stayed open, else False.
+    Without an event, False says no more than that two aggregations of the same events are not proven alike.
+    """
+
+    alike: bool | None
+    event: Json | None = None
+    """An event that one of them counts, and the other one does not."""
+    counted: bool = False
+    """True if the meter counts the event, and the mutant does not."""
+
+
+def compare(filter_: Json, aggregation: Json, mutant: Mutant) -> Comparison:
+    """Compare a meter with a mutant, as far as tests can."""
+    statuses = []
+    for one, other, counted in _directions(filter_, aggregation, mutant):
+        finding = difference(one, other)
+        if finding.event:
+            return Comparison(False, finding.event, counted)
+        statuses.append(finding.status)
+    if aggregation != mutant.aggregation and not _sums_alike(filter_, aggregation, mutant.aggregation):
+        return Comparison(False)
+    return Comparison(True if statuses == ["none", "none"] else None)
+
+
+def told_apart(filter_: Json, aggregation: Json, mutant: Mutant) -> Iterator[tuple[Json, bool]]:
+    """Yield an event that the meter alone counts, with True, and one that the mutant alone counts."""
+    for one, other, counted in _directions(filter_, aggregation, mutant):
+        if event := difference(one, other).event:
+            yield event, counted
+
+
+def _directions(filter_: Json, aggregation: Json, mutant: Mutant) -> Iterator[tuple[Json, Json, bool]]:
     one, other = counted_by(filter_, aggregation), counted_by(mutant.filter, mutant.aggregation)
-    findings = [difference(one, other).status, difference(other, one).status]
-    if "found" in findings:
-        return False
-    counted_alike = True if findings == ["none", "none"] else None
-    if aggregation == mutant.aggregation:
-        return counted_alike
-    return _sums_alike(filter_, aggregation, mutant.aggregation) and counted_alike
+    yield one, other, True
+    yield other, one, False
 
 
 def _sums_alike(filter_: Json, one: Json, other: Json) -> bool:

@@ -114,6 +114,24 @@ def test_changes_that_are_proven_to_change_nothing_do_not_count() -> None:
     assert unnoticed(measured(there), 1) == [("not_like", ""), ("like", "~")]
 
 
+def test_what_nobody_knows_is_listed_apart_and_does_not_count() -> None:
+    # Only 5 is left for `n`, but no clause says so: then the maximum is the minimum.
+    bounds = clause("n", "gte", 5), clause("n", "lte", 5)
+    manifest = declared(NAME, *bounds, func="max", property="n")
+    coverage = measured(manifest)
+    assert unnoticed(coverage, 3) == ["count", "sum", "unique"]
+    assert [m.aggregation["func"] for m in coverage.parts[3].undecided] == ["min", "avg"]
+    assert "undecided: m: max(n): nobody knows whether a test could notice it as min(n) and as avg(n)" in (
+        click.unstyle(coverage_text(coverage))
+    )
+    held = measured(
+        manifest,
+        "[{name: call, metadata: {n: 5}, times: 2}, {name: x, metadata: {n: 5}},"
+        " {name: call, metadata: {n: 4}}, {name: call, metadata: {n: 6}}], expect: {total: 5, events: 2}",
+    )
+    assert held.percent == 100
+
+
 def test_system_events_show_what_no_event_of_a_user_can() -> None:
     manifest = declared(NAME, clause("usage.tokens", "gt", 5))
     text = coverage_text(measured(manifest))

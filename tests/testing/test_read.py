@@ -134,6 +134,12 @@ def test_an_event_is_stored_as_ingestion_stores_it() -> None:
     ]
 
 
+def test_one_event_is_a_list_too() -> None:
+    assert problems(
+        f"{HEAD}  - {{name: t, meter: llm-tokens, given: {{name: a}}, expect: {{total: 0}}}}\n"
+    ) == ["3:41: given is a list of events: write `- {name: …}`, also for one"]
+
+
 def test_a_time_may_be_any_and_needs_a_zone() -> None:
     (test,) = read_given('[{name: a, timestamp: "2999-01-01t00:00:00z"}]').tests
     assert test.given[0].event.moment.year == 2999

@@ -102,6 +102,7 @@ def test_what_is_expected_is_compared_per_customer_in_total_and_by_event() -> No
         ("given[2].counted", True, False),
     ]
     assert not result(TOKENS, given, "{total: 2.300001}").passed
+    assert "\n  c: expected 1 unit, got 0, and no event is of this customer\n" in shown([wrong], TOKENS)
 
 
 def test_the_total_sums_over_customers_for_every_aggregation() -> None:
