@@ -17,6 +17,7 @@ from tests.support.golden import renews
 CUT = "…"
 """A line that stands for lines of the output that a document leaves out."""
 _BLOCK = re.compile(r"^```(console|diff)\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
+_BAR = re.compile(r"\w+: +\d+%\|[^\n\]]*\]")
 _ANSWER = re.compile(r"(?:\[y/N\]|to apply): (\w+)$", re.MULTILINE)
 
 
@@ -85,7 +86,8 @@ def _output(step: Step, workspace: Workspace) -> str:
     if answer := _ANSWER.search(step.shown):
         _, output = on_terminal(workspace, *arguments, answer=f"{answer[1]}\n")
         # A display of progress, on a slow machine, returns to the beginning of the line and clears it.
-        lines = (line.rsplit("\r", 1)[-1] for line in click.unstyle(output).replace("\r\n", "\n").split("\n"))
+        shown = _BAR.sub("", click.unstyle(output).replace("\r\n", "\n"))
+        lines = (line.rsplit("\r", 1)[-1] for line in shown.split("\n"))
         return "\n".join(lines)
     assert workspace.warmed is not None
     return workspace.warmed.together(workspace.path, workspace.environ, *arguments)
