@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations, islice
 
 from polar_iac.lint.deciding import (
@@ -38,27 +38,31 @@ def never_matches(subject: Subject) -> Iterator[Finding]:
     if len(subject.places) > _MOST_CLAUSES:
         return
     for group, path in groups(subject.spec.filter):
-        if any(inner[: len(path)] == path for inner in explained) or not repeats(names_of(group)):
+        if not repeats(names_of(group)):
             continue
-        if finding := _never_group(group, path):
+        is_explained = any(inner[: len(path)] == path for inner in explained)
+        if not is_explained and not (group.clauses and never(group.wire())):
+            continue
+        finding = _contradiction(group, path, explained)
+        if finding is None and not is_explained:
+            what = "this filter" if path == ("filter",) else "this group"
+            message = f"{what} never matches: its clauses contradict each other"
+            finding = Finding("never-matches", path, message)
+        if finding:
             explained.append(path)
             yield finding
 
 
-def _never_group(group: Filter, path: Path) -> Finding | None:
-    """Return the finding of a group that matches nothing: at the second of two clauses, if they are why."""
-    if not group.clauses or not never(group.wire()):
+def _contradiction(group: Filter, path: Path, explained: Sequence[Path]) -> Finding | None:
+    """Return the finding of two clauses under `and` that no event matches both, at the second one."""
+    if group.conjunction != "and":
         return None
-    if group.conjunction == "and":
-        for (_, one), (index, other) in _pairs(group):
-            if never(joined("and", one, other)):
-                return Finding(
-                    "never-matches",
-                    (*path, "clauses", index),
-                    f"{clause_text(other)} and {clause_text(one)} never match together: this bills nobody",
-                )
-    what = "this filter" if path == ("filter",) else "this group"
-    return Finding("never-matches", path, f"{what} never matches: its clauses contradict each other")
+    for (first, one), (second, other) in _pairs(group):
+        places = [(*path, "clauses", index) for index in (first, second)]
+        if not any(place in explained for place in places) and never(joined("and", one, other)):
+            message = f"{clause_text(other)} and {clause_text(one)} never match together: this bills nobody"
+            return Finding("never-matches", places[1], message)
+    return None
 
 
 def _pairs(group: Filter) -> Iterator[tuple[tuple[int, Clause], tuple[int, Clause]]]:

@@ -34,7 +34,7 @@ def is_unremarkable(spec: MeterSpec) -> bool:
 def _is_unremarkable_group(group: Filter, seen: set[str]) -> bool:
     """Tell the same of a group: no property that another group has, so that no clauses bear on each other.
 
-    In one group a property may occur in two usual ways: as several texts under `or`, or as a range under `and`.
+    In one group a property may occur in two usual ways: as texts under `or`, or as a range under `and`.
     """
     own: dict[str, list[Clause]] = {}
     for part in group.clauses:

@@ -184,7 +184,9 @@ def with_lint(changes: Sequence[Change], manifest: Manifest) -> list[Change]:
 
 
 def _lint_notes(found: Sequence[PlacedFinding]) -> list[Note]:
-    notes = [_lint_note(placed) for placed in sorted(found, key=lambda placed: placed.span)]
+    notes = [
+        _lint_note(placed) for placed in sorted(found, key=lambda placed: (placed.rule.code, placed.span))
+    ]
     if len(notes) > _MAX_DOUBTS:
         # Example: of 8 warnings, 4 are listed, and the fifth line counts the other 4.
         rest = len(notes) - _MAX_DOUBTS + 1

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from polar_iac.meter.canonical import canonical_json
@@ -16,6 +17,7 @@ from polar_iac.report.wording import agree, value
 from polar_iac.sanitize import printable
 
 EVERY_EVENT = "every event"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PLAIN_PROPERTY = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
 _FOLD = 4
 """Fewest lines of unchanged clauses that are only counted."""
@@ -89,7 +91,19 @@ def aggregation(data: Mapping[str, Any]) -> str:
 def clause(data: Mapping[str, Any]) -> str:
     """Return a clause as in `model = "gpt"`."""
     operator = OPERATOR_SIGNS.get(data["operator"]) or printable(data["operator"])
-    return f"{property_name(data['property'])} {operator} {value(data['value'])}"
+    return f"{property_name(data['property'])} {operator} {value(data['value'])}{_moment(data)}"
+
+
+def _moment(data: Mapping[str, Any]) -> str:
+    """Return the time that a timestamp is compared with, as people write it: Polar counts seconds."""
+    seconds = data["value"]
+    if (
+        data["property"] != "timestamp"
+        or type(seconds) is not int
+        or data["operator"] in ("like", "not_like")
+    ):
+        return ""
+    return f" ({(_EPOCH + timedelta(seconds=seconds)).strftime('%Y-%m-%d %H:%M:%S')} UTC)"
 
 
 def expression(data: Mapping[str, Any]) -> str:

@@ -358,6 +358,20 @@ def test_what_is_gone_stands_where_it_was() -> None:
     assert lines == [" all of", "+d = 1", " c = 1", " a = 1", "-b = 1"]
 
 
+@pytest.mark.parametrize(
+    ("operator", "value", "date"),
+    [
+        ("gte", 1735689600, " (2025-01-01 00:00:00 UTC)"),
+        ("lt", -1, " (1969-12-31 23:59:59 UTC)"),
+        ("like", 17, ""),
+    ],
+)
+def test_a_timestamp_is_shown_as_a_date_too(operator: str, value: int, date: str) -> None:
+    text = expression(every(clause("timestamp", operator, value)))
+    assert text == f"timestamp {OPERATOR_SIGNS[operator]} {value}{date}"
+    assert "UTC" not in expression(every(clause("tokens", operator, value)))
+
+
 def test_operators_have_one_notation() -> None:
     spec = MeterSpec.from_json(meter(filter=every(clause("tokens", "gte", "5"))))
     (part,) = spec.filter.clauses

@@ -17,7 +17,7 @@ from polar_iac.sanitize import printable
 
 _CHUNK = re.compile(r'\[PI\d+ [a-z-]+\]|(?:`[^`]*`|"[^"]*"|\S)+')
 """A run of text without spaces. Quoted text is part of one run, including its spaces; so is a lint rule."""
-_OUTSIDE = re.compile(r"(\(?)(.*?)([.,;:)]*)", re.DOTALL)
+_OUTSIDE = re.compile(r"(\(?)(.*?)([.,;:)?]*)", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*|[0-9]{1,6}|[0-9]{1,3}(?:,[0-9]{3})+|[·→–…]")
 _CLIP = 100
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,}")
