@@ -115,7 +115,7 @@ def common_options(function: Any) -> Any:
             help="The manifest; `-` reads standard input, to validate or to plan.",
         ),
         click.option("-q", "--quiet", is_flag=True, help="Print only results and errors."),
-        click.option("-v", "--verbose", is_flag=True, help="Show each request."),
+        click.option("-v", "--verbose", is_flag=True, help="Show each request, and the infos of `validate`."),
         click.option("--debug", is_flag=True, help="Show the traceback of an error."),
         click.option(
             "--color",

@@ -15,16 +15,13 @@ from polar_iac.yaml.scalars import nearest
 
 _MEMBERS = tuple(MODEL_PROPERTIES)
 _NOT_METADATA = {
-    **dict.fromkeys(("event_name", "event", "event_type"), "an event's name is `name`"),
+    "event_name": "an event's name is `name`",
     **dict.fromkeys(
-        ("customer_id", "external_customer_id", "customer", "customer.id", "customer.external_id"),
+        ("customer_id", "external_customer_id", "customer.id", "customer.external_id"),
         "each customer has a quantity of their own, and no filter asks for the customer",
     ),
-    **dict.fromkeys(
-        ("organization_id", "organization", "organization.id"), "all events are of one organization"
-    ),
+    **dict.fromkeys(("organization_id", "organization.id"), "all events are of one organization"),
     **dict.fromkeys(("event.name", "event.source", "event.timestamp"), "write it without `event.`"),
-    **dict.fromkeys(("created_at", "ingested_at"), "an event's time is `timestamp`, in seconds since 1970"),
 }
 """Names that people write for what is no metadata, and what to do."""
 _ODD_BEGINNING = re.compile(r"(?i)\$|metadata(?:[.\[]|$)|properties\.|event\.metadata")

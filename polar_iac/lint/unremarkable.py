@@ -9,9 +9,9 @@ from polar_iac.meter.filter import ORDER_OPERATORS, Clause, Filter
 from polar_iac.meter.spec import MeterSpec
 
 _PROPERTY = re.compile(
-    r"(?!(?:name|source|timestamp|event|event_name|event_type|customer|customer_id|"
-    r"external_customer_id|organization|organization_id|created_at|ingested_at|metadata|"
-    r"_cost|_llm)$)[a-z_][a-z0-9_]*"
+    r"(?!(?:name|source|timestamp|event_name|customer_id|external_customer_id|organization_id|metadata)$)"
+    r"(?!(?:_cost|_llm)$)"
+    r"[a-z_][a-z0-9_]*"
 )
 """Keys of metadata that no rule about properties looks at."""
 _TEXT = re.compile(r"(?!(?i:true|false)$)[A-Za-z](?:[\w./:-]*[A-Za-z0-9])?", re.ASCII)
