@@ -63,8 +63,8 @@ def _found(manifest: Manifest, changed: Collection[str] | None, *, infos: bool) 
         found.append(PlacedFinding(meter.key, finding, manifest.span(meter.key, finding.path)))
 
     for key, meter in manifest.meters.items():
-        if changed is not None and key not in changed:
-            continue
+        if meter.spec.archived or (changed is not None and key not in changed):
+            continue  # What is archived bills nobody, rightly or wrongly.
         if not infos and not manifest.events and is_unremarkable(meter.spec):
             continue
         for finding in meter_findings(Subject(meter.spec, manifest.events), rules):

@@ -86,6 +86,12 @@ class TestIgnoring:
         assert shown(f"{HEAD}{shared}meters:\n{meters}") == ["3: quoted-number"]
 
 
+def test_an_archived_meter_bills_nobody_and_is_not_linted() -> None:
+    gone = meter(filter={"conjunction": "and", "clauses": []})
+    assert [d.rule for d in diagnostics(desired({"calls": gone}))] == ["PI102 always-matches"]
+    assert diagnostics(desired({"calls": gone | {"archived": True}})) == []
+
+
 class TestDeclaredEvents:
     def test_what_is_wrong_is_an_error_at_its_place(self) -> None:
         top = (
