@@ -283,8 +283,6 @@ class _FileReader:
         if fields is None:
             return units, None, None
         self.reader.keys(fields, _EXPECT, (), fields)
-        if not fields.entries and not fields.blamed:
-            self.reader.fault(node, "expect is empty: write units, total or events")
         if "units" in fields.entries:
             customers = self.reader.map(fields.entries["units"], "units", "{alice: 300}")
             for customer, number in customers.entries.items() if customers else ():
@@ -293,6 +291,8 @@ class _FileReader:
         events = self._number(fields.entries["events"], "events") if "events" in fields.entries else None
         if events and (events.value < 0 or events.value != int(events.value)):
             self.reader.fault(fields.entries["events"], "events is how many events count: a whole number")
+        if fields.entries.keys() <= {*_EXPECT} and not (units or total or events or fields.blamed):
+            self.reader.fault(node, "expect is empty: write units, total or events")
         return units, total, events
 
     def _number(self, node: tree.Node, what: str) -> Expected:

@@ -151,7 +151,8 @@ def _disagreements(
         charged = hit and meter.charged(given.event)
         if hit is sql and charged is hit:
             continue
-        kind = (hit, sql, charged)
+        # A query that fails does so for all events.
+        kind = (hit, sql, charged) if sql is not None else (False, None, False)
         if kind in found:
             found[kind] = replace(found[kind], more=found[kind].more + 1)
         else:

@@ -134,6 +134,14 @@ def test_an_event_is_stored_as_ingestion_stores_it() -> None:
     ]
 
 
+@pytest.mark.parametrize("expect", ["{}", "{units: {}}"])
+def test_a_test_expects_something(expect: str) -> None:
+    text = f"{HEAD}  - {{name: t, meter: llm-tokens, given: [{{name: a}}], expect: {expect}}}\n"
+    assert problems(text) == ["3:62: expect is empty: write units, total or events"]
+    without = text.replace(f", expect: {expect}", "")
+    assert problems(without)[0].startswith("3:5: this test expects nothing")
+
+
 def test_one_event_is_a_list_too() -> None:
     assert problems(
         f"{HEAD}  - {{name: t, meter: llm-tokens, given: {{name: a}}, expect: {{total: 0}}}}\n"

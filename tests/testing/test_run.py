@@ -216,6 +216,13 @@ def test_a_query_that_fails_on_the_server_fails_the_test_that_depends_on_it() ->
     assert found.total is None
     assert "got a failure of the query, as on the real server" in shown([found], TOKENS)
     assert json.loads(results_json([found], None))["tests"][0]["total"] is None
+    compared = declared(of("and", clause("tokens", "gt", 5)), {"func": "count"})
+    too_large = result(
+        compared, f"[{{name: x, metadata: {{tokens: 1{'0' * 400}}}}}, {{name: x}}]", "{total: 1}"
+    )
+    assert too_large.passed
+    assert too_large.counted_in_quantities == (None, None)
+    assert shown([too_large], compared).count("`/quantities` fails for these events") == 1
 
 
 def test_the_json_has_what_the_formats_name() -> None:
