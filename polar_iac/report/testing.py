@@ -170,7 +170,7 @@ def _disagreement(
 
 
 def results_json(results: Sequence[Result], coverage: Mapping[str, Any] | None = None) -> str:
-    """Return the results as JSON: see docs/formats.md."""
+    """Return the results as JSON: see docs/formats.md. Pure ASCII, so no name affects the terminal."""
     failed = sum(not result.passed for result in results)
     document = {
         "format_version": FORMAT_VERSION,
@@ -179,7 +179,7 @@ def results_json(results: Sequence[Result], coverage: Mapping[str, Any] | None =
         "tests": [_result(result) for result in results],
         "coverage": coverage,
     }
-    return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+    return json.dumps(document, indent=2) + "\n"
 
 
 def _result(result: Result) -> Mapping[str, Any]:

@@ -264,6 +264,16 @@ def test_the_json_has_what_the_formats_name() -> None:
     }
 
 
+def test_no_name_affects_the_terminal() -> None:
+    odd = "a\\e[2J\\u202e"
+    found = result(
+        TOKENS, f'[{{name: call, customer: "{odd}", metadata: {{tokens: 1}}}}]', f'{{units: {{"{odd}": 2}}}}'
+    )
+    assert results_json([found], None).isascii()
+    assert list(json.loads(results_json([found], None))["tests"][0]["units"]) == ["a\x1b[2J\u202e"]
+    assert all(line.isprintable() for line in shown([found], TOKENS).splitlines())
+
+
 def test_each_failed_test_is_an_annotation_up_to_the_limit() -> None:
     failed = result(TOKENS, "[{name: call, metadata: {tokens: 1}}]", "{total: 2}")
     passed = result(TOKENS, "[{name: call, metadata: {tokens: 1}}]", "{total: 1}")
