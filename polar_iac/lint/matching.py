@@ -67,13 +67,12 @@ def _contradiction(group: Filter, path: Path, explained: Sequence[Path]) -> Find
 
 def _pairs(group: Filter) -> Iterator[tuple[tuple[int, Clause], tuple[int, Clause]]]:
     """Yield pairs of a group's own clauses about one property."""
-    own = [(index, part) for index, part in enumerate(group.clauses) if isinstance(part, Clause)]
-    same = (
-        (one, other)
-        for one, other in combinations(own, 2)
-        if canonical_property(one[1].property) == canonical_property(other[1].property)
-    )
-    return islice(same, _MOST_PAIRS)
+    own: dict[str, list[tuple[int, Clause]]] = {}
+    for index, part in enumerate(group.clauses):
+        if isinstance(part, Clause):
+            own.setdefault(canonical_property(part.property), []).append((index, part))
+    pairs = (pair for clauses in own.values() for pair in combinations(clauses, 2))
+    return islice(pairs, _MOST_PAIRS)
 
 
 def _why_never(place: Place) -> str | None:
