@@ -17,6 +17,8 @@ from polar_iac.local import LocalPolar, serving
 from polar_iac.manifest import read as manifest
 from polar_iac.report.diagnostics import diagnostics_text
 from polar_iac.report.text import plan_text
+from polar_iac.testing.read import load
+from polar_iac.testing.run import compiled, passes
 from tests.support.build import desired, live, meter, plan, record
 from tests.support.golden import golden_block
 
@@ -42,15 +44,13 @@ def test_the_plan_in_the_readme_is_the_real_output() -> None:
         {
             "embeddings": meter(name="Embeddings", filter={"conjunction": "and", "clauses": [embedding]}),
             "llm-tokens": meter(name="LLM token usage", **tokens(1000), metadata={"owner": "kim"}),
-            "exports": meter(name="Exports", archived=True),
         }
         | {f"m{n}": meter() for n in range(12)}
     )
     recorded = {"llm-tokens": record(1, name="LLM tokens", **tokens(100), metadata={"owner": "kim"})}
-    recorded |= {"exports": record(2, name="Exports")} | {f"m{n}": record(3 + n) for n in range(12)}
+    recorded |= {f"m{n}": record(3 + n) for n in range(12)}
     meters = [
         live(1, "llm-tokens", name="LLM tokens", **tokens(100), metadata={"owner": "ana"}),
-        live(2, "exports", name="Exports"),
         *(live(3 + n, f"m{n}") for n in range(12)),
     ]
     golden_block(README, "plan", click.unstyle(plan_text(plan(manifest_, recorded, meters), "meters.yaml")))
@@ -69,7 +69,7 @@ meters:
         - {property: name, operator: eq, value: export}
         - {property: day, operator: gte, value: 2026-01-01}
         - {property: size, opertor: gt, value: 1.5}
-    aggregation: {func: sum}
+    aggregation: {func: count}
 """
     with pytest.raises(DiagnosticError) as caught:
         manifest.load(text.encode(), "meters.yaml")
@@ -80,6 +80,20 @@ def test_the_manifest_in_the_readme_is_valid() -> None:
     block = re.search(r"```yaml\n(version: 1\n.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert block is not None
     assert set(manifest.load(block[1].encode(), "README.md").meters) == {"llm-tokens", "old-exports"}
+
+
+def test_the_test_in_the_readme_passes() -> None:
+    (block,) = re.findall(r"```yml\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    clauses = [
+        {"property": "name", "operator": "eq", "value": "llm.completion"},
+        {"property": "cached", "operator": "eq", "value": False},
+    ]
+    filter_ = {"conjunction": "and", "clauses": clauses}
+    declared = desired(
+        {"llm-tokens": meter(filter=filter_, aggregation={"func": "sum", "property": "tokens"})}
+    )
+    (only,) = load(f"version: 1\ntests:\n{block}".encode(), "README.md", declared).tests
+    assert passes(only, compiled(declared.specs["llm-tokens"]))
 
 
 def properties(data: Any) -> Iterator[str]:
