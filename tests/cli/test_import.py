@@ -57,7 +57,7 @@ class TestTakingOver:
             "import", "-e", "sandbox", "--all", "--project", "acme", POLAR_ACCESS_TOKEN="polar_oat_ro_x"
         )
         assert [e.method for e in polar.tape.exchanges] == ["GET"] * lists
-        assert f"{len(before)} meters are fine" in workspace.ok("validate")
+        assert f"{len(before)} meters are valid, with " in workspace.ok("validate")
         plan = workspace.ok("plan", "-e", "sandbox", "--format", "json")
         counts = json.loads(plan)["summary"]
         assert {action: count for action, count in counts.items() if count} == {"mark": len(before)}
