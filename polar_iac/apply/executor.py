@@ -21,7 +21,9 @@ from polar_iac.apply.jobs import (
     Limits,
     blocked_events,
     failed_with_diagnostics,
+    in_sending_order,
     key_jobs,
+    may_begin,
     settle_jobs,
 )
 from polar_iac.apply.live import read_live
@@ -138,19 +140,23 @@ class _Run:
         return self.stop.reason or self.abort_reason
 
     def execute(self, jobs: Sequence[Job], parallelism: int) -> Iterator[Event]:
-        """Run the jobs, at most `parallelism` at a time, while looking for lost creates.
+        """Run the jobs, the urgent ones first, at most `parallelism` at a time.
 
-        A stop skips the rest.
+        Meanwhile, look for lost creates. A stop skips the rest. Events keep the order of the jobs.
         """
-        events = EventQueue(jobs)
-        waiting = deque(jobs)
+        events, waiting = EventQueue(jobs), in_sending_order(jobs)
         running: dict[Future[_Result], Job] = {}
         lookup: Future[Lookup] | None = None
         try:
             # One thread more than `parallelism`, for the lookups.
             with ThreadPoolExecutor(parallelism + 1, thread_name_prefix="polar") as pool:
                 while running or lookup or ((waiting or self.creates.lost) and self.stopped is None):
-                    while waiting and len(running) < parallelism and self.stopped is None:
+                    while (
+                        waiting
+                        and len(running) < parallelism
+                        and self.stopped is None
+                        and may_begin(waiting[0], running.values())
+                    ):
                         job = waiting.popleft()
                         if future := self._start(job, pool, events):
                             running[future] = job

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from polar_iac.apply.events import Event, Failed, Skipped, stamped
 from polar_iac.apply.live import LOOKUP_TIMEOUT
 from polar_iac.apply.resume import RESEND_AFTER
 from polar_iac.manifest.model import DesiredMeter, Manifest
-from polar_iac.meter.fields import FieldPath
+from polar_iac.meter.fields import FROZEN_FIELDS, FieldPath
 from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.record import Record
 from polar_iac.plan.model import Bookkeeping, Change, Plan
@@ -55,6 +55,28 @@ class Job:
     def was(self) -> str | None:
         """Former key of a moved meter."""
         return next((b.was for b in self.bookkeeping if b.was), None)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Tell whether the job changes filter or aggregation of a meter that exists.
+
+        Billing runs every quarter of an hour, and freezes both from then on (read).
+        """
+        fields = self.change.fields if self.change and self.change.action != "create" else ()
+        return any(field.path in FROZEN_FIELDS for field in fields)
+
+
+def in_sending_order(jobs: Iterable[Job]) -> deque[Job]:
+    """Return the jobs in the order in which they begin: the urgent ones first, and else as they are."""
+    return deque(sorted(jobs, key=lambda job: not job.is_urgent))
+
+
+def may_begin(job: Job, running: Iterable[Job]) -> bool:
+    """Tell whether a job may begin: nothing else does while one that is urgent has no answer yet.
+
+    Example: an urgent job reads the meter first. A create that began meanwhile would be sent before it.
+    """
+    return job.is_urgent or not any(other.is_urgent for other in running)
 
 
 def settle_jobs(plan: Plan) -> list[Job]:

@@ -202,3 +202,30 @@ def test_a_lost_create_is_looked_for_after_others_are_done(tmp_path: Path) -> No
         assert [type(event) for event in events] == [Applied] * 3
         assert looks == 2
         assert faulty.requests["POST"] == 3
+
+
+def test_changes_of_filter_and_aggregation_are_sent_before_all_others(tmp_path: Path, polar: Served) -> None:
+    """Polar may freeze them at any moment. Nothing else is sent beside them, and events keep their order."""
+    other = {"conjunction": "and", "clauses": [{"property": "name", "operator": "eq", "value": "other"}]}
+    keys = ("a-archive", "c-name", "d-filter", "e-sum", "f-unarchive")
+    before = {key: meter(name=f"Meter {key}") for key in keys}
+    after = {
+        "a-archive": meter(name="Meter a-archive", archived=True),
+        "b-create": meter(name="New"),
+        "c-name": meter(name="Renamed"),
+        # Metadata is read before it is sent, so a create that began with it would overtake it.
+        "d-filter": meter(name="Meter d-filter", filter=other, metadata={"owner": "kim"}),
+        "e-sum": meter(name="Meter e-sum", aggregation={"func": "sum", "property": "tokens"}),
+        "f-unarchive": meter(name="Meter f-unarchive", filter=other),
+    }
+    checkout = Checkout(polar.url, tmp_path)
+    with checkout.client:
+        checkout.apply(desired(before))
+        checkout.apply(desired(before | {"f-unarchive": meter(name="Meter f-unarchive", archived=True)}))
+        polar.tape.clear()
+        events = checkout.apply(desired(after))
+    assert [getattr(event, "key", None) for event in events] == sorted(after)
+    assert undone(events) == []
+    writes = [(e.method, e.body) for e in polar.tape.exchanges if e.method != "GET"]
+    urgent = [method == "PATCH" and bool({"filter", "aggregation"} & set(body)) for method, body in writes]
+    assert urgent == [True] * 3 + [False] * 3
