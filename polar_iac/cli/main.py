@@ -42,6 +42,10 @@ COMMANDS = {
         "polar_iac.cli.plan.plan",
         "Show what an apply would change, and why.",
     ),
+    "probe": (
+        "polar_iac.cli.probe.probe",
+        "Ask Polar, by writes without effect, which meters are frozen.",
+    ),
     "pull": (
         "polar_iac.cli.pull.pull",
         "Write what someone changed at Polar into the manifest.",

@@ -19,7 +19,7 @@ from polar_iac.ci.host import host_for
 from polar_iac.cli.output import plain, print_message, print_result
 from polar_iac.clock import Stop
 from polar_iac.errors import ExitCode
-from polar_iac.report.wording import WIDTH
+from polar_iac.report.wording import WIDTH, agree
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -45,18 +45,33 @@ def confirm(environment: str, server: str, changes: int, *, bills: bool) -> None
     `bills` is False where the changes write or take off ownership markers and nothing else.
     Raises click.Abort on a no.
     """
+    these = "this change" if changes == 1 else f"these {changes} changes"
+    verb, what = ("affect", "what customers are billed") if bills else ("write", "ownership markers only")
+    statement = f"{these.capitalize()} {verb}{'s' * (changes == 1)} {what}."
+    _approve(
+        environment, server, f"{statement} Type `{environment}` to apply", f"Apply {these} to {environment}?"
+    )
+
+
+def confirm_probe(environment: str, server: str, meters: int) -> None:
+    """Ask whether to probe so many meters, as `confirm` asks whether to apply. Raises click.Abort on a no."""
+    patches = f"Polar gets {meters:,} {agree(meters, 'PATCH', 'PATCHes')} without effect, one for each meter."
+    _approve(
+        environment,
+        server,
+        f"{patches} Type `{environment}` to probe",
+        f"{patches} Probe {environment}?",
+    )
+
+
+def _approve(environment: str, server: str, typed: str, asked: str) -> None:
+    """Ask the question `asked`, or on a production server `typed`, which takes the environment's name."""
     require_terminal()
     try:
         if server == "production":
-            these = "This change" if changes == 1 else f"These {changes} changes"
-            verb, what = (
-                ("affect", "what customers are billed") if bills else ("write", "ownership markers only")
-            )
-            question = f"{these} {verb}{'s' * (changes == 1)} {what}. Type `{environment}` to apply"
-            agreed = click.prompt(question, err=True).strip() == environment
+            agreed = click.prompt(typed, err=True).strip() == environment
         else:
-            these = "this change" if changes == 1 else f"these {changes} changes"
-            agreed = click.confirm(f"Apply {these} to {environment}?", err=True)
+            agreed = click.confirm(asked, err=True)
     except click.Abort as abort:
         if isinstance(abort.__context__, KeyboardInterrupt):
             click.echo(err=True)

@@ -20,7 +20,7 @@ from polar_iac.meter.marker import MARKER
 from polar_iac.polar.answers import Extent, Organizations, meter_from, page_from, total_from
 from polar_iac.polar.connection import Connection
 from polar_iac.polar.error_answers import error_from
-from polar_iac.polar.errors import ApiError, IncompleteError, TransientError
+from polar_iac.polar.errors import ApiError, IncompleteError, InvalidRequestError, TransientError
 from polar_iac.polar.retry import Operation, RateGate, RetryPolicy, retry_after_of
 from polar_iac.polar.transport import Answer, json_of
 
@@ -174,6 +174,31 @@ class PolarClient:
             if lost:
                 raise lost[-1] from error
             raise
+
+    def is_frozen(self, meter: LiveMeter) -> bool:
+        """Ask whether Polar refuses to change what a meter counts, by `PATCH {"filter": null}`.
+
+        Such a PATCH changes nothing, not even `modified_at`: for a frozen meter the answer is a 422, and any
+        other meter is shown as it is (observed). It is sent once. Raises ApiError for every other answer.
+        """
+        path = f"/meters/{meter.id}"
+        try:
+            answer = self._repeat["probe"](lambda: self._send("PATCH", path, json={"filter": None}))
+        except InvalidRequestError as error:
+            if [(entry["type"], entry["loc"]) for entry in error.detail] == [
+                ("forbidden", ["body", "filter"])
+            ]:
+                return True
+            raise
+        shown = meter_from(json_of(answer))
+        counts_the_same = (shown.spec and shown.spec.billing) == (meter.spec and meter.spec.billing)
+        if answer.status != httpx.codes.OK or shown.id != meter.id or not counts_the_same:
+            raise ApiError(
+                f"the response to PATCH /v1/meters/{meter.id} with a null filter does not show the meter as "
+                "the list did: look at it in Polar's dashboard",
+                status=answer.status,
+            )
+        return False
 
     def _meter_of(self, method: str, meter_id: str, **content: Any) -> LiveMeter:
         meter = meter_from(json_of(self._send(method, f"/meters/{meter_id}", **content)))

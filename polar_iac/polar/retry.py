@@ -16,8 +16,9 @@ from polar_iac.clock import Clock
 from polar_iac.polar.errors import IncompleteError, TransientError
 from polar_iac.polar.transport import Answer
 
-Operation = Literal["GET", "PATCH", "POST", "list"]
-"""Method of a request, or `list` for a list of several pages, each of which is a GET of its own."""
+Operation = Literal["GET", "PATCH", "POST", "list", "probe"]
+"""Method of a request; `list` for a list of several pages, each of which is a GET of its own; `probe` for the
+PATCH that asks if a meter is frozen."""
 
 
 def _is_transient(error: BaseException) -> bool:
@@ -37,6 +38,7 @@ _RETRIED: Mapping[Operation, Callable[[BaseException], bool]] = {
     "PATCH": _is_transient,  # carries whole values, so sending it twice changes nothing more
     "POST": _was_not_sent,  # may otherwise have created a meter: Polar has no idempotency key
     "list": _is_incomplete,
+    "probe": _was_not_sent,  # any answer that is not known must be seen by a person
 }
 
 

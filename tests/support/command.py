@@ -162,7 +162,7 @@ def serve_command(directory: Path, *options: str) -> Iterator[ServeCommand]:
             process.kill()
 
 
-_PROMPT = re.compile(r"(?:\[y/N\]|to apply): ?$")
+_PROMPT = re.compile(r"(?:\[y/N\]|to (?:apply|probe)): ?$")
 
 
 def on_terminal(
