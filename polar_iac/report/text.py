@@ -30,6 +30,7 @@ from polar_iac.report.layout import (
     warning,
     wrapped,
 )
+from polar_iac.report.replacement import ANOTHER_METER, CHECKLIST, WHAT_MOVES, replacements
 from polar_iac.report.risks import RISKS, risk, risk_counts, risks
 from polar_iac.report.wording import (
     MARKER,
@@ -108,6 +109,7 @@ def _changes(plan: Plan, width: int) -> Iterator[str]:
     changes = sorted(plan.changes, key=_urgency)
     alike = same_refusals(changes)
     shared = _shared_notes([change for change in changes if change.key not in alike])
+    blocks = replacements(changes, {change.key for change in changes})
     for change in changes:
         same = alike.get(change.key, [change])
         if change is same[0]:
@@ -115,11 +117,24 @@ def _changes(plan: Plan, width: int) -> Iterator[str]:
                 yield from _same_refusal(same, plan.environment, shared, width)
             else:
                 yield from _change(change, shared, width)
+                yield from _replacement(blocks.get(change.key), width)
             yield ""
     for said, number in shared.items():
         yield from _note(*said, f"  [{number}] ", width)
     if shared:
         yield ""
+    if blocks:
+        yield f"  {WHAT_MOVES}:"
+        for line in CHECKLIST:
+            yield from wrapped(line, "    - ", width)
+        yield ""
+
+
+def _replacement(lines: str | None, width: int) -> Iterator[str]:
+    """Yield the way out of a frozen meter: the block to paste, indented as it belongs under `meters:`."""
+    if lines:
+        yield from wrapped(f"{ANOTHER_METER}:", "      ", width)
+        yield from lines.rstrip("\n").split("\n")
 
 
 def _headline(plan: Plan) -> str:

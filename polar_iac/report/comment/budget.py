@@ -103,6 +103,20 @@ class TruncatableBlock:
         return "\n".join([*lines, *([f"- {prose(more)}"] if rest else []), *self.tail])
 
 
+@dataclass(frozen=True)
+class WholeBlock:
+    """Text that is shown whole where it fits. Elsewhere `instead`, which is shorter, says where it is."""
+
+    text: str
+    instead: str
+
+    def shortest(self, whole: str) -> str:  # noqa: ARG002  another block names the place
+        return self.instead
+
+    def markdown(self, room: int, whole: str) -> str:  # noqa: ARG002
+        return self.text if size(self.text) <= room else self.instead
+
+
 def folded(lines: Sequence[str], language: str) -> str:
     """Put lines in a fence, folded if there are more than `_LONG`."""
     block = fence(lines, language)

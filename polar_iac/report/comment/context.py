@@ -37,6 +37,8 @@ class CommentContext:
     """The numbered notes, by their Markdown."""
     said_above: frozenset[str] = frozenset()
     """Reasons that the refusal at the top explains, and that are not said again of each key."""
+    replacements: Sequence[Mapping[str, str]] = ()
+    """For each plan, by the key of a frozen meter, the block of another meter in its place."""
 
     def where(self, indices: Sequence[int]) -> str:
         """Return a prefix that names the plans a line is about, or an empty string for all plans."""

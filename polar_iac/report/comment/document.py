@@ -17,6 +17,7 @@ from polar_iac.report.comment.context import CommentContext, note_sign, plans_by
 from polar_iac.report.comment.escape import Links, code, details, prose, short_code
 from polar_iac.report.comment.key_changes import KeyChanges, numbered_notes
 from polar_iac.report.comment.refusals import refusal_blocks
+from polar_iac.report.replacement import replacements
 from polar_iac.report.wording import (
     TERMS,
     action_counts,
@@ -133,7 +134,9 @@ def _context(
         for change in plan.changes
         if change.key in plan.refusal.keys and says_the_usual(change)
     )
-    return CommentContext(names, links, whole, numbered_notes(entries), said_above)
+    keys = {entry.key for entry in entries}
+    ways_out = [replacements(plan.changes, keys) for plan in plans]
+    return CommentContext(names, links, whole, numbered_notes(entries), said_above, ways_out)
 
 
 def comment_marker(plans: Sequence[Plan]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.model import Change, FieldChange, MarkerChange
-from polar_iac.report.comment.budget import TruncatableBlock
+from polar_iac.report.comment.budget import TruncatableBlock, WholeBlock
 from polar_iac.report.comment.context import CommentContext
 from polar_iac.report.comment.escape import clipped, code, prose, short_code
 from polar_iac.report.filters import expression, field_value, filter_diff, filter_of, outline
@@ -24,7 +24,7 @@ from polar_iac.report.wording import (
     value,
 )
 
-Block = str | TruncatableBlock
+Block = str | TruncatableBlock | WholeBlock
 PlanField = tuple[FieldChange, list[int]]
 """A change of a field, and the indices of the plans that make it."""
 _INLINE_FILTER = 100

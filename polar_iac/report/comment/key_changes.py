@@ -13,7 +13,7 @@ from functools import cached_property
 from polar_iac.meter.canonical import canonical_json
 from polar_iac.meter.fields import FieldPath
 from polar_iac.plan.model import Change
-from polar_iac.report.comment.budget import NO_LIMIT, Budget, TruncatableBlock
+from polar_iac.report.comment.budget import NO_LIMIT, Budget, TruncatableBlock, WholeBlock
 from polar_iac.report.comment.context import (
     BLOCKED_SIGN,
     BRIEF,
@@ -25,7 +25,7 @@ from polar_iac.report.comment.context import (
     plans_by_text,
     reason_markdown,
 )
-from polar_iac.report.comment.escape import short_code, size
+from polar_iac.report.comment.escape import details, fence, short_code, size
 from polar_iac.report.comment.fields import (
     Block,
     PlanField,
@@ -42,6 +42,7 @@ from polar_iac.report.comment.fields import (
     table_row,
 )
 from polar_iac.report.filters import shown_fields
+from polar_iac.report.replacement import ANOTHER_METER, CHECKLIST, WHAT_MOVES
 from polar_iac.report.risks import RISKS, Risk, risks
 from polar_iac.report.wording import listed, value
 
@@ -135,6 +136,7 @@ class KeyChanges:
         yield from bullet_list(
             [*self._counted(context), *items, *self._markers(context)], self._notes(context)
         )
+        yield from self._ways_out(context)
 
     def _differing(self, context: CommentContext) -> Iterator[Block]:
         """Yield a table with a column for each plan, then what is the same in all or too long for a cell."""
@@ -159,6 +161,7 @@ class KeyChanges:
         yield from below
         yield from self._reasons(context)
         yield from bullet_list([*items, *self._markers(context)], self._notes(context))
+        yield from self._ways_out(context)
 
     def _columns(self, context: CommentContext) -> list[str]:
         """Return the heads of the columns, one for each plan."""
@@ -239,6 +242,23 @@ class KeyChanges:
             return reason_markdown(change)
 
         return context.cited(self._each(reason))
+
+    def _ways_out(self, context: CommentContext) -> Iterator[Block]:
+        """Yield the way out of a frozen meter, folded, once for all plans for which it is the same."""
+        blocks_by_plan = (
+            (index, blocks[self.key])
+            for index, blocks in enumerate(context.replacements)
+            if self.key in blocks and self.changes[index] in self.present
+        )
+        for text, indices in plans_by_text(blocks_by_plan).items():
+            where = context.where(indices)
+            lines_to_paste = fence(["meters:", *text.rstrip("\n").split("\n")], "yaml")
+            moves = "\n".join(f"- {line}" for line in CHECKLIST)
+            body = [f"{where}{ANOTHER_METER}:", lines_to_paste, f"{WHAT_MOVES}:", moves]
+            yield WholeBlock(
+                details("Lines to paste, and what moves", "\n\n".join(body)),
+                f"{where}{ANOTHER_METER}; the log has the lines to paste.",
+            )
 
     def _notes(self, context: CommentContext) -> list[str]:
         """List the notes of all plans."""

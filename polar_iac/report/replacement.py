@@ -1,0 +1,58 @@
+"""The way out of a frozen meter: another meter under another key, and what moves to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+
+from polar_iac.manifest.write import block
+from polar_iac.plan.model import Change
+
+_LONGEST_KEY = 63
+_MOST = 3
+"""Most blocks that a report has: whoever replaces more has seen how it is done."""
+ANOTHER_METER = "To bill by the new rule, put back what Polar has under this key, and add another meter"
+WHAT_MOVES = "What moves when a frozen meter is replaced, and what does not"
+CHECKLIST = (
+    "New prices reach new subscriptions only.",
+    "Existing subscriptions stay on the old meter until each is switched, best at period end: usage pending "
+    "on the old price may not be billed after an immediate switch.",
+    "Credits do not move.",
+    "A balance on the new meter may include earlier usage.",
+    "The old key keeps its block, as Polar has it, until nothing bills by its meter. Only then archive it.",
+)
+"""What to look after when a meter is replaced (read in Polar's source)."""
+
+
+def _has_way_out(change: Change) -> bool:
+    """Tell whether a change is blocked since its meter is frozen, and what was wanted is known."""
+    return change.cause == "frozen" and bool(change.fields) and change.after is not None
+
+
+def replacements(changes: Iterable[Change], taken: Collection[str]) -> dict[str, str]:
+    """Return the manifest block of a new meter for each key with a way out, to be pasted under `meters:`.
+
+    It counts what was wanted of the frozen one. No two new keys are equal, and none is `taken`. Of more than
+    three keys, the first ones have one.
+    """
+    used = set(taken)
+    blocks = dict[str, str]()
+    for change in changes:
+        if _has_way_out(change) and change.after and len(blocks) < _MOST:
+            key = _new_key(change.key, used)
+            used.add(key)
+            blocks[change.key] = block(key, replace(change.after, archived=False))
+    return blocks
+
+
+def _new_key(key: str, used: Collection[str]) -> str:
+    """Return the next key with a number. Examples: `seats` leads to `seats-2`, and `seats-2` to `seats-3`."""
+    match = re.fullmatch(r"(.+)-([2-9]|[1-9]\d{1,3})", key)
+    plain, number = (match[1], int(match[2])) if match else (key, 1)
+    while True:
+        number += 1
+        suffix = f"-{number}"
+        candidate = plain[: _LONGEST_KEY - len(suffix)] + suffix
+        if candidate not in used:
+            return candidate
