@@ -197,6 +197,8 @@ def test_invariant_3_order_and_form_never_change_the_plan(world: World, rng: ran
         content = plan_document(plan(desired(meters, **top), recorded, live))
         for change in content["changes"]:
             change["source"] = None
+            # What lint warns of is how a filter is written: a group of one may be redundant, and has a line.
+            change["evidence"] = [note for note in change["evidence"] if note["kind"] != "meaning"]
             for field in change["fields"]:
                 field["source"] = None
         return content
