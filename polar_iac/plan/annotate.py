@@ -9,7 +9,7 @@ from typing import Any
 
 from polar_iac.manifest.findings import PlacedFinding, findings_of
 from polar_iac.manifest.model import Manifest
-from polar_iac.meter.fields import FROZEN_FIELDS, MAX_METADATA_KEYS
+from polar_iac.meter.fields import MAX_METADATA_KEYS
 from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.record import Record
 from polar_iac.plan.model import Change, Note
@@ -46,12 +46,9 @@ def rematching_notes(touched: Sequence[str]) -> tuple[Note, ...]:
     )
 
 
-def unarchiving_notes(touched: Sequence[str], record: Record | None) -> tuple[Note, ...]:
+def unarchiving_notes(touched: Sequence[str]) -> tuple[Note, ...]:
     """Describe the effect of an unarchiving, and of what else it changes."""
     gap = Note("gap", "warning", "usage of the time it was archived is not filled in", "polar")
-    if touched and record and record.frozen:
-        text = f"Polar refused to change its {' and '.join(FROZEN_FIELDS)} before, and will refuse this too"
-        return (gap, Note("freeze", "warning", text, "lockfile"))
     return (gap, *rematching_notes(touched))
 
 

@@ -259,14 +259,14 @@ def _compared(
         )
     if reason := "; ".join(broken_limits(after, [field.path for field in fields])):
         return Blocked("limits", f"nothing of this meter is changed: {reason}.", after, fields)
+    if touches_frozen and record and record.frozen:
+        return Blocked("frozen", _frozen_reason(touches_frozen, meter), after, fields)
     if meter.archived:
         outside = annotate.outside_archiving_notes(record, meter)
-        notes = (*outside, *annotate.unarchiving_notes(touches_frozen, record))
+        notes = (*outside, *annotate.unarchiving_notes(touches_frozen))
         return Effect("unarchive", after, fields, notes, marker)
     if not fields:
         return _mark(meter, marker, identity)
-    if touches_frozen and record and record.frozen:
-        return Blocked("frozen", _frozen_reason(touches_frozen), after, fields)
     return Effect("update", after, fields, annotate.rematching_notes(touches_frozen), marker)
 
 
@@ -301,16 +301,19 @@ def _mark(meter: LiveMeter, marker: MarkerChange | None, identity: Identity) -> 
 def _offline_unknown(desired: DesiredMeter, record: Record | None) -> Blocked | None:
     """Handle a meter of which only the id is known offline: nothing was ever applied to it."""
     if record and record.frozen:
-        return Blocked("frozen", _frozen_reason(FROZEN_FIELDS), desired.spec)
+        return Blocked("frozen", _frozen_reason(FROZEN_FIELDS, None), desired.spec)
     return None
 
 
-def _frozen_reason(fields: Sequence[str]) -> str:
+def _frozen_reason(fields: Sequence[str], meter: LiveMeter | None) -> str:
+    """Say why nothing of a frozen meter is changed. Offline the meter may not be known."""
+    archived = ", and it stays archived" if meter and meter.archived else ""
     verb = "differs" if len(fields) == 1 else "differ"
     return (
         f"{' and '.join(fields)} {verb}, but Polar has frozen filter and aggregation, since the meter "
-        "already aggregates events. Nothing of this meter is changed. Put back what Polar has; to bill by "
-        "another rule, declare a new meter under another key, move the prices to it, and archive this one."
+        f"already aggregates events. Nothing of this meter is changed{archived}. Put back what Polar has; to "
+        "bill by another rule, declare a new meter under another key, move the prices to it, and archive "
+        "this one."
     )
 
 

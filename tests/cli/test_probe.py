@@ -181,3 +181,19 @@ def test_another_organizations_token_is_refused(applied: Workspace) -> None:
         other.tape.clear()
         assert applied.run("probe", "-e", "sandbox", "-y", POLAR_BASE_URL=other.url).returncode == 5
         assert other.tape.writes() == []
+
+
+def test_an_archived_meter_that_is_known_to_be_frozen_is_sent_no_filter_either(
+    applied: Workspace, polar: Served
+) -> None:
+    applied.write({"images": meter(name="Meter images", archived=True)})
+    applied.ok("apply", "-e", "sandbox", "-y", "--target", "images")
+    applied.ok("probe", "-e", "sandbox", "-y")
+    applied.write({"images": meter(name="Meter images", filter=OTHER)})
+    polar.tape.clear()
+    done = applied.run("apply", "-e", "sandbox", "-y", "--target", "images")
+    assert (done.returncode, polar.tape.writes()) == (1, [])
+    assert "and it stays archived" in " ".join(done.stdout.split())
+    applied.write({"images": meter(name="Meter images")})
+    applied.ok("apply", "-e", "sandbox", "-y", "--target", "images")
+    assert polar.tape.sent("PATCH") == [{"is_archived": False}]

@@ -136,18 +136,6 @@ class Round:
             if any(field["path"] in FREEZABLE for field in change["fields"])
         }
 
-    def in_vain(self, change: Json) -> bool:
-        """True for a change that is planned again although Polar has refused it: that of an archived meter,
-        about which a plan only warns.
-        """
-        record = self.after.records.get(change["key"], {})
-        return (
-            change["action"] == "unarchive"
-            and change["key"] in self.refused
-            and record.get("id") == change["id"]
-            and bool(record.get("frozen"))
-        )
-
     @property
     def lets_go(self) -> set[str]:
         """The ids that the lockfile need not hold any longer."""

@@ -7,7 +7,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -256,23 +256,20 @@ class Session:
         plan, _ = self.plan(options, "--detailed-exitcode")
         if plan is None:
             return
-        able = [change for change in plan["changes"] if change["action"] != "blocked"]
-        remaining = [change for change in able if not of.in_vain(change)]
+        remaining = [change for change in plan["changes"] if change["action"] != "blocked"]
         blocked = {change["key"] for change in plan["changes"]}
         if remaining or plan["bookkeeping"]:
             self.flag("left-over", f"{[brief(c) for c in remaining]}, {plan['bookkeeping']}")
         if surplus := blocked - of.blocked.keys() - of.refused:
             self.flag("newly-blocked", surplus)
         if of.code == 0 or self.rng.random() < 0.3:
-            self.second_apply(options, {change["id"] for change in able if of.in_vain(change)})
+            self.second_apply(options)
 
-    def second_apply(self, options: Options, in_vain: Set[str]) -> None:
-        """Apply again. To the meters `in_vain` it sends what Polar refuses."""
+    def second_apply(self, options: Options) -> None:
         before = self.moment()
         ended = self.run(*self.arguments(options, (), None))
         after = self.moment()
-        writes = [write for write in self.writes if write.id not in in_vain]
-        if writes or (after.meters, after.lockfile) != (before.meters, before.lockfile):
+        if self.writes or (after.meters, after.lockfile) != (before.meters, before.lockfile):
             self.flag(
                 "not-idempotent", f"exit {ended.code}: {self.writes}, {before.lockfile} → {after.lockfile}"
             )

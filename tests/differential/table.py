@@ -227,10 +227,10 @@ class Table:
         if (differs or marks) and size > FULL:
             return answer("blocked", meter=meter)
         frozen = differs & set(FREEZABLE) and record is not None and record.get("frozen")
-        if not meter.active:
-            return answer("unarchive", meter=meter)
         if frozen:
             return answer("blocked", meter=meter)
+        if not meter.active:
+            return answer("unarchive", meter=meter)
         return answer("update" if differs else "mark" if marks else NOTHING, meter=meter)
 
     def doubles(self, block: Json) -> Iterator[tuple[Meter, bool]]:
@@ -271,9 +271,7 @@ def flags(table: Table, plan: Json, targets: tuple[str, ...]) -> Iterator[Flag]:
 def _unreported(table: Table, change: Json) -> Iterator[Flag]:
     """Flag facts that a reviewer must know and a change does not report."""
     evidence = change["evidence"]
-    if _is_in_vain(table, change) and not any(
-        (note["kind"], note["source"]) == ("freeze", "lockfile") for note in evidence
-    ):
+    if _is_in_vain(table, change):
         yield Flag("unreported", f"{brief(change)}: Polar has refused that")
     block = table.declared.get(change["key"])
     if change["action"] == "create" and block:

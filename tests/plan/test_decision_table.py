@@ -865,7 +865,7 @@ class TestDeclaredElsewhere:
 
 
 class TestTheFirstRowDecides:
-    """Mismatch, duplicates, unknown id, archived, frozen."""
+    """Mismatch, duplicates, unknown id, to be archived, frozen, unarchive."""
 
     def test_mismatch_before_duplicates(self) -> None:
         planned = plan(desired({"calls": meter()}), {"calls": record(1)}, [live(1, "b"), live(2), live(3)])
@@ -887,13 +887,15 @@ class TestTheFirstRowDecides:
         planned = plan(manifest, {"calls": record(1), "other": record(2)}, [live(2, "other")])
         assert only(planned).cause == "unknown-id"
 
-    def test_archived_before_frozen(self) -> None:
+    def test_frozen_before_unarchiving(self) -> None:
         recorded = {"calls": record(1, frozen=True)}
         planned = plan(
             desired({"calls": meter(filter=OTHER_FILTER)}), recorded, [live(1, archived_at=ARCHIVED)]
         )
-        assert only(planned).action == "unarchive"
-        assert any("refuse" in fact.text for fact in only(planned).notes)
+        assert only(planned).cause == "frozen"
+        assert "and it stays archived" in (only(planned).reason or "")
+        back = plan(desired({"calls": meter(name="Calls")}), recorded, [live(1, archived_at=ARCHIVED)])
+        assert only(back).action == "unarchive"
         archived = plan(desired({"calls": meter(archived=True, filter=OTHER_FILTER)}), recorded, [live(1)])
         assert only(archived).action == "archive"
 
