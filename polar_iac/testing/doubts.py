@@ -1,4 +1,4 @@
-"""Doubts about tests: properties that are probably misspelled."""
+"""Doubts about tests: properties that are probably misspelled, or declared otherwise."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from polar_iac.errors import Diagnostic, SourceSpan
 from polar_iac.manifest.model import Manifest
+from polar_iac.meter.declared import Misfit, misfits
 from polar_iac.meter.meaning.events import ABSENT, OWN_FIELDS, bare, lookup
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.testing.model import Json, MeterTest
@@ -57,6 +58,35 @@ def doubtful_properties(
                 f" ({read_at.file}:{read_at.line}): is `{similar}` meant for it?"
             )
             yield document.diagnose_span(_span(document, given, similar), message)
+
+
+def undeclared_properties(
+    document: tree.Document, given: tree.Node, test: MeterTest, manifest: Manifest
+) -> Iterator[Diagnostic]:
+    """Yield a warning for each property that `events` of the manifest declare otherwise, once for a name."""
+    told = set[tuple[str, Misfit]]()
+    for number, event in enumerate(test.given):
+        name, metadata = event.data["name"], event.data["metadata"]
+        if event.data.get("source", "user") != "user":
+            continue
+        for misfit in misfits(manifest.events, name, metadata):
+            # An event of a test has the fewest properties: what it leaves out is left out on purpose.
+            if not misfit.is_missing and (name, misfit) not in told:
+                told.add((name, misfit))
+                item = given.children[number] if isinstance(given, tree.List) else given
+                place = place_of(item, ("metadata", misfit.property)) or item
+                yield document.diagnose(place, _misfit_text(name, misfit, manifest))
+
+
+def _misfit_text(name: str, misfit: Misfit, manifest: Manifest) -> str:
+    known = misfit.declared
+    if known is None:
+        guess = nearest(misfit.property, tuple(manifest.events[name]))
+        hint = f": did you mean `{guess}`?" if guess else ""
+        return f"{manifest.file} declares `{name}` without `{misfit.property}`{hint}"
+    return (
+        f"{manifest.file} declares `{misfit.property}` of `{name}` as {known.type}, and this has another type"
+    )
 
 
 def _is_there(name: str, test: MeterTest) -> bool:

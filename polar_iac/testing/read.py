@@ -11,7 +11,7 @@ from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError
 from polar_iac.files import open_file, read_file
 from polar_iac.manifest.model import Manifest
 from polar_iac.manifest.node_reader import NodeReader, describe, quotes_hint
-from polar_iac.testing.doubts import doubtful_properties, place_of
+from polar_iac.testing.doubts import doubtful_properties, place_of, undeclared_properties
 from polar_iac.testing.events import (
     MAX_TIMES,
     compile_event,
@@ -140,6 +140,7 @@ class _FileReader:
         if meter in self.manifest.meters:
             listed = entries.get("given", node)
             self.warnings += doubtful_properties(reader.document, listed, test, self.manifest)
+            self.warnings += undeclared_properties(reader.document, listed, test, self.manifest)
         return test
 
     def _meter(self, node: tree.Node) -> str:

@@ -229,3 +229,35 @@ def test_a_property_that_is_nearly_spelt_is_a_warning() -> None:
     )
     assert not read_given("[{name: a, metadata: {cachd: true, cached: true, input_tokens: 3}}]").warnings
     assert not read_given("[{name: a, metadata: {customer: x, input_tokens: 3}}]").warnings
+
+
+def test_events_are_held_against_their_declaration() -> None:
+    declared = manifest.load(
+        b"""\
+version: 1
+project: acme
+events:
+  llm.completion: {tokens: integer, model: string, cached: {type: boolean, optional: true}}
+meters:
+  llm-tokens:
+    name: LLM tokens
+    filter: {conjunction: and, clauses: [{property: name, operator: eq, value: llm.completion}]}
+    aggregation: {func: count}
+""",
+        "meters.yaml",
+    )
+    text = f"""{HEAD}  - name: t
+    meter: llm-tokens
+    given:
+      - {{name: llm.completion, metadata: {{tokens: 1, model: m}}}}
+      - {{name: llm.completion, metadata: {{tokns: 1, model: 5}}, times: 2}}
+      - {{name: other, metadata: {{x: 1}}}}
+      - {{name: llm.completion, metadata: {{tokns: 1, model: 5}}}}
+      - {{name: llm.completion, source: system, metadata: {{x: 1}}}}
+    expect: {{events: 4}}
+"""
+    reading = load(text.encode(), "meters.test.yaml", declared)
+    assert [f"{d.span.line}:{d.span.column}: {d.message}" for d in reading.warnings] == [
+        "7:43: meters.yaml declares `llm.completion` without `tokns`: did you mean `tokens`?",
+        "7:53: meters.yaml declares `model` of `llm.completion` as string, and this has another type",
+    ]
