@@ -177,8 +177,10 @@ def on_terminal(
     `meanwhile` is what happens while the question is open.
 
     As a person would, it types again when nothing happens: what is typed in the moment between a prompt and
-    the first look at the keyboard may be lost.
+    the first look at the keyboard may be lost, also where the terminal has shown it.
     """
+    shown = re.escape(answer.strip().replace("\x03", "^C"))
+    unanswered = re.compile(rf"{_PROMPT.pattern[:-1]}(?:{shown}\s*)*$")
     before = workspace.asked
     child, terminal = pty.fork()
     if child == 0:
@@ -191,7 +193,7 @@ def on_terminal(
     try:
         while time.monotonic() < end:
             if not select.select([terminal], [], [], 0.5)[0]:
-                if _PROMPT.search(output):
+                if unanswered.search(output):
                     os.write(terminal, answer.encode())
                 continue
             try:
