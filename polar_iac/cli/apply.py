@@ -19,6 +19,7 @@ from polar_iac.cli.error_boundary import command
 from polar_iac.cli.inputs import Inputs, Selection, read_inputs
 from polar_iac.cli.output import print_error, print_result
 from polar_iac.cli.review import check_project, is_applied, permit, selection_of
+from polar_iac.cli.session import open_session
 from polar_iac.cli.terminal import (
     STOPPED,
     Progress,
@@ -102,8 +103,6 @@ def apply(
 
     With PLAN, a file that `plan --out` saved, or --digest: exactly what was reviewed, or nothing.
     """
-    from polar_iac.cli.session import open_session  # here, so that `apply --help` does not wait for HTTP
-
     stop = Stop()
     with audited(reports, plan_file, stop) as audit:
         given = Selection(common.file, environment, lockfile_path, targets, allow_archive)

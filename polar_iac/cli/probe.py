@@ -15,6 +15,7 @@ from polar_iac.cli import options
 from polar_iac.cli.error_boundary import command
 from polar_iac.cli.inputs import Inputs, Selection, read_inputs
 from polar_iac.cli.output import print_result
+from polar_iac.cli.session import open_session
 from polar_iac.cli.terminal import (
     STOPPED,
     Progress,
@@ -67,8 +68,6 @@ def probe(
     Polar refuses it for a frozen meter, and changes nothing of any other. What is frozen is recorded in the
     lockfile. Needs the scope meters:write. No other command asks so.
     """
-    from polar_iac.cli.session import open_session  # here, so that `probe --help` does not wait for HTTP
-
     stop = Stop()
     selection = Selection(common.file, environment, lockfile_path, (), allow_archive=False)
     inputs = read_inputs(selection)

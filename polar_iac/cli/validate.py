@@ -10,8 +10,10 @@ import click
 
 from polar_iac.cli import options
 from polar_iac.cli.error_boundary import command
+from polar_iac.cli.error_report import report_error, report_findings
 from polar_iac.cli.inputs import manifest_name, read_manifest
 from polar_iac.cli.output import print_result
+from polar_iac.cli.validate_output import print_findings
 from polar_iac.errors import Diagnostic, DiagnosticError, ExitCode, PolarIacError, Severity
 from polar_iac.manifest.done import done_entries, has_entries
 from polar_iac.manifest.findings import diagnostics
@@ -60,9 +62,6 @@ def validate(common: options.Options, files: tuple[Path, ...], strict: bool, for
             _print(result, common)
         _print_total(checked, common)
     else:
-        # Here, so that text does not wait for the modules of the other formats.
-        from polar_iac.cli.validate_output import print_findings
-
         print_findings(checked, format_)
     if any(result.error and (not strict or not result.found) for result in checked):
         return ExitCode.ERROR
@@ -80,9 +79,6 @@ def _check(file: Path, common: options.Options) -> Checked:
 def _print(checked: Checked, common: options.Options) -> None:
     """Print the findings of a manifest to stderr, and how it is to stdout."""
     if checked.error or checked.found:
-        # Here, so that a manifest without findings does not wait for the modules of the reports.
-        from polar_iac.cli.error_report import report_error, report_findings
-
         if checked.error:
             report_error(checked.error, debug=common.debug)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from typing import Any
 
@@ -80,8 +81,6 @@ def equivalent(one: FilterJson, other: FilterJson) -> bool:
 @lru_cache(maxsize=50_000)
 def _ask(question: str, *texts: str) -> bool:
     # Here, so that `validate` of a plain manifest does not wait for the decision procedure.
-    import json
-
     from polar_iac.meter import meaning
 
     filters = [json.loads(text) for text in texts]

@@ -42,7 +42,7 @@ class Declared:
 
     @cached_property
     def atoms(self) -> Hashable:
-        """What is equal for two meters of one normal form, and cheaper: the clauses, wherever they are."""
+        """Key that is equal for two meters of one normal form, and cheaper: all clauses, in any place."""
         filter_ = self.spec.filter
         if _has_empty_group(filter_):  # It may make all others drop out of the normal form.
             filter_ = Filter.from_json(filter_.canonical())

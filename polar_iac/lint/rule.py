@@ -38,7 +38,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule says of one place of a meter. `path` leads there from the meter's key."""
+    """Words of a rule about one place of a meter. `path` leads there from the meter's key."""
 
     rule: str
     path: Path

@@ -69,7 +69,7 @@ CREATE TABLE customer (
 """
 
 _STEPS = (_METERS, _EVENTS)
-"""What each layout adds to the one before it."""
+"""Statements that each layout adds to the one before it."""
 
 
 def bring_up(db: sqlite3.Connection) -> bool:

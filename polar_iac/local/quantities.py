@@ -187,4 +187,4 @@ _OF_CUSTOMERS: Mapping[AggregationFunction, Callable[[Sequence[float]], float]] 
     AggregationFunction.avg: lambda found: sum(found, 0.0) / len(found),
     AggregationFunction.unique: lambda found: float(len(set(found))),
 }
-"""How the quantities of customers in a bucket become one."""
+"""Functions that make one quantity of those of the customers in a bucket."""

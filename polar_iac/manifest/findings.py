@@ -1,4 +1,4 @@
-"""What lint finds in a manifest: with positions, and without what is ignored."""
+"""Findings of lint in a manifest: with positions, and without those that are ignored."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from polar_iac.errors import Diagnostic, Severity, SourceSpan
+from polar_iac.lint.checks import meter_findings, pair_findings, rules_for
+from polar_iac.lint.overlap import Declared
 from polar_iac.lint.registry import RULES, nearest_rule
 from polar_iac.lint.rule import Finding, Rule
+from polar_iac.lint.subject import Subject
+from polar_iac.lint.unremarkable import is_unremarkable
 from polar_iac.manifest.ignores import Ignore, read_ignores
 from polar_iac.manifest.model import DesiredMeter, Manifest
 
@@ -50,12 +54,6 @@ def _diagnostic(manifest: Manifest, span: SourceSpan, message: str, rule: str) -
 
 
 def _found(manifest: Manifest, changed: Collection[str] | None, *, infos: bool) -> list[PlacedFinding]:
-    # Here, so that commands that read a manifest and do not lint it start without the rules.
-    from polar_iac.lint.checks import meter_findings, pair_findings, rules_for
-    from polar_iac.lint.overlap import Declared
-    from polar_iac.lint.subject import Subject
-    from polar_iac.lint.unremarkable import is_unremarkable
-
     rules = rules_for(manifest.lint.ignore, infos=infos)
     found: list[PlacedFinding] = []
 

@@ -44,7 +44,7 @@ MODEL_PROPERTIES: Mapping[str, DeclaredProperty] = {
     "_llm.output_tokens": _WHOLE,
     "_llm.total_tokens": _WHOLE,
 }
-"""What ingestion takes in these objects (observed)."""
+"""Properties that ingestion takes in these objects (observed)."""
 
 DeclaredEvents = Mapping[str, Mapping[str, DeclaredProperty]]
 """Properties by name, by the name of the event."""

@@ -76,22 +76,17 @@ def make_plan(
     unchanged = 0
     for key in sorted(keys.intersection(targets) if targets else keys):
         declared, left_out = manifest.meters.get(key), manifest.elsewhere.get(key)
-        # A meter that is declared elsewhere is found by its marker as a declared one is, and forgotten as a
-        # removed one is.
+        # A meter that is declared elsewhere is found as a declared one is, and forgotten as a removed one.
         sought = declared or (None if key in state.recorded else left_out)
         identity, written = identify(key, sought is not None, state), declared or left_out
         desired = declared and as_counted(declared, identity.meter)
         outcome = identity.blocked or _decide(key, desired, identity, manifest, state, allow_archive)
-        if isinstance(outcome, Effect) and identity.taken_over and identity.meter:
-            outcome = replace(outcome, notes=(annotate.taken_over_note(identity.meter), *outcome.notes))
-        if isinstance(outcome, Effect) and desired is not declared:
-            outcome = replace(outcome, notes=(*outcome.notes, same_events_note()))
+        if isinstance(outcome, Effect):
+            outcome = _with_notes(outcome, identity, filter_kept=desired is not declared)
         changes += (_settled(key, loser, identity, written, state, scope) for loser in identity.losers)
         if not isinstance(outcome, Blocked):
             bookkeeping += _bookkeeping(key, desired, identity, outcome, state)
             notes += _notes(key, desired, identity, outcome, manifest, state)
-            if desired is not declared and outcome is None:
-                notes.append(same_events_note(key))
         if outcome is None:
             unchanged += desired is not None
             continue
@@ -112,6 +107,13 @@ def make_plan(
         lockfile=lockfile,
         unowned=len(state.unowned) if any(map(_is_create, changes)) else 0,
     )
+
+
+def _with_notes(effect: Effect, identity: Identity, *, filter_kept: bool) -> Effect:
+    """Return an effect that says whose meter is taken over, and that a filter is not sent."""
+    first = (annotate.taken_over_note(identity.meter),) if identity.taken_over and identity.meter else ()
+    last = (same_events_note(),) if filter_kept else ()
+    return replace(effect, notes=(*first, *effect.notes, *last))
 
 
 def _is_create(change: Change) -> bool:
@@ -358,6 +360,8 @@ def _notes(
         yield annotate.nothing_to_release_note(key, bearers)
         return
     if desired is not None:
+        if effect is None and desired is not manifest.meters[key]:
+            yield same_events_note(key)
         if identity.taken_over and meter and not effect:
             yield annotate.taken_over_note(meter, key)
         if key in state.imports and key not in state.recorded and not state.refreshed:

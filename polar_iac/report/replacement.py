@@ -22,7 +22,7 @@ CHECKLIST = (
     "A balance on the new meter may include earlier usage.",
     "The old key keeps its block, as Polar has it, until nothing bills by its meter. Only then archive it.",
 )
-"""What to look after when a meter is replaced (read in Polar's source)."""
+"""Points to look after when a meter is replaced (read in Polar's source)."""
 
 
 def _has_way_out(change: Change) -> bool:

@@ -45,7 +45,7 @@ def find(
 
 @dataclass(frozen=True)
 class _Question:
-    """What is looked for: a formula over the domains of its properties, and the check of what is found."""
+    """Aim of a search: a formula over the domains of its properties, and the check of what is found."""
 
     space: Space
     formula: Formula
