@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from functools import lru_cache
 
 MAX_DIGITS = 3_000
@@ -137,6 +138,4 @@ def nearest(word: str, choices: tuple[str, ...], likeness: float = 0.6) -> str |
 
     Cached: aliases ask the same question thousands of times.
     """
-    from difflib import get_close_matches  # imported late, since it is only needed for errors
-
     return next(iter(get_close_matches(word[:100].lower(), choices, 1, likeness)), None)
