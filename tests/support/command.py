@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import pty
@@ -190,6 +191,7 @@ def on_terminal(
         environ.pop("COLUMNS", None)  # a word of the terminal that the tests run on
         os.execve(sys.executable, [*COMMAND, *arguments], environ)  # noqa: S606
     output, prompted, end = "", False, time.monotonic() + HANG_SECONDS
+    decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end within a character
     try:
         while time.monotonic() < end:
             if not select.select([terminal], [], [], 0.5)[0]:
@@ -203,13 +205,16 @@ def on_terminal(
             if not data:
                 break
             at_prompt = _PROMPT.search(output)
-            output += data.decode()
+            output += decoder.decode(data)
             if not at_prompt and _PROMPT.search(output):
                 prompted = True
                 meanwhile()
                 os.write(terminal, answer.encode())
         else:
             os.kill(child, signal.SIGKILL)
+    except BaseException:
+        os.kill(child, signal.SIGKILL)  # nobody will answer it
+        raise
     finally:
         _, status = os.waitpid(child, 0)
         os.close(terminal)
