@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 @options.connection
 @click.option("--digest", metavar="SHA", help="Apply only if the plan has this digest (32 or more digits).")
 @click.option("--max-changes", type=click.IntRange(min=0), help="Refuse a plan with more changes than this.")
-@click.option("-y", "--auto-approve", is_flag=True, help="Do not ask. Required without a terminal.")
+@options.auto_approve
 @click.option(
     "--parallelism",
     type=click.IntRange(1, 32),
@@ -59,13 +59,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Number of requests in flight at a time.",
 )
-@click.option(
-    "--lock-timeout",
-    type=click.FloatRange(min=0),
-    default=60,
-    show_default=True,
-    help="Seconds to wait for another run on this machine.",
-)
+@options.lock_timeout
 @click.option(
     "--resend-after",
     type=click.FloatRange(min=0),

@@ -39,7 +39,7 @@ USAGE_DAYS = 30
 @click.option("--key", metavar="KEY", help="The key of the one METER, instead of one made of its name.")
 @click.option("--project", metavar="NAME", help="Project of a new manifest, else the repository's name.")
 @click.option("--usage", is_flag=True, help="List the usage of the last 30 days too: one request each.")
-@click.option("--dry-run", is_flag=True, help="Show what would be written, and write nothing.")
+@options.dry_run
 @options.connection
 def import_(
     common: options.Options,

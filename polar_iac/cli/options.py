@@ -180,6 +180,17 @@ target = click.option(
 allow_archive = click.option(
     "--allow-archive", is_flag=True, help="Archive meters that are gone from the manifest."
 )
+dry_run = click.option("--dry-run", is_flag=True, help="Show what would be written, and write nothing.")
+auto_approve = click.option(
+    "-y", "--auto-approve", is_flag=True, help="Do not ask. Required without a terminal."
+)
+lock_timeout = click.option(
+    "--lock-timeout",
+    type=click.FloatRange(min=0),
+    default=60,
+    show_default=True,
+    help="Seconds to wait for another run on this machine.",
+)
 deadline = click.option(
     "--deadline",
     type=click.FloatRange(min=0),

@@ -41,14 +41,8 @@ if TYPE_CHECKING:
 @options.environment
 @options.lockfile
 @options.connection
-@click.option("-y", "--auto-approve", is_flag=True, help="Do not ask. Required without a terminal.")
-@click.option(
-    "--lock-timeout",
-    type=click.FloatRange(min=0),
-    default=60,
-    show_default=True,
-    help="Seconds to wait for another run on this machine.",
-)
+@options.auto_approve
+@options.lock_timeout
 @options.deadline
 @click.option("--format", "format_", type=click.Choice(("text", "json")), default="text", show_default=True)
 def probe(
@@ -66,7 +60,7 @@ def probe(
 
     It writes: one PATCH for each recorded meter of the manifest, or for each KEY, with a filter of null.
     Polar refuses it for a frozen meter, and changes nothing of any other. What is frozen is recorded in the
-    lockfile. Needs the scope meters:write. No other command asks so.
+    lockfile. Needs the scope meters:write. No other command does this.
     """
     stop = Stop()
     selection = Selection(common.file, environment, lockfile_path, (), allow_archive=False)

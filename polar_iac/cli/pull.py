@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @options.environment
 @options.lockfile
 @click.option("--check", is_flag=True, help="Write nothing, and exit 2 when someone changed something.")
-@click.option("--dry-run", is_flag=True, help="Show what would be written, and write nothing.")
+@options.dry_run
 @options.connection
 def pull(
     common: options.Options,

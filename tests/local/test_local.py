@@ -29,16 +29,7 @@ from polar_iac.errors import PolarIacError
 from polar_iac.local import LocalPolar, RateLimit, server, serving, store
 from tests.support.command import HANG_SECONDS
 from tests.support.examples import examples
-
-ANY_FILTER = {"conjunction": "and", "clauses": []}
-METER = {"name": "Requests", "filter": ANY_FILTER, "aggregation": {"func": "count"}}
-UNKNOWN = "22222222-2222-4222-9222-222222222222"
-
-
-@pytest.fixture
-def app() -> Iterator[LocalPolar]:
-    with closing(LocalPolar()) as app:
-        yield app
+from tests.support.local_polar import ANY_FILTER, METER, UNKNOWN, clause, client, create, get, is_broken, locs
 
 
 @pytest.fixture
@@ -47,33 +38,10 @@ def polar(app: LocalPolar) -> Iterator[httpx.Client]:
         yield polar
 
 
-def client(app: Any, token: str | None = "polar_oat_all") -> httpx.Client:
-    headers = {"authorization": f"Bearer {token}"} if token else {}
-    return httpx.Client(transport=httpx.WSGITransport(app), base_url="http://polar.test/v1", headers=headers)
-
-
-def create(polar: httpx.Client, **fields: Any) -> dict[str, Any]:
-    answer = polar.post("/meters/", json={**METER, **fields})
-    assert answer.status_code == 201, answer.text
-    meter: dict[str, Any] = answer.json()
-    return meter
-
-
-def get(polar: httpx.Client, meter: dict[str, Any]) -> dict[str, Any]:
-    answer = polar.get(f"/meters/{meter['id']}")
-    assert answer.status_code == 200, answer.text
-    document: dict[str, Any] = answer.json()
-    return document
-
-
 def names(polar: httpx.Client, **params: Any) -> list[str]:
     answer = polar.get("/meters/", params=params)
     assert answer.status_code == 200, answer.text
     return [meter["name"] for meter in answer.json()["items"]]
-
-
-def clause(value: Any, operator: str = "eq", name: str = "x") -> dict[str, Any]:
-    return {"conjunction": "and", "clauses": [{"property": name, "operator": operator, "value": value}]}
 
 
 def nested(filters: int, innermost: dict[str, Any] = ANY_FILTER) -> dict[str, Any]:
@@ -82,20 +50,6 @@ def nested(filters: int, innermost: dict[str, Any] = ANY_FILTER) -> dict[str, An
     for _ in range(filters - 1):
         filter_ = {"conjunction": "and", "clauses": [filter_]}
     return filter_
-
-
-def locs(answer: httpx.Response) -> list[list[str | int]]:
-    assert answer.status_code == 422, answer.text
-    return [entry["loc"] for entry in answer.json()["detail"]]
-
-
-def is_broken(answer: httpx.Response) -> bool:
-    """True for an answer of Polar's when it fails: text, and no version."""
-    return (
-        answer.status_code == 500
-        and answer.headers["content-type"].startswith("text/plain")
-        and "polar-version" not in answer.headers
-    )
 
 
 class TestWhoMayDoWhat:
@@ -778,7 +732,8 @@ class TestTheDatabase:
         path = tmp_path / "polar.db"
         program = (
             "import sys\n"
-            "from tests.local.test_local import LocalPolar, client, create\n"
+            "from polar_iac.local import LocalPolar\n"
+            "from tests.support.local_polar import client, create\n"
             "app = LocalPolar(sys.argv[1])\n"
             "for _ in range(30): create(client(app))\n"
             "app.close()\n"

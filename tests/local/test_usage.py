@@ -16,18 +16,12 @@ import pytest
 
 from polar_iac.local import LocalPolar, layout, serving
 from polar_iac.local.admin import MAX_ORGANIZATIONS, AdministeredPolar
-from tests.local.test_local import ANY_FILTER, UNKNOWN, clause, client, create, is_broken, locs
 from tests.meter.test_engines import CASES
+from tests.support.local_polar import ANY_FILTER, UNKNOWN, clause, client, create, is_broken, locs
 
 DAY = "2025-03-03T12:00:00Z"
 RANGE = "start_timestamp=2025-03-03T00:00:00Z&end_timestamp=2025-03-03T00:00:00Z&interval=day"
 SUM = {"func": "sum", "property": "n"}
-
-
-@pytest.fixture
-def app() -> Iterator[LocalPolar]:
-    with closing(LocalPolar()) as app:
-        yield app
 
 
 @pytest.fixture
