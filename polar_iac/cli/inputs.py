@@ -128,7 +128,7 @@ def _other_organizations(desired: Manifest, environment: str, beside: Path) -> d
 
 
 def check_environment(name: str, manifest_: Manifest) -> None:
-    """Raise click.UsageError for an environment that there is not."""
+    """Raise click.UsageError for an environment that does not exist."""
     if name not in manifest_.environments:
         guess = nearest(name, manifest_.environments)
         hint = (

@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
     "--billing-interval",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Run billing, which freezes meters, every so many seconds instead of after each ingest.",
+    help="Run billing, which freezes meters, at this interval in seconds instead of after each ingest.",
 )
 @click.option(
     "--admin",

@@ -52,8 +52,8 @@ class Checked:
 def validate(common: options.Options, files: tuple[Path, ...], strict: bool, format_: str) -> ExitCode:
     """Check manifests, offline; needs no environment.
 
-    Each FILE and each -f is checked; without any, meters.yaml. `-` is standard input. Warnings say what is
-    valid and hardly meant; -v adds infos. `polar-iac explain RULE` explains one.
+    Each FILE and each -f is checked; without any, meters.yaml. `-` is standard input. Warnings name what is
+    valid but probably a mistake; -v adds infos. `polar-iac explain RULE` explains one.
     """
     given = common.files if common.file_given or not files else ()
     checked = [_check(file, common) for file in dict.fromkeys((*files, *given))]

@@ -1,1 +1,1 @@
-"""Lint: rules for meters that are valid and hardly mean what they say."""
+"""Lint: rules for meters that are valid but probably a mistake."""

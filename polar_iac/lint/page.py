@@ -10,11 +10,12 @@ from polar_iac.lint.rule import Rule
 _INTRODUCTION = """\
 # Lint rules
 
-A meter can be valid and bill wrongly. `polar-iac validate` warns of that, with the line; so do the pre-commit
-hook, `plan` and the comment. Nothing here stops a plan or an apply, and `validate` still exits 0, unless
-`--strict` lets it exit 3. Infos are shown by `validate -v` alone. `polar-iac explain NAME` shows one page.
+A meter can be valid and bill wrongly. `polar-iac validate` warns about that and shows the line; so do the
+pre-commit hook, `plan` and the comment. Nothing here stops a plan or an apply. `validate` still exits 0, or 3
+with `--strict`. Only `validate -v` shows infos. `polar-iac explain NAME` shows one page.
 
-What is meant is ignored, everywhere or on one line. A line needs a reason, and names or codes will do:
+If a finding is intended, ignore its rule everywhere or on one line, by name or code. On a line, give a
+reason:
 
 ```yaml
 lint: {ignore: [negative-clause], strict: false}
@@ -26,7 +27,7 @@ lint: {ignore: [negative-clause], strict: false}
 ```
 
 [Declared events](reference.md#declared-events) make the rules about types and properties certain. This
-page is made of `polar_iac/lint/registry.py`.
+page is generated from `polar_iac/lint/registry.py`.
 """
 
 

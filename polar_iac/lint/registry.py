@@ -55,7 +55,7 @@ _RULES = (
         "redundant-clause",
         "info",
         "A clause or a group without which the filter matches the same events. This is proven.",
-        "It bills right. But whoever changes it later expects a change of the bill.",
+        "The bill is right, but whoever edits the clause later expects the bill to change.",
         "filter:\n"
         "  conjunction: and\n"
         "  clauses:\n"
@@ -96,8 +96,9 @@ _RULES = (
         "PI204",
         "boolean-order",
         "warning",
-        "A true or false with an order operator, or compared with a timestamp. It is an error.",
-        "Polar stores it when a meter is changed, and then fails to compute the meter. A new meter is a 500.",
+        "A true or false with an order operator, or compared with a timestamp.",
+        "Polar stores it when a meter is changed, and then fails to compute the meter. Creating such a meter "
+        "fails with a 500.",
         "{property: cached, operator: gt, value: false}",
         "{property: cached, operator: eq, value: true}",
         refused=True,
@@ -106,7 +107,7 @@ _RULES = (
         "PI205",
         "aggregated-text",
         "warning",
-        "The `sum`, `max`, `min` or `avg` of what is no number.",
+        "The `sum`, `max`, `min` or `avg` of something that is not a number.",
         "Only numbers are aggregated. The result is 0, and so is the bill.",
         "aggregation: {func: sum, property: name}",
         "aggregation: {func: sum, property: tokens}",
@@ -117,7 +118,7 @@ _RULES = (
         "warning",
         "`unique` of `name`, `source` or `timestamp`.",
         "`unique` looks in the metadata alone: it counts a property of that name there, which "
-        "events hardly have.",
+        "few events have.",
         "aggregation: {func: unique, property: name}",
         "aggregation: {func: unique, property: user_id}",
     ),
@@ -125,7 +126,7 @@ _RULES = (
         "PI207",
         "implausible-timestamp",
         "warning",
-        "A `timestamp` compared with a number that is hardly a time of this century.",
+        "A `timestamp` compared with a number that is unlikely to be a time in this century.",
         "A timestamp is compared in seconds since 1970. The number 20250101 is a day in August 1970, and "
         "milliseconds do not fit into the 32 bits that Polar takes.",
         "{property: timestamp, operator: gte, value: 20250101}",
@@ -155,7 +156,7 @@ _RULES = (
         "PI302",
         "unreachable-property",
         "warning",
-        "A property that names what a filter cannot reach, or in a way that it does not understand.",
+        "A property that a filter cannot reach, or that is written in a way Polar does not understand.",
         "A filter sees `name`, `source`, `timestamp` and the metadata. It looks for anything else "
         "in the metadata, "
         "finds nothing there, and bills nobody.",
@@ -186,7 +187,7 @@ _RULES = (
         "PI305",
         "undeclared-event",
         "warning",
-        "The name of an event that nearly is a declared one.",
+        "An event name that is almost a declared one.",
         "A misspelt name matches nothing.",
         declared("tokens: integer", "{property: tokens, operator: gt, value: 4}", "llm.completions"),
         declared("tokens: integer", "{property: tokens, operator: gt, value: 4}", "llm.completion"),
@@ -332,7 +333,7 @@ _RULES = (
         "PI902",
         "unknown-ignore",
         "warning",
-        "A comment that ignores a rule that there is not.",
+        "A comment that ignores a rule that does not exist.",
         "It ignores nothing.",
         ignoring(" # polar-iac: ignore[quoted-nubmer] the SDK sends text", "1"),
         ignoring(" # polar-iac: ignore[quoted-number] the SDK sends text", '"1"'),

@@ -1,4 +1,4 @@
-"""Rules about types: values that no event's value equals, and aggregations of what is no number."""
+"""Rules about types: values that equal no event's value, and aggregations of what is not a number."""
 
 from __future__ import annotations
 
@@ -85,13 +85,13 @@ def text_order(subject: Subject) -> Iterator[Finding]:
         yield place.finding(
             "text-order",
             f'{place.text} compares texts, letter by letter, where "10" is less than "9"; balances may '
-            f"sort otherwise",
+            f"sort differently",
             "operator",
         )
 
 
 def aggregated_text(subject: Subject) -> Iterator[Finding]:
-    """Find the sum of what is no number."""
+    """Find the sum of something that is not a number."""
     func, name = subject.spec.aggregation.func, subject.aggregated
     if func not in _NUMBER_FUNCS or name is None:
         return

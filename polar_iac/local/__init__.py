@@ -18,7 +18,7 @@ The prefix of a token decides what it may do:
 | `polar_oat_expired_…`, `polar_oat_000…`, anything else | not valid |
 
 Events that are ingested count at once, and freeze meters as on Polar: a new meter when an event matches it,
-others when billing has seen an event. Billing runs after each ingest, or when it is told to.
+others when billing has seen an event. Billing runs after each ingest, at an interval, or on request.
 """
 
 from polar_iac.local.app import LocalPolar, RateLimit

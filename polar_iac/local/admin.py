@@ -9,7 +9,7 @@
 | `settle` | `only` | does nothing: nothing lags here |
 
 Each takes `organization_id`; without it, the organization of the database is meant. Fresh organizations are
-in memory and bill when they are told to. A request must come from this machine and be of the content type
+in memory and bill on request. A request must come from this machine and be of the content type
 `application/json`, which no page in a browser sends elsewhere unasked.
 """
 

@@ -148,7 +148,8 @@ def adopt(around: Surroundings, chosen: Collection[LiveMeter], key: str | None =
 class _OpenKeys:
     """Declared meters that have no id here, by what an unowned meter may have in common with them.
 
-    Those of other environments only are never the same meter, but a second one like them is hardly meant.
+    Those of other environments only are never the same meter, but a second one like them is probably a
+    mistake.
     """
 
     def __init__(self, around: Surroundings) -> None:

@@ -1,4 +1,4 @@
-"""Examples for reviewers: an event that a new filter counts, and what a changed one counts otherwise."""
+"""Examples for reviewers: an event that a new filter counts, and what a changed one counts differently."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Json = dict[str, Any]
 def with_examples(changes: Sequence[Change]) -> list[Change]:
     """Return the changes with an example for each changed filter, then for new meters."""
     ranked = sorted(range(len(changes)), key=lambda place: (changes[place].action == "create", place))
-    shown = [place for place in ranked if _counts_otherwise(changes[place])][:MAX_EXAMPLES]
+    shown = [place for place in ranked if _counts_differently(changes[place])][:MAX_EXAMPLES]
     notes = {place: _notes(changes[place]) for place in shown}
     return [
         replace(change, notes=(*notes[place], *change.notes)) if notes.get(place) else change
@@ -31,7 +31,7 @@ def with_examples(changes: Sequence[Change]) -> list[Change]:
     ]
 
 
-def _counts_otherwise(change: Change) -> bool:
+def _counts_differently(change: Change) -> bool:
     if change.action == "create":
         return True
     return change.action in ("update", "unarchive") and any(field.path == "filter" for field in change.fields)
@@ -98,9 +98,9 @@ def _relation(lost: Finding, gained: Finding) -> str:
 
 
 def _balances(before: Json, after: Json) -> Note:
-    """Return what is known of a change for which billing shows no event that is counted otherwise."""
+    """Return what is known of a change for which billing shows no event that is counted differently."""
     if not bill_alike(before, after):
-        return _note("no event was found that is counted otherwise", relation="unknown")
+        return _note("no example was found of an event that is counted differently", relation="unknown")
     sides = ((before, after), (after, before))
     events = (find(one, other, engine="quantities").event for one, other in sides)
     event = next(filter(None, events), None)
@@ -126,7 +126,7 @@ def event_text(event: Json, *asking: Json) -> str:
     metadata = {key: _asked_for(key, value, asked) for key, value in event.get("metadata", {}).items()}
     text = flow({"name": event["name"], **own, **metadata})
     short = f"`{text if len(text) <= _MAX_LENGTH else text[:_MAX_LENGTH] + '…'}`"
-    return short if is_ingestible(event) else f"{short} (no user's event can be so)"
+    return short if is_ingestible(event) else f"{short} (no user can send this event)"
 
 
 def _asked_for(key: str, value: Any, asked: set[str]) -> Any:

@@ -35,5 +35,5 @@ def _is_same(declared: MeterSpec, live: MeterSpec) -> bool:
 def same_events_note(key: str | None = None) -> Note:
     """Report that a filter is not sent. `key` is for a note outside the changes."""
     subject = "the filter" if key is None else f"the filter of `{key}`"
-    text = f"{subject} is written otherwise at Polar and counts the same events: not sent"
+    text = f"{subject} is worded differently at Polar but counts the same events: not sent"
     return Note("same-events", "info", text, "manifest", key=key)

@@ -1,4 +1,4 @@
-"""Doubts about tests: properties that are probably misspelled, or declared otherwise."""
+"""Doubts about tests: properties that are probably misspelled, or declared differently."""
 
 from __future__ import annotations
 
@@ -63,16 +63,19 @@ def doubtful_properties(
 def undeclared_properties(
     document: tree.Document, given: tree.Node, test: MeterTest, manifest: Manifest
 ) -> Iterator[Diagnostic]:
-    """Yield a warning for each property that `events` of the manifest declare otherwise, once for a name."""
-    told = set[tuple[str, Misfit]]()
+    """Yield a warning for each property that `events` of the manifest declares differently.
+
+    A property of one event name is reported once, however many events have it.
+    """
+    seen = set[tuple[str, Misfit]]()
     for number, event in enumerate(test.given):
         name, metadata = event.data["name"], event.data["metadata"]
         if event.data.get("source", "user") != "user":
             continue
         for misfit in misfits(manifest.events, name, metadata):
             # An event of a test has the fewest properties: what it leaves out is left out on purpose.
-            if not misfit.is_missing and (name, misfit) not in told:
-                told.add((name, misfit))
+            if not misfit.is_missing and (name, misfit) not in seen:
+                seen.add((name, misfit))
                 item = given.children[number] if isinstance(given, tree.List) else given
                 place = place_of(item, ("metadata", misfit.property)) or item
                 yield document.diagnose(place, _misfit_text(name, misfit, manifest))
@@ -84,9 +87,8 @@ def _misfit_text(name: str, misfit: Misfit, manifest: Manifest) -> str:
         guess = nearest(misfit.property, tuple(manifest.events[name]))
         hint = f": did you mean `{guess}`?" if guess else ""
         return f"{manifest.file} declares `{name}` without `{misfit.property}`{hint}"
-    return (
-        f"{manifest.file} declares `{misfit.property}` of `{name}` as {known.type}, and this has another type"
-    )
+    declared = f"declares `{misfit.property}` of `{name}` as {known.type}"
+    return f"{manifest.file} {declared}, and this value has another type"
 
 
 def _is_there(name: str, test: MeterTest) -> bool:

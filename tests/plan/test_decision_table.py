@@ -1308,7 +1308,7 @@ class TestRenamesAreNotRemovals:
         planned = plan(self.NEW, {"images": record(1)}, [live(1, "images")], allow_archive=True)
         assert {c.key: [e.kind for e in c.notes] for c in planned.changes}["images"][0] == "renamed"
 
-    def test_a_meter_that_counts_otherwise_is_not_a_rename(self) -> None:
+    def test_a_meter_that_counts_differently_is_not_a_rename(self) -> None:
         planned = plan(self.NEW, {"images": record(1)}, [live(1, "images", filter=OTHER_FILTER)])
         assert self.hints(planned) == {}
 

@@ -1,4 +1,4 @@
-"""Examples of what a new filter counts, and of what a changed one counts otherwise."""
+"""Examples of what a new filter counts, and of what a changed one counts differently."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class TestAChangedFilter:
 
     def test_an_event_that_no_user_can_send_is_marked(self) -> None:
         note = changed(every(clause("usage.tokens", "gt", 5)), every(clause("usage.tokens", "gt", 50)))
-        assert "(no user's event can be so)" in note.text
+        assert "(no user can send this event)" in note.text
 
 
 class TestANewMeter:

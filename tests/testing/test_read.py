@@ -259,5 +259,5 @@ meters:
     reading = load(text.encode(), "meters.test.yaml", declared)
     assert [f"{d.span.line}:{d.span.column}: {d.message}" for d in reading.warnings] == [
         "7:43: meters.yaml declares `llm.completion` without `tokns`: did you mean `tokens`?",
-        "7:53: meters.yaml declares `model` of `llm.completion` as string, and this has another type",
+        "7:53: meters.yaml declares `model` of `llm.completion` as string, and this value has another type",
     ]
