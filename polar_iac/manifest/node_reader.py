@@ -190,7 +190,7 @@ class NodeReader:
         value = node.value if isinstance(node, tree.Scalar) else None
         if type(value) is str:
             if "\0" not in value:
-                return self.without_break(node, what, value)
+                return self.without_break(node, what, value) if value[-1:] == "\n" else value
             self.fault(node, f"{what} holds a NUL character: remove it", rule="invisible-character")
         elif isinstance(value, Grouped):
             return str(value)
@@ -208,10 +208,8 @@ class NodeReader:
 
         A break that is written as an escape is meant. Returns the text without it.
         """
-        if not value.endswith("\n") or (mark := self.document.text[node.start : node.start + 1]) not in (
-            "|",
-            ">",
-        ):
+        mark = self.document.text[node.start : node.start + 1]
+        if not value.endswith("\n") or mark not in ("|", ">"):
             return value
         message = f"{what} ends with a line break (U+000A), which `{mark}` keeps: write `{mark}-`"
         self.fault(node, message, rule="white-space")

@@ -39,13 +39,16 @@ def clauses(part: Json, place: Place) -> Iterator[tuple[Place, Json]]:
 
 
 def doubtful_properties(
-    document: tree.Document, given: tree.Node, test: MeterTest, manifest: Manifest
+    document: tree.Document,
+    given: tree.Node,
+    test: MeterTest,
+    manifest: Manifest,
+    known: Mapping[str, Place],
 ) -> Iterator[Diagnostic]:
     """Yield a warning for each property of the meter that no event has, while they have a similar one.
 
-    A similar one that the meter reads as well is meant as it is.
+    `known` are the properties of the meter. A similar one that it reads as well is meant as it is.
     """
-    known = properties(manifest.meters[test.meter].spec)
     absent = [name for name in known if not _is_there(name, test)]
     if not absent:
         return
@@ -67,6 +70,8 @@ def undeclared_properties(
 
     A property of one event name is reported once, however many events have it.
     """
+    if not manifest.events:
+        return
     seen = set[tuple[str, Misfit]]()
     for number, event in enumerate(test.given):
         name, metadata = event.data["name"], event.data["metadata"]

@@ -68,8 +68,9 @@ def event_of(said: Json, number: int) -> dict[str, Any]:
     Ingestion reads `_cost.amount` from a text too, and adds members of `_llm` that are optional (observed).
     """
     metadata, source = said.get("metadata", {}), said.get("source", "user")
-    if source == "user" and (there := [key for key in _OBJECTS if isinstance(metadata.get(key), dict)]):
-        metadata = metadata | {key: _stored(key, metadata[key]) for key in there}
+    if source == "user" and (there := metadata.keys() & _OBJECTS.keys()):
+        objects = {key: metadata[key] for key in there if isinstance(metadata[key], dict)}
+        metadata = metadata | {key: _stored(key, members) for key, members in objects.items()}
     return {
         "name": said.get("name", ""),
         "source": source,

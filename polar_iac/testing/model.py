@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,12 @@ class Given:
     times: int
     counted: bool | None
     """True if the meter is expected to count it, False if not, None if nothing is expected."""
-    span: SourceSpan
+    where: Callable[[], SourceSpan]
+    """Finds the position, which is asked for only where something is wrong."""
+
+    @property
+    def span(self) -> SourceSpan:
+        return self.where()
 
 
 @dataclass(frozen=True, slots=True)

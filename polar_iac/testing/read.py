@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError
+from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError, SourceSpan
 from polar_iac.files import open_file, read_file
 from polar_iac.manifest.model import Manifest
 from polar_iac.manifest.node_reader import NodeReader, describe, quotes_hint
-from polar_iac.testing.doubts import doubtful_properties, place_of, undeclared_properties
+from polar_iac.testing.doubts import doubtful_properties, place_of, properties, undeclared_properties
 from polar_iac.testing.events import (
     MAX_TIMES,
     compile_event,
@@ -35,7 +36,8 @@ _EXPECT = ("units", "total", "events")
 _KEYS = frozenset(KEYS)
 _PLAIN = frozenset((str, int, bool))
 """Types of values with which nothing can be wrong."""
-_NAMES = ("event_name", "event_type", "event", "type")
+_TEXTS = frozenset(("name", "source", "customer"))
+_NAMES = frozenset(("event_name", "event_type", "event", "type"))
 _ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(_NAMES, "write it as `name`"),
     **dict.fromkeys(("properties", "attributes", "data", "payload"), "write it as `metadata`"),
@@ -82,6 +84,8 @@ class _FileReader:
         self.default_node: tree.Node = reader.document.root
         self.recorded_faults: list[Diagnostic] = []
         self.warnings: list[Diagnostic] = []
+        # Once for each meter: many tests are of the same one.
+        self.known = cache(lambda key: properties(manifest.meters[key].spec))
 
     def read(self) -> Reading:
         tests = tuple(self._tests())
@@ -139,7 +143,8 @@ class _FileReader:
         test = MeterTest(name, meter, given, units, total, events, reader.document.span_of(node))
         if meter in self.manifest.meters:
             listed = entries.get("given", node)
-            self.warnings += doubtful_properties(reader.document, listed, test, self.manifest)
+            known = self.known(meter)
+            self.warnings += doubtful_properties(reader.document, listed, test, self.manifest, known)
             self.warnings += undeclared_properties(reader.document, listed, test, self.manifest)
         return test
 
@@ -172,7 +177,7 @@ class _FileReader:
                 customer_of(own, self.defaults),
                 said.get("times", 1),
                 said.get("counted"),
-                self.reader.document.span_of(item),
+                partial(self.reader.document.span_of, item),
             )
 
     def _said(self, node: tree.Node, what: str) -> dict[str, Any]:
@@ -182,16 +187,16 @@ class _FileReader:
         said: dict[str, Any] = {}
         if fields is None:
             return said
-        is_named = what == "defaults" or "name" in self.defaults or any(k in fields.entries for k in _NAMES)
-        if not (fields.entries.keys() <= _KEYS and (is_named or "name" in fields.entries)):
+        if not ("name" in fields.entries and fields.entries.keys() <= _KEYS):
+            is_named = what == "defaults" or "name" in self.defaults or bool(fields.entries.keys() & _NAMES)
             reader.keys(fields, KEYS, () if is_named else ("name",), fields)
         for name, value in fields.entries.items():
-            if name in ("name", "source", "customer"):
+            if name in _TEXTS:
                 said[name] = reader.text(value, name) or ""
-            elif name == "timestamp":
-                said[name] = self._moment(value)
             elif name == "metadata":
                 said[name] = self._metadata(value)
+            elif name == "timestamp":
+                said[name] = self._moment(value)
             elif name == "times":
                 said[name] = self._times(value)
             elif name == "counted":
@@ -202,7 +207,12 @@ class _FileReader:
         fields = self.reader.map(node, "metadata", "{status: 200}")
         if fields is None:
             return {}
-        return {name: self._json(value) for name, value in fields.entries.items()}
+        return {
+            name: data
+            if type(value) is tree.Scalar and type(data := value.value) in _PLAIN
+            else self._json(value)
+            for name, value in fields.entries.items()
+        }
 
     def _json(self, node: tree.Node) -> Any:
         """Return any value as JSON has it."""
@@ -273,7 +283,7 @@ class _FileReader:
                 customer_of(line.said, self.defaults),
                 said.get("times", 1),
                 said.get("counted"),
-                line.span,
+                partial(_known, line.span),
             )
 
     # --- Expectations ---
@@ -303,6 +313,10 @@ class _FileReader:
             self.reader.fault(node, f"{what} must be a number, got {describe(node)}{hint}")
             value = 0
         return Expected(value, self.reader.document.span_of(node))
+
+
+def _known(span: SourceSpan) -> SourceSpan:
+    return span
 
 
 def _scalar(node: tree.Node) -> Any:

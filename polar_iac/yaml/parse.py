@@ -299,7 +299,7 @@ class _Builder:
         children = node.children
         node.keys = keys = children[::2]  # type: ignore[assignment]
         names = [key.text for key in keys]
-        entries: dict[Any, Node] = dict(zip(names, children[1::2], strict=True))
+        entries: dict[Any, Node] = dict(zip(names, children[1::2]))  # noqa: B905  always as many
         node.entries = entries
         # The common case: no duplicate key, no merge key, and no key that is a collection (its `text` is
         # None).
@@ -329,7 +329,7 @@ class _Builder:
                 message = f"the key `{clip(key.text)}` is here twice: the first is on line {line}"
                 hint = "; write <<: [*one, *two]" if key.text == "<<" else ""
                 self.problem(key.start, message + hint, key.end)
-                node.repeated.append((key, value))
+                node.repeated = [*node.repeated, (key, value)]
             else:
                 keys[key.text] = key
                 entries[key.text] = value

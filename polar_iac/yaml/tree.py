@@ -84,12 +84,12 @@ class Map(Collection):
     __slots__ = ("_by_name", "entries", "keys", "repeated")
     entries: dict[str, Node]
     keys: list[Scalar]
-    repeated: list[tuple[Scalar, Node]]
+    repeated: Sequence[tuple[Scalar, Node]]
 
     def __init__(self, start: int, end: int) -> None:
         super().__init__(start, end)
         self._by_name: dict[str, Scalar] | None = None
-        self.repeated = []
+        self.repeated = ()
 
     def key(self, name: str) -> Scalar:
         if self._by_name is None:

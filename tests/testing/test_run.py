@@ -72,7 +72,7 @@ TOKENS = declared(of("and", clause("name", "eq", "call")), {"func": "sum", "prop
 def test_recorded_cases_are_counted_and_charged_as_polar_did(case: dict[str, Any]) -> None:
     spec = MeterSpec("M", Filter.from_json(case["filter"]), Aggregation.from_json(case["aggregation"]))
     given = tuple(
-        Given(f"given[{n}]", Event.from_json(event), event, "c", 1, None, NOWHERE)
+        Given(f"given[{n}]", Event.from_json(event), event, "c", 1, None, lambda: NOWHERE)
         for n, event in enumerate(case["events"])
     )
     ours = run(MeterTest("t", "m", given, {}, None, None, NOWHERE), spec, compiled(spec))

@@ -63,12 +63,10 @@ def is_ingestible(event: Mapping[str, Any]) -> bool:
 
     A time in the future is not looked at, since this knows no clock.
     """
-    return (
-        event["source"] == "user"
-        and len(event["name"]) <= LONGEST_NAME
-        and "\0" not in event["name"]
-        and all(_is_ingestible_value(key, value) for key, value in event["metadata"].items())
-    )
+    name = event["name"]
+    if event["source"] != "user" or len(name) > LONGEST_NAME or "\0" in name:
+        return False
+    return all(_is_ingestible_value(key, value) for key, value in event["metadata"].items())
 
 
 def _is_ingestible_value(key: str, value: Any) -> bool:
