@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from tests.support.command import Workspace, measured
 from tests.support.examples import FULL, SAMPLE
-from tests.support.fork_server import ForkServer, fork_server
+from tests.support.fork_server import ForkServer, shared_fork_server
 from tests.support.organization import Organization
 from tests.support.served_polar import Served, served_polar
-from tests.support.shared import DIRECTORY
+from tests.support.shared import ALIVE, DIRECTORY
 
 # How long an example takes says more of the machine than of what is tested.
 settings.register_profile(
@@ -35,6 +35,7 @@ settings.register_profile(SAMPLE, settings.get_profile(FULL), max_examples=25)
 settings.load_profile(SAMPLE)
 
 _SHARED = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+_ALIVE = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,10 +52,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # workers inherit the directory of the run that starts them
         config.stash[_SHARED] = tempfile.TemporaryDirectory(prefix="polar-iac-tests-")
         os.environ[DIRECTORY] = config.stash[_SHARED].name
+        alive = Path(config.stash[_SHARED].name) / ALIVE
+        os.mkfifo(alive)
+        config.stash[_ALIVE] = os.open(alive, os.O_RDWR)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if directory := config.stash.get(_SHARED, None):
+        os.close(config.stash[_ALIVE])
         directory.cleanup()
 
 
@@ -120,13 +125,13 @@ def organization(polar: Served) -> Iterator[Organization]:
 
 @pytest.fixture(scope="session")
 def measured_fork_server() -> Iterator[ForkServer]:
-    with fork_server(**measured()) as running:
+    with shared_fork_server("measured", **measured()) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def unmeasured_fork_server() -> Iterator[ForkServer]:
-    with fork_server() as running:
+    with shared_fork_server("unmeasured") as running:
         yield running
 
 

@@ -31,10 +31,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from coverage import Coverage
+from filelock import FileLock
 from pydantic import BaseModel
 
 import polar_iac
 from tests.support.command import HANG_SECONDS, clean_environment
+from tests.support.shared import ALIVE, DIRECTORY
 from tests.support.warm_command import Run
 
 WARM = (
@@ -62,26 +64,13 @@ class Ended:
 
 
 class ForkServer:
-    """The warmed process, from the test's side."""
+    """The warmed process at a socket, from the test's side. `directory` takes what runs print."""
 
-    def __init__(self, directory: Path, environ: dict[str, str]) -> None:
-        self.address = directory / "socket"
+    def __init__(self, address: Path, directory: Path) -> None:
+        self.address = address
         self._directory = directory
         self._numbers = itertools.count(1)
         self._runs: dict[int, tuple[Run, list[Path]]] = {}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fork_server", str(self.address)],
-            cwd=Path(__file__).parents[2],
-            env=environ,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
-
-    def close(self) -> None:
-        self._process.communicate()
 
     def start(
         self, directory: Path, environ: dict[str, str], *arguments: str, kill_at: int | None = None
@@ -144,13 +133,46 @@ class ForkServer:
 
 
 @contextmanager
-def fork_server(**variables: str) -> Iterator[ForkServer]:
+def fork_server() -> Iterator[ForkServer]:
+    """A warmed process of one's own."""
     with tempfile.TemporaryDirectory() as directory:  # a socket's path must be short
-        warmed = ForkServer(Path(directory), clean_environment(**variables))
+        address = Path(directory) / "socket"
+        process = _launch(address, clean_environment(), subprocess.PIPE)
         try:
-            yield warmed
+            yield ForkServer(address, Path(directory))
         finally:
-            warmed.close()
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait()
+
+
+@contextmanager
+def shared_fork_server(name: str, **variables: str) -> Iterator[ForkServer]:
+    """The warmed process of this name. The first worker that asks starts it, and it ends with the run."""
+    address = Path(os.environ[DIRECTORY]) / f"{name}.socket"
+    with FileLock(address.with_suffix(".lock")):
+        if not address.exists():
+            alive = os.open(address.with_name(ALIVE), os.O_RDONLY)
+            process = _launch(address, clean_environment(**variables), alive)
+            os.close(alive)
+            process.returncode = 0  # this worker may end before the others, and does not wait for it
+    with tempfile.TemporaryDirectory() as directory:
+        yield ForkServer(address, Path(directory))
+
+
+def _launch(address: Path, environ: dict[str, str], stdin: int) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.fork_server", str(address)],
+        cwd=Path(__file__).parents[2],
+        env=environ,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process.stdout as said:
+        assert said.readline() == "ready\n"
+    return process
 
 
 def _at_boundaries(meet: Callable[[], None]) -> None:

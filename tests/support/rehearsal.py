@@ -26,7 +26,7 @@ from ruamel.yaml import YAML
 
 from tests.support.build import manifest_text, meter
 from tests.support.command import HANG_SECONDS, clean_environment
-from tests.support.fork_server import ForkServer
+from tests.support.fork_server import shared_fork_server
 from tests.support.github_server import GitHubServer
 from tests.support.served_polar import scripted
 
@@ -331,12 +331,8 @@ def github_hub(path: Path, warm: Path | None) -> Iterator[Hub]:
 @contextmanager
 def warmed() -> Iterator[Path]:
     """The socket of a process that runs the command without its start-up."""
-    with tempfile.TemporaryDirectory() as directory:  # a socket's path must be short
-        server = ForkServer(Path(directory), base_environment())
-        try:
-            yield server.address
-        finally:
-            server.close()
+    with shared_fork_server("unmeasured") as server:
+        yield server.address
 
 
 def base_environment() -> dict[str, str]:

@@ -13,6 +13,8 @@ from filelock import FileLock
 T = TypeVar("T")
 DIRECTORY = "TESTS_SHARED_DIRECTORY"
 """Variable with the directory that the workers of a run share; `conftest` makes it."""
+ALIVE = "alive"
+"""A pipe in that directory, which `conftest` holds open as long as the run lasts."""
 
 
 def shared(name: str, build: Callable[[], T]) -> T:
