@@ -33,16 +33,11 @@ if TYPE_CHECKING:
 
 _PREFIX = "/__admin/"
 
+_PREFIXES = "all rw ro wo er ew pr pw br bw cmr orgr facts expired"
 _TOKENS = {
-    "all": "all",
-    "rw": "rw",
-    "ro": "ro",
-    "wo": "wo",
-    "er": "er",
-    "ew": "ew",
-    "expired": "expired",
-    # Scopes that no endpoint here asks for.
-    **dict.fromkeys(("no_meters", "pr", "pw", "br", "bw", "cmr", "orgr", "sr"), "noscope"),
+    **{name: name for name in _PREFIXES.split()},
+    "no_meters": "pr",
+    "sr": "noscope",  # subscriptions are not served
 }
 """Names of the tokens of a fresh organization, and what the token's prefix says."""
 

@@ -30,10 +30,18 @@ from polar_iac.local.request import Request
 from polar_iac.local.request_errors import RequestError, polar_error
 from polar_iac.local.store import Store
 from polar_iac.local.tokens import (
+    BENEFITS_READ,
+    BENEFITS_WRITE,
+    CUSTOMER_METERS_READ,
     EVENTS_READ,
     EVENTS_WRITE,
     METERS_READ,
     METERS_WRITE,
+    ORGANIZATIONS_READ,
+    ORGANIZATIONS_WRITE,
+    PRODUCTS_READ,
+    PRODUCTS_WRITE,
+    OrganizationFault,
     Subject,
     authenticate,
     authorize,
@@ -45,6 +53,7 @@ from polar_iac.sanitize import printable
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
+    from polar_iac.local.catalog import Catalog
     from polar_iac.local.usage import Usage
 
 _log = logging.getLogger(__name__)
@@ -105,24 +114,31 @@ class LocalPolar:
 
         return Usage(self._store, bills_at_once=self._bills_at_once)
 
+    @cached_property
+    def catalog(self) -> Catalog:
+        """Products, benefits, the organization and customer meters."""
+        from polar_iac.local.catalog import Catalog  # most plans need none of it
+
+        return Catalog(self._store)
+
     def bill(self) -> None:
         """Run billing once: it freezes the meters that events have matched."""
         self.usage.bill()
 
     def freeze(self, meter_id: str) -> None:
         """Mark the meter as aggregating events: its filter and aggregation can no longer be changed."""
-        self._store.mark(meter_id, "frozen")
+        self._store.freeze(meter_id)
 
     def attach_product(self, meter_id: str) -> None:
         """Attach an active product to the meter, so that it cannot be archived."""
-        self._store.mark(meter_id, "has_product")
+        self.catalog.attach_product(meter_id)
 
     def attach_benefit(self, meter_id: str) -> None:
         """Attach an active benefit to the meter, so that it cannot be archived."""
-        self._store.mark(meter_id, "has_benefit")
+        self.catalog.attach_benefit(meter_id)
 
     def reset(self) -> None:
-        """Delete every meter, event and customer."""
+        """Delete everything but the organization itself."""
         self._store.clear()
 
     def close(self) -> None:
@@ -132,7 +148,8 @@ class LocalPolar:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ)
         answer = self._answer(request)
-        headers = [*answer.headers, ("content-length", str(len(answer.body)))]
+        length = [] if answer.status == HTTPStatus.NO_CONTENT else [("content-length", str(len(answer.body)))]
+        headers = [*answer.headers, *length]
         start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
         return [] if request.method == "HEAD" else [answer.body]
 
@@ -240,9 +257,11 @@ class LocalPolar:
     def _quantities(self, asked: _Asked) -> Answer:
         return answer_json(200, self.usage.quantities(asked.path_id, asked.request.pairs))
 
+    def _fault(self, asked: _Asked) -> OrganizationFault:
+        return partial(organization_fault, asked.subject, own_id=self.organization_id)
+
     def _ingest(self, asked: _Asked) -> Answer:
-        fault = partial(organization_fault, asked.subject, own_id=self.organization_id)
-        return answer_json(200, self.usage.ingest(asked.body, fault))
+        return answer_json(200, self.usage.ingest(asked.body, self._fault(asked)))
 
     def _events(self, asked: _Asked) -> Answer:
         return answer_json(200, self.usage.events(asked.request.pairs))
@@ -252,6 +271,46 @@ class LocalPolar:
 
     def _event(self, asked: _Asked) -> Answer:
         return answer_json(200, self.usage.event(asked.path_id))
+
+    def _products(self, asked: _Asked) -> Answer:
+        return answer_json(200, self.catalog.products.list(asked.request.pairs))
+
+    def _product(self, asked: _Asked) -> Answer:
+        return answer_json(200, self.catalog.products.get(asked.path_id))
+
+    def _create_product(self, asked: _Asked) -> Answer:
+        return answer_json(201, self.catalog.products.create(asked.body, self._fault(asked)))
+
+    def _update_product(self, asked: _Asked) -> Answer:
+        return answer_json(200, self.catalog.products.update(asked.path_id, asked.body))
+
+    def _set_benefits(self, asked: _Asked) -> Answer:
+        return answer_json(200, self.catalog.products.set_benefits(asked.path_id, asked.body))
+
+    def _benefits(self, asked: _Asked) -> Answer:
+        return answer_json(200, self.catalog.benefits.list(asked.request.pairs))
+
+    def _benefit(self, asked: _Asked) -> Answer:
+        return answer_json(200, self.catalog.benefits.get(asked.path_id))
+
+    def _create_benefit(self, asked: _Asked) -> Answer:
+        return answer_json(201, self.catalog.benefits.create(asked.body, self._fault(asked)))
+
+    def _delete_benefit(self, asked: _Asked) -> Answer:
+        self.catalog.benefits.delete(asked.path_id)
+        return answer_text(204, "")
+
+    def _customer_meters(self, asked: _Asked) -> Answer:
+        return answer_json(200, self.catalog.customer_meters.list(asked.request.pairs))
+
+    def _customer_meter(self, asked: _Asked) -> Answer:
+        return answer_json(200, self.catalog.customer_meters.get(asked.path_id))
+
+    def _organizations(self, asked: _Asked) -> Answer:
+        return answer_json(200, self.catalog.organizations(asked.request.pairs))
+
+    def _organization(self, asked: _Asked) -> Answer:
+        return answer_json(200, self.catalog.organization(asked.path_id))
 
 
 @dataclass(frozen=True)
@@ -274,6 +333,8 @@ class _Route:
 
 
 _METER, _EVENT = r"/v1/meters/(?P<id>[^/]+)", r"/v1/events/(?P<id>[^/]+)"
+_PRODUCT, _BENEFIT = r"/v1/products/(?P<id>[^/]+)", r"/v1/benefits/(?P<id>[^/]+)"
+_ORGANIZATIONS = (ORGANIZATIONS_READ, ORGANIZATIONS_WRITE)
 _ROUTES = tuple(
     _Route(method, re.compile(pattern), scopes, name)
     for method, pattern, scopes, name in (
@@ -286,6 +347,19 @@ _ROUTES = tuple(
         ("GET", "/v1/events/names", (EVENTS_READ, EVENTS_WRITE), "_event_names"),
         ("GET", _EVENT, (EVENTS_READ, EVENTS_WRITE), "_event"),
         ("POST", "/v1/events/ingest", (EVENTS_WRITE,), "_ingest"),
+        ("GET", "/v1/products/", (PRODUCTS_READ, PRODUCTS_WRITE), "_products"),
+        ("POST", "/v1/products/", (PRODUCTS_WRITE,), "_create_product"),
+        ("GET", _PRODUCT, (PRODUCTS_READ, PRODUCTS_WRITE), "_product"),
+        ("PATCH", _PRODUCT, (PRODUCTS_WRITE,), "_update_product"),
+        ("POST", f"{_PRODUCT}/benefits", (PRODUCTS_WRITE,), "_set_benefits"),
+        ("GET", "/v1/benefits/", (BENEFITS_READ, BENEFITS_WRITE), "_benefits"),
+        ("POST", "/v1/benefits/", (BENEFITS_WRITE,), "_create_benefit"),
+        ("GET", _BENEFIT, (BENEFITS_READ, BENEFITS_WRITE), "_benefit"),
+        ("DELETE", _BENEFIT, (BENEFITS_WRITE,), "_delete_benefit"),
+        ("GET", "/v1/customer-meters/", (CUSTOMER_METERS_READ,), "_customer_meters"),
+        ("GET", "/v1/customer-meters/(?P<id>[^/]+)", (CUSTOMER_METERS_READ,), "_customer_meter"),
+        ("GET", "/v1/organizations/", _ORGANIZATIONS, "_organizations"),
+        ("GET", "/v1/organizations/(?P<id>[^/]+)", _ORGANIZATIONS, "_organization"),
     )
 )
 """The routes, in the order in which they are tried."""

@@ -169,6 +169,12 @@ class Events:
             (document["id"], document["external_id"], json.dumps(document, ensure_ascii=False)),
         )
 
+    def customers(self) -> list[JsonObject]:
+        """Return all customers as Polar shows them, the oldest first."""
+        rows = self._store.connection.execute("SELECT id, external_id FROM customer ORDER BY rowid")
+        shown = [self._customer(customer_id, external_id) for customer_id, external_id in rows.fetchall()]
+        return [customer for customer in shown if customer is not None]
+
     def unknown_customers(self, ids: Iterable[str]) -> set[str]:
         """Return those of the ids that no customer has."""
         wanted = set(ids)

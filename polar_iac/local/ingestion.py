@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,13 +13,11 @@ from polar_iac.local.answers import ServerError
 from polar_iac.local.billing import Billing
 from polar_iac.local.event_schemas import EventCreate, EventCreateCustomer, EventsIngest, ingest_adapter
 from polar_iac.local.events import Events, NewEvent
-from polar_iac.local.query import validate
-from polar_iac.local.request_errors import ErrorEntry, RequestError, polar_error
+from polar_iac.local.listing import read_body
+from polar_iac.local.request_errors import ErrorEntry, polar_error
 from polar_iac.local.store import JsonObject, Store
+from polar_iac.local.tokens import OrganizationFault
 from polar_iac.meter.meaning.events import stored
-
-OrganizationFault = Callable[[uuid.UUID | None], ErrorEntry | None]
-"""Returns what is wrong with the organization that an event names: the type and text of an error."""
 
 
 class Ingestion:
@@ -38,7 +35,7 @@ class Ingestion:
         One wrong event refuses the whole batch. Raises RequestError with every fault, and ServerError for
         what PostgreSQL cannot store.
         """
-        batch = _read(body)
+        batch = read_body(ingest_adapter(), body)
         with self._store.write():
             self._check(batch, organization_fault)
             events = [_new_event(event) for event in batch.events]
@@ -67,16 +64,6 @@ class Ingestion:
                 )
         if entries:
             raise polar_error(*entries)
-
-
-def _read(body: object) -> EventsIngest:
-    errors = list[ErrorEntry]()
-    if body is None:
-        errors.append({"type": "missing", "loc": ["body"], "msg": "Field required", "input": None})
-    batch = None if errors else validate(ingest_adapter(), body, ("body",), errors)
-    if batch is None:
-        raise RequestError(errors)
-    return batch
 
 
 def _new_event(event: EventCreate) -> NewEvent:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-LAYOUT = 2
+LAYOUT = 3
 
 _METERS = """
 CREATE TABLE state (
@@ -21,9 +21,7 @@ CREATE TABLE meter (
     name_key TEXT NOT NULL,
     created_at TEXT NOT NULL,
     archived_at TEXT,
-    frozen INTEGER NOT NULL DEFAULT 0,
-    has_product INTEGER NOT NULL DEFAULT 0,
-    has_benefit INTEGER NOT NULL DEFAULT 0
+    frozen INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX meter_created_at ON meter (created_at);
 CREATE TABLE metadata (
@@ -68,7 +66,38 @@ CREATE TABLE customer (
 );
 """
 
-_STEPS = (_METERS, _EVENTS)
+_CATALOG = """
+CREATE TABLE product (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    is_archived INTEGER NOT NULL,
+    document TEXT NOT NULL
+);
+CREATE TABLE price (
+    number INTEGER PRIMARY KEY,
+    product_number INTEGER NOT NULL REFERENCES product (number) ON DELETE CASCADE,
+    meter_id TEXT,
+    is_archived INTEGER NOT NULL DEFAULT 0,
+    document TEXT NOT NULL
+);
+CREATE INDEX price_product ON price (product_number);
+CREATE INDEX price_meter ON price (meter_id) WHERE meter_id IS NOT NULL;
+CREATE TABLE benefit (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    meter_id TEXT,
+    is_deleted INTEGER NOT NULL DEFAULT 0,
+    document TEXT NOT NULL
+);
+CREATE TABLE product_benefit (
+    product_number INTEGER NOT NULL REFERENCES product (number) ON DELETE CASCADE,
+    benefit_number INTEGER NOT NULL REFERENCES benefit (number) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (product_number, benefit_number)
+) WITHOUT ROWID
+"""
+
+_STEPS = (_METERS, _EVENTS, _CATALOG)
 """Statements that each layout adds to the one before it."""
 
 

@@ -35,14 +35,23 @@ _ORDER = {
 }
 
 
+_HAS_PRODUCT = (
+    "EXISTS (SELECT 1 FROM price JOIN product ON product.number = product_number"
+    " WHERE meter_id = meter.id AND NOT price.is_archived AND NOT product.is_archived)"
+)
+_HAS_BENEFIT = "EXISTS (SELECT 1 FROM benefit WHERE meter_id = meter.id AND NOT is_deleted)"
+
+
 @dataclass(frozen=True)
 class StoredMeter:
-    """A meter's document, and the flags that are not in it."""
+    """A meter's document, and what is not in it."""
 
     document: JsonObject
     frozen: bool
     has_product: bool
+    """True if an active product has a live price by the meter."""
     has_benefit: bool
+    """True if a benefit that is not deleted grants units of the meter."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ class Store:
             raise PolarIacError(f"{path}: cannot open the local Polar: {e}") from e
 
     def _open(self, organization_id: str | None) -> str:
-        self._db.create_function("ilike", 2, _ilike, deterministic=True)
+        self._db.create_function("ilike", 2, ilike, deterministic=True)
         self._db.create_function("holds", 2, _holds, deterministic=True)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
@@ -123,10 +132,10 @@ class Store:
 
     def now(self) -> str:
         """Return the time, later than every time returned before in any process. Call inside `write` only."""
-        time = _format(datetime.now(UTC))
+        time = format_time(datetime.now(UTC))
         (last,) = self._db.execute("SELECT last_time FROM state").fetchone()
         if time <= last:  # the texts have equal length, so they sort like times
-            time = _format(datetime.fromisoformat(last) + timedelta(microseconds=1))
+            time = format_time(datetime.fromisoformat(last) + timedelta(microseconds=1))
         self._db.execute("UPDATE state SET last_time = ?", (time,))
         return time
 
@@ -159,7 +168,8 @@ class Store:
     def find(self, meter_id: str) -> StoredMeter | None:
         with self._lock:
             row = self._db.execute(
-                "SELECT document, frozen, has_product, has_benefit FROM meter WHERE id = ?", (meter_id,)
+                f"SELECT document, frozen, {_HAS_PRODUCT}, {_HAS_BENEFIT} FROM meter WHERE id = ?",
+                (meter_id,),
             ).fetchone()
         return row and StoredMeter(json.loads(row[0]), *map(bool, row[1:]))
 
@@ -195,27 +205,25 @@ class Store:
         return self._page(" AND ".join(conditions), values, order, limit=limit, offset=offset)
 
     def _page(self, condition: str, values: Sequence[str], order: str, *, limit: int, offset: int) -> Page:
-        # S608: every piece of SQL is written in this module.
         with self.read() as db:
             rows = db.execute(
-                f"SELECT document, readable FROM meter WHERE {condition} ORDER BY {order} LIMIT ? OFFSET ?",  # noqa: S608
+                f"SELECT document, readable FROM meter WHERE {condition} ORDER BY {order} LIMIT ? OFFSET ?",
                 (*values, limit, offset),
             ).fetchall()
-            (total,) = db.execute(f"SELECT count(*) FROM meter WHERE {condition}", values).fetchone()  # noqa: S608
+            (total,) = db.execute(f"SELECT count(*) FROM meter WHERE {condition}", values).fetchone()
         return Page([document for document, _ in rows], total, all(readable for _, readable in rows))
 
-    def mark(self, meter_id: str, column: str) -> None:
-        """Set `frozen`, `has_product` or `has_benefit`. Raises LookupError when there is no such meter."""
+    def freeze(self, meter_id: str) -> None:
+        """Mark a meter as frozen. Raises LookupError when there is no such meter."""
         with self.write() as db:
-            cursor = db.execute(f"UPDATE meter SET {column} = 1 WHERE id = ?", (meter_id,))  # noqa: S608
-            if not cursor.rowcount:
+            if not db.execute("UPDATE meter SET frozen = 1 WHERE id = ?", (meter_id,)).rowcount:
                 raise LookupError(f"no meter {meter_id}")
 
     def clear(self) -> None:
-        """Delete every meter, event and customer. The organization and its clock stay."""
+        """Delete everything but the organization and its clock."""
         with self.write() as db:
-            for table in ("meter", "event", "customer"):
-                db.execute(f"DELETE FROM {table}")  # noqa: S608
+            for table in ("meter", "event", "customer", "product", "benefit"):
+                db.execute(f"DELETE FROM {table}")
 
     def close(self) -> None:
         with self._lock:
@@ -228,7 +236,13 @@ def _columns(document: JsonObject, readable: bool) -> tuple[str, bool, str, str]
     return text, readable, document["name"], document["name"].casefold()
 
 
-def _format(time: datetime) -> str:
+def new_id() -> str:
+    """Return a random id."""
+    return str(uuid.uuid4())
+
+
+def format_time(time: datetime) -> str:
+    """Return a time in UTC as the database keeps it. Such texts sort like times."""
     return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -258,8 +272,11 @@ def _like(query: str) -> tuple[list[re.Pattern[str]], re.Pattern[str], int]:
     return inner, last, len(parts[-1])
 
 
-def _ilike(query: str, name: str) -> bool:
-    """Match each part at its first fit. Backtracking never helps, and could take forever."""
+def ilike(query: str, name: str) -> bool:
+    """Tell whether PostgreSQL's ILIKE finds the query anywhere in the name.
+
+    Match each part at its first fit. Backtracking never helps, and could take forever.
+    """
     inner, last, length = _like(query)
     name, at = name.lower(), 0
     for part in inner:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from polar_iac.local.answers import Answer, AnswerError, answer_json
@@ -11,6 +12,13 @@ from polar_iac.local.request_errors import ErrorEntry
 
 METERS_READ, METERS_WRITE = "meters:read", "meters:write"
 EVENTS_READ, EVENTS_WRITE = "events:read", "events:write"
+PRODUCTS_READ, PRODUCTS_WRITE = "products:read", "products:write"
+BENEFITS_READ, BENEFITS_WRITE = "benefits:read", "benefits:write"
+CUSTOMER_METERS_READ = "customer_meters:read"
+ORGANIZATIONS_READ, ORGANIZATIONS_WRITE = "organizations:read", "organizations:write"
+
+OrganizationFault = Callable[[uuid.UUID | None], ErrorEntry | None]
+"""Returns what is wrong with the organization that a body names: the type and text of an error."""
 
 _REALM = 'Bearer realm="polar"'
 
@@ -27,17 +35,37 @@ def _organization(*scopes: str) -> Subject:
     return Subject("organization", frozenset(scopes))
 
 
-_ALL = (METERS_READ, METERS_WRITE, EVENTS_READ, EVENTS_WRITE)
+_FACTS = (EVENTS_READ, PRODUCTS_READ, BENEFITS_READ)
+_MOST = (
+    *(METERS_READ, METERS_WRITE, EVENTS_READ, EVENTS_WRITE),
+    *(PRODUCTS_READ, PRODUCTS_WRITE, BENEFITS_READ, BENEFITS_WRITE, CUSTOMER_METERS_READ),
+)
+_BY_PREFIX = {
+    "ro": (METERS_READ,),
+    "wo": (METERS_WRITE,),
+    "rw": (METERS_READ, METERS_WRITE),
+    "er": (EVENTS_READ,),
+    "ew": (EVENTS_WRITE,),
+    "pr": (PRODUCTS_READ,),
+    "pw": (PRODUCTS_WRITE,),
+    "br": (BENEFITS_READ,),
+    "bw": (BENEFITS_WRITE,),
+    "cmr": (CUSTOMER_METERS_READ,),
+    "orgr": (ORGANIZATIONS_READ,),
+    "facts": _FACTS,
+    "all": (*_MOST, ORGANIZATIONS_READ),
+    "noscope": (),
+}
+"""What a token `polar_oat_PREFIX_…` may do."""
+
 _SUBJECTS: tuple[tuple[re.Pattern[str], Subject | None], ...] = (
     (re.compile(r"polar_oat_expired_.*|polar_oat_0+"), None),
-    (re.compile(r"polar_oat_ro_.*"), _organization(METERS_READ)),
-    (re.compile(r"polar_oat_wo_.*"), _organization(METERS_WRITE)),
-    (re.compile(r"polar_oat_rw_.*"), _organization(METERS_READ, METERS_WRITE)),
-    (re.compile(r"polar_oat_er_.*"), _organization(EVENTS_READ)),
-    (re.compile(r"polar_oat_ew_.*"), _organization(EVENTS_WRITE)),
-    (re.compile(r"polar_oat_noscope_.*"), _organization()),
-    (re.compile(r"polar_oat_.*"), _organization(*_ALL)),
-    (re.compile(r"polar_pat_.*"), Subject("user", frozenset(_ALL))),
+    *(
+        (re.compile(rf"polar_oat_{prefix}_.*"), _organization(*scopes))
+        for prefix, scopes in _BY_PREFIX.items()
+    ),
+    (re.compile(r"polar_oat_.*"), _organization(*_MOST)),
+    (re.compile(r"polar_pat_.*"), Subject("user", frozenset(_MOST))),
 )
 
 
@@ -86,3 +114,7 @@ def organization_fault(subject: Subject, organization_id: uuid.UUID | None, own_
     if str(organization_id) != own_id:
         return {"type": "value_error", "msg": "Organization not found."}
     return None
+
+
+def no_organization_fault(_organization_id: uuid.UUID | None) -> None:
+    """Find nothing wrong with the organization that a body names, since this program itself made the body."""

@@ -9,9 +9,10 @@ from polar_iac.local.billing import Billing
 from polar_iac.local.customers import customer_document
 from polar_iac.local.event_list import EventList, metadata_text
 from polar_iac.local.events import Events
-from polar_iac.local.ingestion import Ingestion, OrganizationFault, credit_event
+from polar_iac.local.ingestion import Ingestion, credit_event
 from polar_iac.local.quantities import check_range, quantities, read_quantities_query
 from polar_iac.local.store import JsonObject, Store
+from polar_iac.local.tokens import OrganizationFault
 from polar_iac.local.validation import read_id
 
 Pairs = Sequence[tuple[str, str]]
