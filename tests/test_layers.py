@@ -29,7 +29,7 @@ LEVELS = (
     {"lint", "facts"},
     {"manifest", "local"},
     {"state", "polar", "testing"},
-    {"plan"},
+    {"plan", "seeding"},
     {"apply"},
     {"report"},
     {"ci"},
@@ -64,6 +64,8 @@ NEVER: dict[str, frozenset[str]] = {
     "plan.read_document": IO,
     "testing": frozenset({"httpx", "click"}),
     "testing.run": IO,
+    "seeding": frozenset({"httpx", "click"}),
+    "seeding.events": IO,
     "polar": frozenset({"click"}),
     "apply": frozenset({"httpx", "click"}),
     "cli.session": frozenset({"httpx"}),  # an offline plan loads it

@@ -7,18 +7,24 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from polar_iac.cli.error_boundary import command
-from polar_iac.cli.options import Options
+from polar_iac.cli.options import File, Options
+from polar_iac.cli.output import print_message
 from polar_iac.errors import ExitCode
 from polar_iac.files import state_directory
 from polar_iac.local import LocalPolar, serving
 from polar_iac.local.admin import AdministeredPolar
 from polar_iac.polar.environments import LOCAL_DATABASE, LOCAL_TOKEN
+from polar_iac.report.wording import listed, quantity
 from polar_iac.sanitize import printable
+from polar_iac.seeding.read import read_seed
+from polar_iac.seeding.sow import sow_once
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -45,16 +51,26 @@ _log = logging.getLogger(__name__)
     is_flag=True,
     help="Serve POST /__admin/{reset,customer,credit,bill,settle} for tests. Billing then waits for `bill`.",
 )
-def serve(common: Options, port: int, billing_interval: float | None, admin: bool) -> ExitCode:
+@click.option(
+    "--seed",
+    type=File(),
+    metavar="FILE",
+    help="First fill the embedded Polar with the meters, events, products and customers of this file.",
+)
+def serve(
+    common: Options, port: int, billing_interval: float | None, admin: bool, seed: Path | None
+) -> ExitCode:
     """Serve the embedded Polar on loopback, until interrupted.
 
-    It is the Polar of the environment `local`.
+    It is the Polar of the environment `local`. A seed is sown once: afterwards its file is left alone.
     """
     polar = LocalPolar(
         state_directory(common.file) / LOCAL_DATABASE, bills_at_once=billing_interval is None and not admin
     )
     server = AdministeredPolar(polar) if admin else polar
     try:
+        if seed is not None:
+            print_message(_sow(polar, seed))
         with serving(_logging(server), port) as base_url, _billing(server, billing_interval):
             click.echo(f"Embedded Polar on {base_url} (stop it with Ctrl-C). For example:")
             click.echo(
@@ -67,6 +83,21 @@ def serve(common: Options, port: int, billing_interval: float | None, admin: boo
         server.close()
         polar.close()
     return ExitCode.OK
+
+
+def _sow(polar: LocalPolar, path: Path) -> str:
+    """Seed the embedded Polar, once, and return what is to be said of it."""
+    sown = sow_once(polar, read_seed(path), datetime.now(UTC))
+    if sown is None:
+        return f"{path} is in the embedded Polar already."
+    made = {
+        "meter": len(sown.meters),
+        "customer": len(sown.customers),
+        "benefit": len(sown.benefits),
+        "product": len(sown.products),
+        "event": sown.events,
+    }
+    return f"Seeded from {path}: {listed([quantity(n, name) for name, n in made.items() if n]) or 'nothing'}."
 
 
 @contextmanager

@@ -7,7 +7,8 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from http import HTTPStatus
@@ -51,6 +52,8 @@ from polar_iac.local.tokens import (
 from polar_iac.sanitize import printable
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
     from polar_iac.local.catalog import Catalog
@@ -99,7 +102,7 @@ class LocalPolar:
         bills_at_once: bool = True,
     ) -> None:
         self._store = Store(path, organization_id)
-        self._meters = Meters(self._store, lambda meter: self.usage.begin(meter))
+        self.meters = Meters(self._store, lambda meter: self.usage.begin(meter))
         self._bills_at_once = bills_at_once
         self._rate_limit = rate_limit
         self._window = _Window(-math.inf)
@@ -120,6 +123,12 @@ class LocalPolar:
         from polar_iac.local.catalog import Catalog  # most plans need none of it
 
         return Catalog(self._store)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Keep what the block writes, or nothing of it when the block raises."""
+        with self._store.write() as db:
+            yield db
 
     def bill(self) -> None:
         """Run billing once: it freezes the meters that events have matched."""
@@ -239,20 +248,20 @@ class LocalPolar:
 
     def _list(self, asked: _Asked) -> Answer:
         pairs = asked.request.pairs
-        return answer_text(200, self._meters.list(validation.read_list_query(pairs), metadata_query(pairs)))
+        return answer_text(200, self.meters.list(validation.read_list_query(pairs), metadata_query(pairs)))
 
     def _get(self, asked: _Asked) -> Answer:
-        return answer_text(200, self._meters.get(validation.read_id(asked.path_id)))
+        return answer_text(200, self.meters.get(validation.read_id(asked.path_id)))
 
     def _create(self, asked: _Asked) -> Answer:
         create = validation.read_create(asked.body)
         if fault := organization_fault(asked.subject, create.organization_id, self.organization_id):
             loc = ["body", "organization_id"]
             raise polar_error({**fault, "loc": loc, "input": create.organization_id})
-        return answer_json(201, self._meters.create(create))
+        return answer_json(201, self.meters.create(create))
 
     def _update(self, asked: _Asked) -> Answer:
-        return answer_json(200, self._meters.update(*validation.read_update(asked.path_id, asked.body)))
+        return answer_json(200, self.meters.update(*validation.read_update(asked.path_id, asked.body)))
 
     def _quantities(self, asked: _Asked) -> Answer:
         return answer_json(200, self.usage.quantities(asked.path_id, asked.request.pairs))

@@ -6,7 +6,6 @@ On Polar a worker writes these rows. Here they are computed when they are asked 
 from __future__ import annotations
 
 import hashlib
-import json
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -106,17 +105,14 @@ class CustomerMeters:
 
         A customer without any event has none (observed).
         """
-        with self._store.read() as db:
+        with self._store.read():
             customers = [
                 customer
                 for customer in self._events.customers()
                 if is_one_of(customer["id"], wanted.get("customer_id"))
                 and is_one_of(customer["external_id"], wanted.get("external_customer_id"))
             ]
-            meters = [
-                json.loads(document)
-                for (document,) in db.execute("SELECT document FROM meter WHERE archived_at IS NULL")
-            ]
+            meters = [meter for meter in self._store.meters() if meter["archived_at"] is None]
             events = self._events.all() if customers else []
         used = _by_customer(events, customers)
         for meter in meters:

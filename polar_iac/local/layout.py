@@ -94,7 +94,10 @@ CREATE TABLE product_benefit (
     benefit_number INTEGER NOT NULL REFERENCES benefit (number) ON DELETE CASCADE,
     position INTEGER NOT NULL,
     PRIMARY KEY (product_number, benefit_number)
-) WITHOUT ROWID
+) WITHOUT ROWID;
+CREATE TABLE seed (
+    digest TEXT PRIMARY KEY
+)
 """
 
 _STEPS = (_METERS, _EVENTS, _CATALOG)

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -65,6 +65,10 @@ class Meters:
         if not page.readable:
             raise ServerError
         return page.documents[0]
+
+    def all(self) -> Sequence[JsonObject]:
+        """Return all meters, archived ones too, in the order in which they were made."""
+        return self._store.meters()
 
     def create(self, create: schemas.MeterCreate) -> JsonObject:
         sent = schemas.written(create)

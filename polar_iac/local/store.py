@@ -70,6 +70,7 @@ class Store:
 
     def __init__(self, path: Path | str, organization_id: str | None) -> None:
         self._lock = threading.RLock()
+        self._writing = False
         for file in (Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")):
             if file.is_symlink():  # a cloned repository may hold a link that leads out of it
                 raise PolarIacError(f"{file} is a symbolic link: remove it, the local Polar follows none")
@@ -107,15 +108,22 @@ class Store:
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """Open a write transaction. It is rolled back when the block raises."""
+        """Open a write transaction; inside another one, join it. It is rolled back when the block raises."""
         with self._lock:
+            if self._writing:
+                yield self._db
+                return
             self._db.execute("BEGIN IMMEDIATE")
+            self._writing = True
             try:
                 yield self._db
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
+            else:
+                self._db.execute("COMMIT")
+            finally:
+                self._writing = False
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -173,6 +181,12 @@ class Store:
             ).fetchone()
         return row and StoredMeter(json.loads(row[0]), *map(bool, row[1:]))
 
+    def meters(self) -> Sequence[JsonObject]:
+        """Return all meters, archived ones too, in the order in which they were made."""
+        with self.read() as db:
+            rows = db.execute("SELECT document FROM meter ORDER BY number").fetchall()
+        return [json.loads(document) for (document,) in rows]
+
     def find_text(self, meter_id: str) -> Page:
         """Return the meter with that id as a page of one document, or of none."""
         return self._page("id = ?", [meter_id], "number", limit=1, offset=0)
@@ -222,7 +236,7 @@ class Store:
     def clear(self) -> None:
         """Delete everything but the organization and its clock."""
         with self.write() as db:
-            for table in ("meter", "event", "customer", "product", "benefit"):
+            for table in ("meter", "event", "customer", "product", "benefit", "seed"):
                 db.execute(f"DELETE FROM {table}")
 
     def close(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from polar_iac import SLUG
 from polar_iac.errors import Diagnostic, DiagnosticError
@@ -249,6 +251,19 @@ class NodeReader:
             return (text or "").lower()
         self.fault(node, f"{what} must be a UUID of version 4, got {describe(node)}")
         return ""
+
+    def json(self, node: tree.Node) -> Any:
+        """Return any value as JSON has it."""
+        if isinstance(node, tree.Map):
+            return {name: self.json(value) for name, value in node.entries.items()}
+        if isinstance(node, tree.List):
+            return [self.json(value) for value in node.children]
+        value = node.value
+        if isinstance(value, Doubtful):
+            self.fault(node, value.advice)
+        elif isinstance(value, float) and not math.isfinite(value):
+            self.fault(node, f"a number must be finite, got {describe(node)}")
+        return value
 
     def boolean(self, node: tree.Node, what: str) -> bool:
         value = node.value if isinstance(node, tree.Scalar) else None

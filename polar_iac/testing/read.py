@@ -28,7 +28,7 @@ from polar_iac.testing.recorded import KEYS, read_lines
 from polar_iac.yaml import tree
 from polar_iac.yaml.messages import MAX_BYTES
 from polar_iac.yaml.parse import parse
-from polar_iac.yaml.scalars import Doubtful, nearest
+from polar_iac.yaml.scalars import nearest
 
 _TOP = ("version", "defaults", "tests", "x-…")
 _TEST = ("name", "meter", "given", "expect")
@@ -218,16 +218,7 @@ class _FileReader:
         """Return any value as JSON has it."""
         if type(node) is tree.Scalar and type(value := node.value) in _PLAIN:
             return value
-        if isinstance(node, tree.Map):
-            return {name: self._json(value) for name, value in node.entries.items()}
-        if isinstance(node, tree.List):
-            return [self._json(value) for value in node.children]
-        value = node.value
-        if isinstance(value, Doubtful):
-            self.reader.fault(node, value.advice)
-        elif not is_finite(value):
-            self.reader.fault(node, f"a number must be finite, got {describe(node)}")
-        return value
+        return self.reader.json(node)
 
     def _moment(self, node: tree.Node) -> str:
         text = node.value if isinstance(node, tree.Scalar) else None
