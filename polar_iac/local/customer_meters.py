@@ -145,11 +145,11 @@ def _row(meter: JsonObject, customer: JsonObject, events: Sequence[StoredEvent])
     consumed, counted = _consumed(meter, [event for event in events if event.source == "user"])
     credited = sum(event.metadata["units"] for event in credits)
     created_at = max(meter["created_at"], customer["created_at"])
-    changes = [format_time(event.moment) for event in (*credits, *counted)]
+    newest = max((*credits, *counted), key=lambda event: event.micros, default=None)
     return {
         "id": _row_id(customer["id"], meter["id"]),
         "created_at": created_at,
-        "modified_at": max(created_at, *changes) if changes else None,
+        "modified_at": max(created_at, format_time(newest.moment)) if newest else None,
         "customer_id": customer["id"],
         "meter_id": meter["id"],
         "consumed_units": consumed,

@@ -95,6 +95,9 @@ CREATE TABLE product_benefit (
     position INTEGER NOT NULL,
     PRIMARY KEY (product_number, benefit_number)
 ) WITHOUT ROWID;
+CREATE INDEX event_customer ON event (customer_id, source, micros) WHERE customer_id IS NOT NULL;
+CREATE INDEX event_external_customer ON event (external_customer_id, source, micros)
+    WHERE external_customer_id IS NOT NULL;
 CREATE TABLE seed (
     digest TEXT PRIMARY KEY
 )
