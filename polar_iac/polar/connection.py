@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import closing
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -62,7 +63,6 @@ class Connection:
             verify=address.scheme != "http",
             # Loopback traffic needs no proxy, and a proxy must not see a token in plain text.
             trust_env=address.scheme != "http" or address.host not in LOOPBACK,
-            timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
             limits=httpx.Limits(max_keepalive_connections=IDLE_CONNECTIONS, keepalive_expiry=IDLE_SECONDS),
             event_hooks={"response": [self._check_redirect]},
         )
@@ -70,12 +70,16 @@ class Connection:
     def close(self) -> None:
         self._http.close()
 
-    def send(self, method: str, path: str, **content: Any) -> Answer:
-        """Send one request and read the whole answer before the deadline, whatever its status."""
-        request = self._http.build_request(method, path, **content)
+    def send(self, method: str, path: str, *, within: float = math.inf, **content: Any) -> Answer:
+        """Send one request and read the whole answer before the deadline, whatever its status.
+
+        `within` is a limit in seconds for this answer, where it is less than that of the connection.
+        """
+        seconds = min(within, self._timeout)
+        request = self._http.build_request(method, path, timeout=_limits(seconds), **content)
         watch = Watch(fresh=request.method == "POST")
         request.extensions = {**request.extensions, "trace": watch}
-        before = request_deadline.set(time.monotonic() + self._timeout)
+        before = request_deadline.set(time.monotonic() + seconds)
         try:
             return self._follow(request, watch)
         except httpx.TransportError as error:
@@ -141,6 +145,10 @@ class Connection:
                 "POLAR_BASE_URL to the right address"
             )
         return None
+
+
+def _limits(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=min(seconds, 10.0))
 
 
 def check_base_url(url: str, *, allow_http: bool = False) -> str:

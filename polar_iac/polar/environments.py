@@ -117,6 +117,11 @@ def token(environment: str, variables: Mapping[str, str], *, pinned: bool) -> st
             f"no token for {environment}: set {own}{either} to an organization access "
             f"token with the scope meters:read to plan, meters:write to apply{why}"
         )
-    if not (text.isascii() and text.isprintable()) or " " in text:
+    if not may_be_token(text):
         raise PolarIacError(f"the token in {own} or {name} holds characters no token has")
     return text
+
+
+def may_be_token(text: str) -> bool:
+    """Tell whether a text holds only characters that a token may have."""
+    return text.isascii() and text.isprintable() and " " not in text

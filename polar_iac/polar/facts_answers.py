@@ -1,0 +1,194 @@
+"""Polar's answers as facts: usage, names of events, events without their customers, prices, credits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ValidationError
+
+from polar_iac.facts.model import Credit, Day, EventName, Price
+from polar_iac.polar.answers import Page
+from polar_iac.polar.errors import TransientError
+
+T = TypeVar("T")
+
+
+class _Bucket(BaseModel):
+    timestamp: AwareDatetime
+    quantity: float
+
+
+class _Quantities(BaseModel):
+    quantities: list[_Bucket]
+    total: float
+
+
+class _Name(BaseModel):
+    name: str
+    source: Literal["user", "system"]
+    occurrences: int
+    first_seen: str
+    last_seen: str
+
+
+class _Event(BaseModel):
+    id: str
+    name: str
+    source: str
+    timestamp: AwareDatetime
+    metadata: dict[str, Any]
+    customer_id: str | None = None
+    external_customer_id: str | None = None
+
+
+class _Price(BaseModel):
+    """A price of any kind. Only a metered one has a meter."""
+
+    id: str
+    is_archived: bool = False
+    meter_id: str | None = None
+    unit_amount: str | None = None
+
+
+class _Product(BaseModel):
+    id: str
+    name: str
+    is_archived: bool
+    prices: list[_Price]
+
+
+class _CreditProperties(BaseModel):
+    meter_id: str
+
+
+class _Benefit(BaseModel):
+    id: str
+    type: str
+    description: str
+    is_deleted: bool = False
+    properties: dict[str, Any] = {}
+
+
+def _parsed(parse: Callable[[], T], thing: str) -> T:
+    """Return what `parse` does. Raises TransientError when the answer is not what was asked for."""
+    try:
+        return parse()
+    except ValidationError as error:
+        raise TransientError(f"the response is not {thing} (truncated, or not from Polar)") from error
+
+
+def days_from(answer: Any) -> tuple[Day, ...]:
+    """Return the buckets of quantities by day.
+
+    A label is the UTC day of its bucket where the query began at midnight (observed).
+    """
+    read = _parsed(lambda: _Quantities.model_validate(answer), "the quantities of a meter")
+    return tuple(Day(bucket.timestamp.date().isoformat(), bucket.quantity) for bucket in read.quantities)
+
+
+def life_from(answer: Any) -> float:
+    """Return the total of quantities that begin in 2023, the earliest that Polar takes (observed)."""
+    return _parsed(lambda: _Quantities.model_validate(answer), "the quantities of a meter").total
+
+
+def names_from(page: Page) -> list[EventName]:
+    """Return the names of a page."""
+    read = _parsed(lambda: [_Name.model_validate(item) for item in page.items], "a list of event names")
+    return [EventName(n.name, n.source, n.occurrences, n.first_seen, n.last_seen) for n in read]
+
+
+def prices_from(page: Page) -> list[Price]:
+    """Return the live metered prices of a page of products. Replaced prices are not in it (observed)."""
+    products = _parsed(lambda: [_Product.model_validate(item) for item in page.items], "a list of products")
+    return [
+        Price(price.id, price.meter_id, product.id, product.name, product.is_archived, price.unit_amount)
+        for product in products
+        for price in product.prices
+        if price.meter_id is not None and price.unit_amount is not None and not price.is_archived
+    ]
+
+
+def credits_from(page: Page) -> list[Credit]:
+    """Return the benefits of a page that credit units of a meter. Deleted ones are not in it (observed)."""
+
+    def read() -> list[Credit]:
+        benefits = [_Benefit.model_validate(item) for item in page.items]
+        return [
+            Credit(b.id, _CreditProperties.model_validate(b.properties).meter_id, b.description)
+            for b in benefits
+            if b.type == "meter_credit" and not b.is_deleted
+        ]
+
+    return _parsed(read, "a list of benefits")
+
+
+@dataclass(frozen=True)
+class EventsPage:
+    """One page of events, in the form of `EventsRead`.
+
+    `total` is how many events the query has in all; 0 past the last page, whatever there is (observed).
+    `ids` are those of the events, by which repeated ones are dropped: pages move while events come.
+    """
+
+    total: int
+    events: tuple[Mapping[str, Any], ...]
+    ids: tuple[str, ...]
+
+
+@dataclass
+class Customers:
+    """Numbers that stand for customers. The same customer has the same number on every page.
+
+    It is known by its id first, else by its external id, as `quantities` groups them (observed).
+    """
+
+    _numbers: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def number(self, customer_id: str | None, external_id: str | None) -> str | None:
+        """Return the number of a customer as text, or None for no customer."""
+        if customer_id is None and external_id is None:
+            return None
+        key = ("id", customer_id) if customer_id is not None else ("external", str(external_id))
+        return self._numbers.setdefault(key, str(len(self._numbers) + 1))
+
+
+def events_from(page: Page, customers: Customers) -> EventsPage:
+    """Return a page of events. Nothing else of their customers than the number is kept."""
+    read = _parsed(lambda: [_Event.model_validate(item) for item in page.items], "a list of events")
+    return EventsPage(
+        page.pagination.total_count,
+        tuple(
+            {
+                "name": event.name,
+                "source": event.source,
+                "timestamp": event.timestamp.isoformat(),
+                "metadata": _as_stored(event.metadata),
+                "customer_id": customers.number(event.customer_id, event.external_customer_id),
+            }
+            for event in read
+        ),
+        tuple(event.id for event in read),
+    )
+
+
+def _as_stored(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return metadata as it is stored: `_cost.amount` is a number there, and a text here (observed)."""
+    cost = metadata.get("_cost")
+    if not isinstance(cost, dict) or not isinstance(cost.get("amount"), str):
+        return metadata
+    try:
+        return {**metadata, "_cost": {**cost, "amount": float(cost["amount"])}}
+    except ValueError:
+        return metadata
+
+
+def list_page_from(answer: Any) -> Page:
+    """Parse a page of any list. Raises TransientError when the answer is not one."""
+    return _parsed(lambda: Page.model_validate(answer), "a list")
+
+
+def ids_of(items: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what tells the items of a list apart: their ids, or the name and source of an event name."""
+    return [str(item.get("id") or (item.get("name"), item.get("source"))) for item in items]

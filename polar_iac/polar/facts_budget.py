@@ -1,0 +1,81 @@
+"""Budget of facts: how many requests they may send, and how long they may take."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from polar_iac.clock import Clock, StoppedError
+from polar_iac.facts.model import Lack
+
+REQUESTS = 60
+"""Requests that the facts of one plan may send."""
+SECONDS = 20.0
+"""Seconds that the facts of one plan may take."""
+LIMITS = {"production": 500, "sandbox": 100}
+"""Requests a minute that Polar takes of an organization, over everything that asks it (observed)."""
+_SHARE = 5
+"""Part of that limit for facts: one of five. The rest is for the customer's own app, and for the plan."""
+_MINUTE = 60.0
+
+
+class LackError(Exception):
+    """A fact cannot be had. `lack` and the text say why, as a `Gap` does."""
+
+    def __init__(self, lack: Lack, text: str) -> None:
+        super().__init__(text)
+        self.lack: Lack = lack
+
+
+class Budget:
+    """Requests and seconds that are left. One thread at a time.
+
+    `server` is the one of Polar's whose limit counts; None for the embedded Polar, which has no limit. The
+    time begins with the first request. `spent` counts the requests.
+    """
+
+    def __init__(self, requests: int, seconds: float, clock: Clock, server: str | None) -> None:
+        self._requests, self._seconds, self._clock = requests, seconds, clock
+        self._per_minute = LIMITS[server] // _SHARE if server in LIMITS else None
+        self._end: float | None = None
+        self._sent: deque[float] = deque()
+        self.spent = 0
+
+    @property
+    def is_late(self) -> bool:
+        """Tell whether the time is over."""
+        return self._end is not None and self._clock.now() >= self._end
+
+    def spend(self) -> float:
+        """Count one request, and return how many seconds it may take. Raises LackError for one too many."""
+        now = self._clock.now()
+        if self._end is None:
+            self._end = now + self._seconds
+        if self.spent >= self._requests:
+            raise LackError("budget", f"the {self._requests} requests of --facts-requests are used up")
+        self._wait_for_share(now, self._end)
+        left = self._end - self._clock.now()
+        if left <= 0:
+            raise self.late()
+        self._sent.append(self._clock.now())
+        self.spent += 1
+        return left
+
+    def late(self) -> LackError:
+        """Return the error of a request for which no time is left."""
+        return LackError("timeout", f"the {self._seconds:g} s of --facts-timeout are over")
+
+    def _wait_for_share(self, now: float, end: float) -> None:
+        """Wait until one more request is within the share of a minute, if that is before the end."""
+        while self._sent and self._sent[0] <= now - _MINUTE:
+            self._sent.popleft()
+        pause = 0.0
+        if self._per_minute is not None and len(self._sent) >= self._per_minute:
+            pause = self._sent[0] + _MINUTE - now
+        if now + pause >= end and pause:
+            raise LackError(
+                "budget", f"a fifth of Polar's limit, {self._per_minute} requests a minute, is used up"
+            )
+        try:
+            self._clock.sleep(pause)
+        except StoppedError as error:
+            raise LackError("timeout", f"the run ends: {error}") from error
