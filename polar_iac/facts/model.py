@@ -48,7 +48,7 @@ class EventName:
 
 @dataclass(frozen=True)
 class Price:
-    """A live metered price of a product. `unit_amount` is in cents, as decimal text."""
+    """A live metered price of a product, of one unit. `unit_amount` is in cents, as decimal text."""
 
     id: str
     meter_id: str
@@ -56,6 +56,7 @@ class Price:
     product: str
     product_archived: bool
     unit_amount: str
+    currency: str = "usd"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Gap:
 class Facts:
     """All facts of a plan or a check. A source that was not read is None, or lacks the meter or name.
 
-    `usage` is by meter id, `events` by name.
+    `usage` is by meter id, `events` by name. `as_of` is when names, prices and credits were read, RFC 3339.
     """
 
     usage: Mapping[str, Usage] = field(default_factory=dict)
@@ -120,3 +121,4 @@ class Facts:
     credits: Sequence[Credit] | None = None
     gaps: Sequence[Gap] = ()
     requests: int = 0
+    as_of: str = ""

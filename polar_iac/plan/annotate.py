@@ -33,8 +33,9 @@ def rematching_notes(touched: Sequence[str]) -> tuple[Note, ...]:
         Note(
             "freeze",
             "warning",
-            "freeze unknown: Polar refuses this if the meter has counted events already",
+            "freeze unknown: `polar-iac probe -e ENV KEY` tells if Polar refuses this",
             "polar",
+            data={"state": "unknown", "events": None, "last": None},
         ),
         Note(
             "rematch",

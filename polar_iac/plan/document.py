@@ -45,6 +45,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "digest": plan.digest,
         **({"unowned": plan.unowned} if plan.unowned else {}),
         **({"tests": dataclasses.asdict(plan.tests)} if plan.tests else {}),
+        **({"facts": facts} if (facts := _facts(plan)) else {}),
         **({"options": options} if (options := _options(plan)) else {}),
         **(
             {"refusal": {"cause": plan.refusal.cause, "keys": list(plan.refusal.keys)}}
@@ -57,6 +58,14 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 def _summary(plan: Plan) -> dict[str, int]:
     """Return the counts of a plan. One of `release` came later in this format: it is left out when zero."""
     return {action: count for action, count in plan.summary.items() if count or action != "release"}
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+    """Return what became of the facts, or nothing where none were asked for."""
+    if not plan.facts_requests and not plan.facts_gaps:
+        return {}
+    gaps = [{**dataclasses.asdict(gap), "keys": list(gap.keys)} for gap in plan.facts_gaps]
+    return {"requests": plan.facts_requests, "gaps": gaps}
 
 
 def _options(plan: Plan) -> dict[str, Any]:

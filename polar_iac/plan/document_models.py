@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 
 from polar_iac import SLUG
 from polar_iac.errors import PolarIacError
+from polar_iac.facts.model import Lack, Source
 from polar_iac.meter.fields import Impact
 from polar_iac.meter.live import UUID
 from polar_iac.meter.spec import MeterSpec
@@ -145,6 +146,18 @@ class SavedTests(_Strict):
     errors: _Natural
 
 
+class SavedGap(_Strict):
+    source: Source
+    lack: Lack
+    text: str
+    keys: list[str]
+
+
+class SavedFacts(_Strict):
+    requests: _Natural = 0
+    gaps: list[SavedGap] = []
+
+
 class SavedPlan(_Strict):
     format_version: Literal[1, 2]
     environment: Annotated[str, AfterValidator(_check_environment)]
@@ -160,6 +173,7 @@ class SavedPlan(_Strict):
     digest: str
     unowned: _Natural = 0
     tests: SavedTests | None = None
+    facts: SavedFacts = SavedFacts()
     options: SavedOptions = SavedOptions()
     refusal: SavedRefusal | None = None
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from polar_iac.errors import SourceSpan
+from polar_iac.facts.model import Gap
 from polar_iac.meter.canonical import canonical_json
 from polar_iac.meter.fields import Impact
 from polar_iac.meter.spec import MeterSpec
@@ -32,7 +33,9 @@ Cause = Literal[
     "elsewhere",
     "limits",
     "metadata-limit",
+    "attached",
 ]
+"""Reasons that a change is blocked. All but `attached`, which facts tell, are those of the decision table."""
 UNKNOWN_HERE = (
     "likely the wrong organization, environment or token: Polar deletes no meters, so an id in the lockfile "
     "always exists in its own organization"
@@ -196,6 +199,10 @@ class Plan:
     """The outcome of the tests of the manifest; None if there are none. It is in no digest."""
     outdated: str | None = None
     """Digest that the plan had in the earlier format."""
+    facts_requests: int = 0
+    """Number of requests that were sent for facts. What they tell is in the notes, and in no digest."""
+    facts_gaps: tuple[Gap, ...] = ()
+    """Facts that the plan should have had."""
 
     @property
     def summary(self) -> Mapping[str, int]:
@@ -253,6 +260,11 @@ def change_digest(
             "marker": marker and {"before": marker.before, "after": marker.after},
         }
     )
+
+
+def decided_action(change: Change) -> Action:
+    """Return the action that the digest of a change stands for: an archive that facts block keeps its own."""
+    return "archive" if change.cause == "attached" else change.action
 
 
 def sha256(value: Any) -> str:

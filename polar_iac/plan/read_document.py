@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polar_iac.errors import PolarIacError, SourceSpan
+from polar_iac.facts.model import Gap
 from polar_iac.meter.canonical import canonical_json
 from polar_iac.meter.fields import FieldPath
 from polar_iac.meter.spec import MeterSpec
@@ -29,6 +30,7 @@ from polar_iac.plan.model import (
     Plan,
     Refusal,
     change_digest,
+    decided_action,
     sha256,
 )
 from polar_iac.sanitize import printable
@@ -73,6 +75,8 @@ def _plan(saved: SavedPlan, first: bool) -> Plan:
         unowned=saved.unowned,
         tests=MeterTests(saved.tests.passed, saved.tests.failed, saved.tests.errors) if saved.tests else None,
         outdated=saved.digest if first else None,
+        facts_requests=saved.facts.requests,
+        facts_gaps=tuple(Gap(g.source, g.lack, g.text, tuple(g.keys)) for g in saved.facts.gaps),
     )
     # `sorted(set(…))` also refuses duplicates: a change listed twice is not the plan that was written.
     places = [change.order for change in plan.changes]
@@ -134,7 +138,7 @@ def _expected_digest(change: Change, saved: SavedChange, plan: SavedPlan, first:
     scope = plan.environment, plan.organization_id
     if not first:
         return change_digest(
-            *scope, change.key, change.action, change.id, change.before, change.after, change.marker
+            *scope, change.key, decided_action(change), change.id, change.before, change.after, change.marker
         )
     # The first format had no markers, and its digest covers the specs as they are written in it.
     return sha256(

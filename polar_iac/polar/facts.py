@@ -26,17 +26,13 @@ from polar_iac.polar.facts_answers import (
     names_from,
     prices_from,
 )
-from polar_iac.polar.facts_budget import Budget, LackError
+from polar_iac.polar.facts_budget import DAYS, MAX_DAYS, Budget, LackError
 from polar_iac.polar.transport import Answer, json_of
 
 T = TypeVar("T")
 
 PAGE = 100
 """Items of one request. Polar silently clamps a larger limit (observed)."""
-DAYS = 30
-"""Days of usage, today included, that are read where nobody asks for more."""
-MAX_DAYS = 365
-"""Most days that one request reads. Polar takes 366 between start and end (observed)."""
 _EARLIEST = "2023-01-01T00:00:00Z"
 """Earliest start of quantities (observed)."""
 _SCOPES: Mapping[Source, str] = {

@@ -50,6 +50,7 @@ class _Price(BaseModel):
     is_archived: bool = False
     meter_id: str | None = None
     unit_amount: str | None = None
+    price_currency: str = "usd"
 
 
 class _Product(BaseModel):
@@ -103,7 +104,15 @@ def prices_from(page: Page) -> list[Price]:
     """Return the live metered prices of a page of products. Replaced prices are not in it (observed)."""
     products = _parsed(lambda: [_Product.model_validate(item) for item in page.items], "a list of products")
     return [
-        Price(price.id, price.meter_id, product.id, product.name, product.is_archived, price.unit_amount)
+        Price(
+            price.id,
+            price.meter_id,
+            product.id,
+            product.name,
+            product.is_archived,
+            price.unit_amount,
+            price.price_currency,
+        )
         for product in products
         for price in product.prices
         if price.meter_id is not None and price.unit_amount is not None and not price.is_archived

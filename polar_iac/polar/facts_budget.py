@@ -11,6 +11,10 @@ REQUESTS = 60
 """Requests that the facts of one plan may send."""
 SECONDS = 20.0
 """Seconds that the facts of one plan may take."""
+DAYS = 30
+"""Days of usage, today included, that are read where nobody asks for more."""
+MAX_DAYS = 365
+"""Most days that one request reads. Polar takes 366 between start and end (observed)."""
 LIMITS = {"production": 500, "sandbox": 100}
 """Requests a minute that Polar takes of an organization, over everything that asks it (observed)."""
 _SHARE = 5

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
+import polar_iac.plan
 from polar_iac.errors import PolarIacError
+from polar_iac.facts.model import Facts, Gap, Price
 from polar_iac.plan.document import plan_json
+from polar_iac.plan.facts import with_facts
 from polar_iac.plan.read_document import plan_from_document
 from tests.support.build import desired, live, meter, plan, record
 
 MISSING = object()
+AS_OF = "2026-11-26T13:30:00Z"
+SCHEMA = json.loads((Path(polar_iac.plan.__file__).parent / "plan.schema.json").read_text())
 
 
 def document() -> Any:
@@ -74,3 +81,29 @@ def test_half_a_character_is_read_as_it_was_written() -> None:
 
 def test_unknown_keys_are_ignored() -> None:
     assert plan_from_document({**document(), "later": {}}) == plan_from_document(document())
+
+
+def test_facts_that_were_missing_and_archives_that_facts_block_are_read_as_they_were_written() -> None:
+    """Such an archive keeps its digest: the facts of a review and of its apply may differ."""
+    manifest = desired({"calls": meter(archived=True)})
+    decided = plan(manifest, {"calls": record(1)}, [live(1)])
+    price = Price("price", live(1).id, "product", "Pro", False, "50")
+    gaps = [Gap("usage", "budget", "the 60 requests are used up", ("calls",))]
+    planned = with_facts(decided, Facts(prices=[price], credits=[], gaps=gaps, requests=60, as_of=AS_OF))
+    assert [(change.action, change.cause) for change in planned.changes] == [("blocked", "attached")]
+    assert (planned.digest, planned.wanted) == (decided.digest, 0)
+    data = json.loads(plan_json(planned))
+    jsonschema.validate(data, SCHEMA)
+    read = plan_from_document(data)
+    assert (read.facts_requests, read.facts_gaps, read.digest) == (60, tuple(gaps), decided.digest)
+    assert plan_json(read) == plan_json(planned)
+
+
+def test_only_an_archive_is_blocked_by_what_is_attached() -> None:
+    """Its digest is that of an archive: a changed file cannot take an update out of an apply in this way."""
+    data = document()
+    assert data["changes"][0]["action"] == "update"
+    data["changes"][0] |= {"action": "blocked", "cause": "attached"}
+    data["summary"] |= {"update": 0, "blocked": 1}
+    with pytest.raises(PolarIacError, match="the digest of `calls` does not match it"):
+        plan_from_document(data)

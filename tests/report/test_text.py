@@ -234,7 +234,7 @@ def test_a_note_of_many_changes_is_said_once() -> None:
     )
     lines = click.unstyle(plan_text(planned, "meters.yaml")).splitlines()
     assert [line for line in lines if "freeze unknown" in line] == [
-        "  [2] warning: freeze unknown: Polar refuses this if the meter has counted events already"
+        "  [2] warning: freeze unknown: `polar-iac probe -e ENV KEY` tells if Polar refuses this"
     ]
     assert sum(line.endswith(" [1, 2, 3]") for line in lines if line.startswith("  ~ ")) == 200
     assert len(lines) < 3 * 200 + 20

@@ -1,0 +1,89 @@
+"""Facts for a plan: which ones it needs, and how they are gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from polar_iac.facts.model import Facts, Gap, Lack, Source, Usage
+from polar_iac.plan.facts import changes_counting, is_read_by_customers, named_events
+from polar_iac.plan.model import Plan
+from polar_iac.polar.facts_budget import MAX_DAYS
+
+if TYPE_CHECKING:
+    from polar_iac.polar.facts import FactsReader
+
+Level = Literal["none", "usage", "all"]
+"""Facts that are wanted: none, those of the plan's own token, or all that the tokens allow."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Facts that a plan needs. `usage` holds the keys of meters by their ids."""
+
+    usage: dict[str, str] = field(default_factory=dict)
+    names: bool = False
+    attached: bool = False
+    """Prices and credits are needed."""
+
+    @property
+    def any(self) -> bool:
+        return bool(self.usage or self.names or self.attached)
+
+
+def needs_of(plan: Plan, level: Level) -> Needs:
+    """Return the facts that the notes of a plan need: none of a plan without changes, or an offline one."""
+    if level == "none" or not plan.refreshed:
+        return Needs()
+    usage = {change.id: change.key for change in plan.changes if change.id and changes_counting(change)}
+    if level == "usage":
+        return Needs(usage)
+    return Needs(
+        usage,
+        names=any(named_events(change) for change in plan.changes),
+        attached=any(c.action == "archive" or is_read_by_customers(c) for c in plan.changes),
+    )
+
+
+def needs_to_archive(plan: Plan, level: Level) -> Needs:
+    """Return the facts that an apply needs, whose plan was reviewed: those by which an archive is blocked."""
+    archives = any(change.action == "archive" for change in plan.changes)
+    return Needs(attached=level == "all" and archives)
+
+
+def gather(needs: Needs, reader: FactsReader) -> Facts:
+    """Read the facts, the cheapest first: three requests in most organizations, then two for each meter."""
+    gaps: list[Gap] = []
+
+    def kept(read: T | Gap, *keys: str) -> T | None:
+        if isinstance(read, Gap):
+            gaps.append(Gap(read.source, read.lack, read.text, keys))
+            return None
+        return read
+
+    prices = kept(reader.prices()) if needs.attached else None
+    credits_ = kept(reader.credits()) if needs.attached else None
+    names = kept(reader.names()) if needs.names else None
+    usage: dict[str, Usage] = {}
+    for meter_id, key in needs.usage.items():
+        if (counted := kept(reader.usage(meter_id, MAX_DAYS), key)) is not None:
+            usage[meter_id] = counted
+    return Facts(
+        usage=usage,
+        names=names,
+        prices=prices,
+        credits=credits_,
+        gaps=_joined(gaps),
+        requests=reader.requests,
+        as_of=reader.as_of(),
+    )
+
+
+def _joined(gaps: Iterable[Gap]) -> Sequence[Gap]:
+    """Return the gaps, those of one kind as one, with all of their keys."""
+    keys: dict[tuple[Source, Lack, str], list[str]] = {}
+    for gap in gaps:
+        keys.setdefault((gap.source, gap.lack, gap.text), []).extend(gap.keys)
+    return tuple(Gap(source, lack, text, tuple(found)) for (source, lack, text), found in keys.items())
