@@ -21,7 +21,7 @@ from polar_iac.plan.model import Plan
 from polar_iac.report.audit import AuditRecord, audit_json, redaction
 from polar_iac.report.formats import check_replaceable
 
-_TOKENS = ("POLAR_ACCESS_TOKEN", "GH_TOKEN", "GITHUB_TOKEN", "GH_ENTERPRISE_TOKEN")
+_TOKENS = ("POLAR_ACCESS_TOKEN", "POLAR_FACTS_TOKEN", "GH_TOKEN", "GITHUB_TOKEN", "GH_ENTERPRISE_TOKEN")
 """Beginnings of the names of variables that hold a token."""
 _SHORTEST_TOKEN = 8
 """Fewest characters of a token. A shorter text may be part of a word."""

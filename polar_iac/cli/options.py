@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -91,6 +91,15 @@ class Connection:
     timeout: float
     lookup_timeout: float
     allow_http: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Options for facts: which ones, and their budget in requests and seconds."""
+
+    level: Literal["none", "usage", "all"]
+    requests: int
+    timeout: float
 
 
 def _decorated(function: Any, *decorators: Callable[[Any], Any]) -> Any:
@@ -241,6 +250,47 @@ def connection(function: _Function) -> _Function:
             "--allow-http",
             is_flag=True,
             help="Allow http:// to other hosts, which sends the token unencrypted.",
+        ),
+    )
+    return decorated
+
+
+def facts(function: _Function) -> _Function:
+    """Add the options of a command that gathers facts for a plan, passed as one argument `facts`."""
+
+    @functools.wraps(function)
+    def run(
+        *arguments: Any,
+        facts: Literal["none", "usage", "all"],
+        facts_requests: int,
+        facts_timeout: float,
+        **rest: Any,
+    ) -> Any:
+        return function(*arguments, facts=Facts(facts, facts_requests, facts_timeout), **rest)
+
+    decorated: _Function = _decorated(
+        run,
+        click.option(
+            "--facts",
+            type=click.Choice(("none", "usage", "all")),
+            default="all",
+            show_default=True,
+            help="Facts about what changes: none, those that the plan's token reads, or all that the tokens "
+            "allow (POLAR_FACTS_TOKEN_<ENV>).",
+        ),
+        click.option(
+            "--facts-requests",
+            type=click.IntRange(min=0),
+            default=60,
+            show_default=True,
+            help="Most requests to send for facts.",
+        ),
+        click.option(
+            "--facts-timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            default=20,
+            show_default=True,
+            help="Seconds that facts may take in all.",
         ),
     )
     return decorated

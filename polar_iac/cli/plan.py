@@ -13,7 +13,7 @@ from polar_iac.cli.error_boundary import command
 from polar_iac.cli.error_report import report_error
 from polar_iac.cli.inputs import Selection, manifest_name, read_inputs
 from polar_iac.cli.output import print_message
-from polar_iac.cli.plan_output import next_command, output_plans
+from polar_iac.cli.plan_output import gap_text, next_command, output_plans
 from polar_iac.cli.terminal import Progress, stopped_by_deadline
 from polar_iac.clock import Stop, SystemClock
 from polar_iac.errors import ExitCode, PolarIacError
@@ -32,6 +32,7 @@ from polar_iac.report.wording import listed
 @options.target
 @options.allow_archive
 @options.connection
+@options.facts
 @click.option("--offline", is_flag=True, help="Plan against the lockfile alone: no token, no network.")
 @options.deadline
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there are changes or blocked meters.")
@@ -46,6 +47,7 @@ def plan(
     targets: tuple[str, ...],
     allow_archive: bool,
     connection: options.Connection,
+    facts: options.Facts,
     offline: bool,
     deadline: float | None,
     detailed_exitcode: bool,
@@ -69,7 +71,7 @@ def plan(
         selection = Selection(common.source, environment, lockfile_path, targets, allow_archive)
         try:
             connected = None if offline else connection
-            made = _plan_one(selection, connected, deadline, stop, tested, quiet=common.quiet)
+            made = _plan_one(selection, connected, facts, deadline, stop, tested, quiet=common.quiet)
         except PolarIacError as error:
             # One environment's token or server must not hide the plan of another one. An error of the
             # manifest is every environment's, and reported once.
@@ -86,14 +88,23 @@ def plan(
     if plans:
         several = len(asked) > 1
         output_plans(plans, format_, reports, manifest_name(common.source), several=several)
-    for made in plans:
-        if made.refusal:
-            common.say("`apply` would refuse this plan: " + refusal_text(made))
-        elif not out and (command := next_command(made, str(common.source), lockfile_path)):
-            common.say(f"Next: `{command}`")
+    _say_more(common, plans, lockfile_path, saved=bool(out))
     if unplanned and plans:
         print_message(f"Not planned: {listed(unplanned)}.")
     return _exit_code(plans, [*failures.values()], detailed=detailed_exitcode)
+
+
+def _say_more(
+    common: options.Options, plans: Sequence[Plan], lockfile_path: Path | None, *, saved: bool
+) -> None:
+    """Say which facts are missing, with -v, and for each plan what comes next."""
+    for gap in [gap for made in plans for gap in made.facts_gaps] if common.verbose else ():
+        common.say(gap_text(gap))
+    for made in plans:
+        if made.refusal:
+            common.say("`apply` would refuse this plan: " + refusal_text(made))
+        elif not saved and (command := next_command(made, str(common.source), lockfile_path)):
+            common.say(f"Next: `{command}`")
 
 
 def _exit_code(plans: Sequence[Plan], failures: Sequence[ExitCode], *, detailed: bool) -> ExitCode:
@@ -122,6 +133,7 @@ def _plan_files(out: str | None, environments: Sequence[str]) -> list[Path]:
 def _plan_one(
     selection: Selection,
     connection: options.Connection | None,
+    facts: options.Facts,
     deadline: float | None,
     stop: Stop,
     tested: dict[Path, MeterTests | None],
@@ -135,7 +147,7 @@ def _plan_one(
     if selection.file not in tested:
         tested[selection.file] = _tested(selection.file, inputs.manifest)
     with Progress("reading", quiet) as progress, stopped_by_deadline(stop, deadline):
-        made = plan_once(inputs, selection, connection, SystemClock(stop), progress)
+        made = plan_once(inputs, selection, connection, facts, SystemClock(stop), progress)
     made = replace(made, tests=tested[selection.file])
     # Standard input is gone when a saved plan is applied: that apply reads the manifest that it is given.
     return replace(made, manifest=None) if selection.file == options.STANDARD_INPUT else made

@@ -13,8 +13,13 @@ from polar_iac.ci.host import Host, host_for
 from polar_iac.cli.options import DEFAULT_FILE, STANDARD_INPUT
 from polar_iac.cli.output import print_error, print_result
 from polar_iac.cli.terminal import columns
+from polar_iac.facts.model import Gap
 from polar_iac.plan.model import Plan
 from polar_iac.report.formats import RENDERERS, RenderContext, write_reports
+from polar_iac.report.wording import listed
+
+_MOST = 5
+"""Most keys that a message lists."""
 
 
 def output_plans(
@@ -42,6 +47,21 @@ def next_command(plan: Plan, manifest_file: str, lockfile_path: Path | None) -> 
         words += ["--lockfile", str(lockfile_path)]
     words += [word for key in plan.targets for word in ("--target", key)]
     return shlex.join([*words, *(["--allow-archive"] if plan.allow_archive else [])])
+
+
+_SOURCES = {
+    "usage": "usage",
+    "names": "event names",
+    "events": "events",
+    "products": "products",
+    "benefits": "benefits",
+}
+
+
+def gap_text(gap: Gap) -> str:
+    """Say which facts are missing, and why. Example: `No usage of seats: Polar limits the rate …`."""
+    of = f" of {listed(gap.keys, _MOST)}" if gap.keys else ""
+    return f"No {_SOURCES[gap.source]}{of}: {gap.text}."
 
 
 def render_context(host: Host, manifest_file: str, *, several: bool) -> RenderContext:

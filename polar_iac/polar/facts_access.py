@@ -40,9 +40,9 @@ class Place:
 def open_facts(
     place: Place,
     variables: Mapping[str, str],
-    *,
     requests: int,
     seconds: float,
+    *,
     clock: Clock,
     now: Callable[[], datetime],
 ) -> Iterator[FactsReader]:
