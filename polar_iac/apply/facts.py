@@ -21,16 +21,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Needs:
-    """Facts that a plan needs. `usage` holds the keys of meters by their ids."""
+    """Facts that a plan needs. `usage` and `recent_usage` hold the keys of meters by their ids."""
 
     usage: dict[str, str] = field(default_factory=dict)
+    recent_usage: dict[str, str] = field(default_factory=dict)
     names: bool = False
     attached: bool = False
     """Prices and credits are needed."""
 
     @property
     def any(self) -> bool:
-        return bool(self.usage or self.names or self.attached)
+        return bool(self.usage or self.recent_usage or self.names or self.attached)
 
 
 def needs_of(plan: Plan, level: Level) -> Needs:
@@ -38,10 +39,12 @@ def needs_of(plan: Plan, level: Level) -> Needs:
     if level == "none" or not plan.refreshed:
         return Needs()
     usage = {change.id: change.key for change in plan.changes if change.id and changes_counting(change)}
+    archived = {change.id: change.key for change in plan.changes if change.id and change.action == "archive"}
     if level == "usage":
-        return Needs(usage)
+        return Needs(usage, archived)
     return Needs(
         usage,
+        archived,
         names=any(named_events(change) for change in plan.changes),
         attached=any(c.action == "archive" or is_read_by_customers(c) for c in plan.changes),
     )
@@ -69,6 +72,9 @@ def gather(needs: Needs, reader: FactsReader) -> Facts:
     usage: dict[str, Usage] = {}
     for meter_id, key in needs.usage.items():
         if (counted := kept(reader.usage(meter_id, MAX_DAYS), key)) is not None:
+            usage[meter_id] = counted
+    for meter_id, key in needs.recent_usage.items():
+        if (counted := kept(reader.recent_usage(meter_id), key)) is not None:
             usage[meter_id] = counted
     return Facts(
         usage=usage,

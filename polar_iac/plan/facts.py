@@ -89,6 +89,8 @@ def _joined(change: Change, environment: str, facts: Facts) -> Change:
         change = _added(change, _frozen_at_once(change, facts.names, facts.as_of))
     if facts.names:
         change = _added(change, *_unseen(change, facts.names, facts.as_of))
+    if usage and change.action == "archive" and change.before:
+        change = _added(change, _still_used(usage, change.before))
     if change.action == "archive" or is_read_by_customers(change):
         return _with_attached(change, facts)
     return change
@@ -139,6 +141,24 @@ def _counted(usage: Usage, spec: MeterSpec) -> str:
     is_all = math.isclose(life, math.fsum(day.quantity for day in counted))
     first = words.day(counted[0].date, usage.as_of) if is_all else f"before {_first_day(usage)}"
     return f"counted {words.number(life)} since {first}, {last}"
+
+
+def _still_used(usage: Usage, spec: MeterSpec) -> Note:
+    """Return what a meter counted of late that is archived. Nothing of it is counted from then on."""
+    counted = [day for day in usage.days if day.quantity]
+    last, total = None, None
+    text = f"counted 0 in the last {len(usage.days)} days"
+    if spec.aggregation.func in _ADDITIVE:
+        total = math.fsum(day.quantity for day in counted)
+    if counted:
+        last = counted[-1].date
+        how_much = "events" if total is None else words.number(total)
+        said = words.day(last, usage.as_of)
+        text = (
+            f"counted {how_much} in the last {len(usage.days)} days, last {said}: archived, it counts no more"
+        )
+    data = {"days": len(usage.days), "quantity": total, "last": last}
+    return Note("usage", "warning" if counted else "info", text, "usage", usage.as_of, data)
 
 
 def _first_day(usage: Usage) -> str:

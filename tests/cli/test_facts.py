@@ -14,7 +14,7 @@ import pytest
 from polar_iac.facts import words
 from polar_iac.local import LocalPolar, RateLimit, serving
 from tests.support.build import meter
-from tests.support.command import Workspace
+from tests.support.command import Workspace, on_terminal
 from tests.support.local_polar import client
 from tests.support.served_polar import Served
 
@@ -146,6 +146,12 @@ REASON = (
 
 
 class TestArchives:
+    def test_an_archive_says_what_the_meter_counted_of_late(self, attached: Workspace, polar: Served) -> None:
+        ingest(polar, "call", "call")
+        said = note(planned(attached, "--facts", "usage"), "exports", "usage")
+        day = words.day(said["data"]["last"], said["as_of"])
+        assert said["text"] == f"counted 2 in the last 30 days, last {day}: archived, it counts no more"
+
     def test_an_archive_that_polar_will_refuse_is_blocked(self, attached: Workspace) -> None:
         document = planned(attached)
         found = change(document, "exports")
@@ -186,7 +192,20 @@ class TestArchives:
         assert (done.returncode, polar.tape.count("PATCH")) == (1, 0)
         assert "cannot be archived: product Pro ($0.50 / unit) uses it; remove it first" in done.stdout
 
-    def test_whoever_is_asked_is_asked_about_the_rest(self, attached: Workspace) -> None:
+    def test_whoever_is_asked_sees_the_facts_and_is_asked_about_the_rest(
+        self, attached: Workspace, polar: Served
+    ) -> None:
+        ingest(polar, "call")
+        write(attached, exports={"archived": True}, seats={"filter": OTHER})
+        code, output = on_terminal(attached, "apply", "-e", "sandbox", "--no-color", answer="y\n")
+        assert code == 1, output
+        words_ = " ".join(output.split())
+        assert "Polar will almost certainly refuse this" in words_
+        assert "blocked: cannot be archived: products Pro" in words_
+        assert "1 change" in words_
+        assert "is_archived" not in str(polar.tape.sent("PATCH"))
+
+    def test_what_is_blocked_by_facts_is_no_change(self, attached: Workspace) -> None:
         """Without facts it would be two changes."""
         assert attached.run("apply", "-e", "sandbox", "-y", "--max-changes", "1").returncode == 1
         assert (
@@ -216,7 +235,7 @@ class TestRequests:
         assert note(document, "calls", "freeze")["data"]["state"] == "open"
 
     def test_each_changed_meter_takes_few_requests(self, facts: Workspace, polar: Served) -> None:
-        """Three for all of them, and two for each: the pages of events come on top."""
+        """Three for all of them, and at most two for each: the pages of events come on top."""
         write(facts, calls={"filter": OTHER}, exports={"archived": True}, seats={"filter": OTHER}, new={})
         document = planned(facts)
         asked = [e.path for e in polar.tape.exchanges if e.path not in ("/v1/meters/", "/v1/events/")]
@@ -225,7 +244,7 @@ class TestRequests:
                 *("/v1/products/", "/v1/benefits/", "/v1/events/names"),
                 *(
                     f"/v1/meters/{change(document, key)['id']}/quantities"
-                    for key in ("calls", "calls", "seats", "seats")
+                    for key in ("calls", "calls", "exports", "seats", "seats")
                 ),
             ]
         )
@@ -236,7 +255,7 @@ class TestRequests:
         assert len(polar.tape.exchanges) == 1 + 4
         assert document["facts"]["requests"] == 4
         (gap,) = document["facts"]["gaps"]
-        assert (gap["source"], gap["lack"], gap["keys"]) == ("usage", "budget", ["calls", "seats"])
+        assert (gap["source"], gap["lack"], gap["keys"]) == ("usage", "budget", ["calls", "seats", "exports"])
 
 
 class TestGaps:

@@ -268,6 +268,33 @@ class TestWhatIsAttached:
         assert only(with_facts(archived(), Facts(prices=[other], credits=[]))).action == "archive"
 
 
+class TestArchivesInUse:
+    def test_what_is_archived_says_what_it_counted_of_late(self) -> None:
+        days = usage(None, ("2026-11-01", 40_000), ("2026-11-26", 1_200))[METER].days[-30:]
+        planned = with_facts(archived(), Facts(usage={METER: Usage(None, days, AS_OF)}))
+        text = "counted 41,200 in the last 30 days, last today: archived, it counts no more"
+        data = {"days": 30, "quantity": 41_200.0, "last": "2026-11-26"}
+        assert notes(planned, "usage") == [Note("usage", "warning", text, "usage", AS_OF, data)]
+
+    def test_a_meter_that_nobody_uses_is_no_warning(self) -> None:
+        days = usage(None)[METER].days[-30:]
+        planned = with_facts(archived(), Facts(usage={METER: Usage(None, days, AS_OF)}))
+        (note,) = notes(planned, "usage")
+        assert (note.severity, note.text) == ("info", "counted 0 in the last 30 days")
+
+    def test_a_largest_number_does_not_add_up(self) -> None:
+        largest = {"func": "max", "property": "seats"}
+        planned = plan(
+            desired({"calls": meter(aggregation=largest, archived=True)}),
+            {"calls": record(1, aggregation=largest)},
+            [live(1, aggregation=largest)],
+        )
+        found = with_facts(planned, Facts(usage=usage(None, ("2026-11-25", 7))))
+        (note,) = notes(found, "usage")
+        assert note.text.startswith("counted events in the last 365 days, last yesterday: ")
+        assert note.data["quantity"] is None
+
+
 class TestShownBlocks:
     def test_what_a_review_showed_as_blocked_is_blocked(self) -> None:
         """The apply's token may see less than the review's."""
