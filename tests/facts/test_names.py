@@ -1,0 +1,73 @@
+"""Event names that matter for a change, decided without any event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polar_iac.facts.model import EventName
+from polar_iac.facts.names import NameReach, counts_system_events, reach, reaches
+from polar_iac.meter.spec import MeterSpec
+from tests.support.build import spec
+
+
+def meter(*clauses: tuple[str, str, Any], join: str = "and", **fields: Any) -> MeterSpec:
+    parts = [{"property": p, "operator": o, "value": v} for p, o, v in clauses]
+    return spec(filter={"conjunction": join, "clauses": parts}, **fields)
+
+
+def seen(name: str, occurrences: int = 1, source: Any = "user") -> EventName:
+    return EventName(name, source, occurrences, "2026-11-01T00:00:00Z", "2026-11-25T00:00:00Z")
+
+
+EVERY = meter()
+CALLS = meter(("name", "eq", "call"))
+
+
+def test_a_renamed_event_loses_one_name_and_gains_another() -> None:
+    after = meter(("name", "eq", "job"))
+    assert reach("call", CALLS, after) == NameReach("call", True, False, True, True)
+    assert reach("job", CALLS, after) == NameReach("job", False, True, True, False)
+    assert not reach("other", CALLS, after).matters
+
+
+def test_a_name_under_which_both_sides_count_the_same_makes_no_difference() -> None:
+    either = [("name", "eq", "call"), ("name", "eq", "job")]
+    name = reach("call", meter(*either, join="or"), CALLS)
+    assert (name.matters, name.differs) == (True, False)
+
+
+def test_another_aggregation_makes_a_difference_under_every_name() -> None:
+    total = meter(("name", "eq", "call"), aggregation={"func": "sum", "property": "n"})
+    assert reach("call", CALLS, total).differs
+
+
+def test_a_narrower_filter_matches_nothing_that_was_not_matched() -> None:
+    narrow = meter(("name", "eq", "call"), ("model", "eq", "a"))
+    assert reach("call", CALLS, narrow).narrows
+    assert not reach("call", narrow, CALLS).narrows
+
+
+def test_what_is_not_decided_counts_as_possible() -> None:
+    """A filter that orders one property by a thousand constants is left open."""
+    undecided = meter(*[("p", "gt", number) for number in range(1_000)])
+    name = reach("call", None, undecided)
+    assert (name.after, name.differs, name.narrows) == (True, True, False)
+
+
+def test_names_that_make_a_difference_come_first_then_frequent_ones() -> None:
+    before = meter(*[("name", "eq", name) for name in "abc"], join="or")
+    after = meter(*[("name", "eq", name) for name in "bcd"], join="or")
+    names = [seen("a", 1), seen("b", 5), seen("c", 9), seen("d", 3), seen("e", 99)]
+    assert [r.name for r in reaches(names, before, after)] == ["d", "a", "c", "b"]
+
+
+def test_a_create_reaches_what_it_can_match() -> None:
+    assert [r.name for r in reaches([seen("call"), seen("job")], None, CALLS)] == ["call"]
+
+
+def test_system_events_do_not_matter_but_quantities_may_count_them() -> None:
+    names = [seen("order.paid", source="system"), seen("call")]
+    assert [r.name for r in reaches(names, EVERY, CALLS)] == ["call"]
+    assert counts_system_events(names, EVERY)
+    assert not counts_system_events(names, CALLS)
+    assert not counts_system_events(names, meter(("source", "eq", "user")))
