@@ -29,13 +29,17 @@ def figures(results: Sequence[Sequence[Outcome]]) -> Sequence[str]:
 
 
 def _figures(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    stated = [o for o in outcomes if o.stated]
+    held = sum(o.covered for o in stated)
+    yield f"{held:,} of {len(stated):,} estimates held, of {len(outcomes):,} samples"
     for kind in KINDS:
-        for windows in sorted({o.windows for o in outcomes}, reverse=True):
-            these = [o for o in outcomes if (o.kind, o.windows) == (kind, windows)]
-            stated = [o for o in these if o.stated]
-            held = sum(o.covered for o in stated)
-            error = f"; median error {median(o.error for o in stated):.1%}" if stated else ""
-            yield f"{kind}, {windows} windows: {held} of {len(stated)} held, {len(these)} samples{error}"
+        of_kind = [o for o in outcomes if o.kind == kind]
+        for func, windows in sorted({(o.func, o.windows) for o in of_kind}, reverse=True):
+            these = [o for o in of_kind if (o.func, o.windows) == (func, windows)]
+            known = [o for o in these if o.stated]
+            held = sum(o.covered for o in known)
+            error = f"; median error {median(o.error for o in known):.0%}" if known else ""
+            yield f"{kind}, {func}, {windows} windows: {held}/{len(known)} held of {len(these)}{error}"
 
 
 SOAK = Soak("estimates from samples of heavy-tailed events", 3 * len(KINDS), run, figures)

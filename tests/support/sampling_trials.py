@@ -80,6 +80,7 @@ class Outcome:
     """
 
     kind: str
+    func: str
     windows: int
     stated: bool
     covered: bool
@@ -150,8 +151,8 @@ def trial(kind: str, seed: int) -> Outcome:
     impact = sampled_impact(before, after, [reads[NAME]], PERIOD, usage, [reach(NAME, before, after)])
     windows = len(reads[NAME].windows)
     if impact.after is None:
-        return Outcome(kind, windows, stated=False, covered=True, error=0.0)
+        return Outcome(kind, func, windows, stated=False, covered=True, error=0.0)
     truth = sum(value for value, (_, lost) in zip(worth, events, strict=True) if not lost)
     whole, error = sum(worth), impact.error or 0.0
     covered = abs(impact.after - truth) <= error + 1e-9 * whole
-    return Outcome(kind, windows, stated=True, covered=covered, error=error / whole)
+    return Outcome(kind, func, windows, stated=True, covered=covered, error=error / whole)
