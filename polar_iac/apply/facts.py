@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from polar_iac.facts.model import Facts, Gap, Lack, Source, Usage
-from polar_iac.plan.facts import changes_counting, is_read_by_customers, named_events
-from polar_iac.plan.model import Plan
+from polar_iac.apply.matched import read_matched
+from polar_iac.facts.model import EventsRead, Facts, Gap, Lack, Source, Usage
+from polar_iac.plan.facts import changes_counting, impact_changes, is_read_by_customers
+from polar_iac.plan.model import Change, Plan
 from polar_iac.polar.facts_budget import MAX_DAYS
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class Needs:
     names: bool = False
     attached: bool = False
     """Prices and credits are needed."""
+    impact: tuple[Change, ...] = ()
+    """Changes of which the impact is wanted, from events."""
 
     @property
     def any(self) -> bool:
@@ -45,8 +48,9 @@ def needs_of(plan: Plan, level: Level) -> Needs:
     return Needs(
         usage,
         archived,
-        names=any(named_events(change) for change in plan.changes),
+        names=any(c.action == "create" or changes_counting(c) for c in plan.changes),
         attached=any(c.action == "archive" or is_read_by_customers(c) for c in plan.changes),
+        impact=impact_changes(plan.changes),
     )
 
 
@@ -57,7 +61,10 @@ def needs_to_archive(plan: Plan, level: Level) -> Needs:
 
 
 def gather(needs: Needs, reader: FactsReader) -> Facts:
-    """Read the facts, the cheapest first: three requests in most organizations, then two for each meter."""
+    """Read the facts, the cheapest first: three requests in most organizations, then two for each meter.
+
+    Events get the requests that are left.
+    """
     gaps: list[Gap] = []
 
     def kept(read: T | Gap, *keys: str) -> T | None:
@@ -76,9 +83,14 @@ def gather(needs: Needs, reader: FactsReader) -> Facts:
     for meter_id, key in needs.recent_usage.items():
         if (counted := kept(reader.recent_usage(meter_id), key)) is not None:
             usage[meter_id] = counted
+    events: Mapping[str, EventsRead] = {}
+    if needs.impact and names is not None:
+        events, lacking = read_matched(needs.impact, names, reader)
+        gaps += lacking
     return Facts(
         usage=usage,
         names=names,
+        events=events,
         prices=prices,
         credits=credits_,
         gaps=_joined(gaps),

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from polar_iac.facts.model import EventName
+from polar_iac.facts.period import Period
 from polar_iac.meter.meaning import bill_alike, implies, never
+from polar_iac.meter.meaning.building import build
+from polar_iac.meter.meaning.events import Event
+from polar_iac.meter.meaning.filters import compile_filter
 from polar_iac.meter.spec import MeterSpec
 
 Json = Mapping[str, Any]
@@ -34,33 +39,56 @@ class NameReach:
         return self.before or self.after
 
 
+@lru_cache(maxsize=10_000)
 def reach(name: str, before: MeterSpec | None, after: MeterSpec) -> NameReach:
     """Return what a change can mean for a name. `before` is None for a create."""
     new = _of_name(after, name, "user")
-    is_after = never(new) is not True
+    is_after = _may_match(after, name, "user")
     if before is None:
         return NameReach(name, before=False, after=is_after, differs=is_after, narrows=not is_after)
     old = _of_name(before, name, "user")
-    is_before = never(old) is not True
+    is_before = _may_match(before, name, "user")
     same = before.canonical["aggregation"] == after.canonical["aggregation"]
     differs = (is_before or is_after) and not (same and bill_alike(old, new) is True)
     narrows = not is_after or (is_before and implies(new, old) is True)
     return NameReach(name, is_before, is_after, differs, narrows)
 
 
-def reaches(names: Iterable[EventName], before: MeterSpec | None, after: MeterSpec) -> tuple[NameReach, ...]:
+def reaches(
+    names: Iterable[EventName], before: MeterSpec | None, after: MeterSpec, period: Period
+) -> tuple[NameReach, ...]:
     """Return the names that matter for a change: those that make a difference first, then the most frequent.
 
-    System events are on no invoice, so their names do not matter.
+    Names that no event of the period has are left out, as are those of system events, which no invoice takes.
     """
-    users = sorted((n for n in names if n.source == "user"), key=lambda n: (-n.occurrences, n.name))
+    users = sorted(
+        (n for n in names if n.source == "user" and _within(n, period)),
+        key=lambda n: (-n.occurrences, n.name),
+    )
     found = [reach(n.name, before, after) for n in users]
     return tuple(sorted((r for r in found if r.matters), key=lambda r: not r.differs))
 
 
 def counts_system_events(names: Iterable[EventName], spec: MeterSpec) -> bool:
     """Tell whether `/quantities` may count system events that exist: it does, and invoices do not."""
-    return any(n.source == "system" and never(_of_name(spec, n.name, "system")) is not True for n in names)
+    return any(n.source == "system" and _may_match(spec, n.name, "system") for n in names)
+
+
+def _within(name: EventName, period: Period) -> bool:
+    """Tell whether a name may have events in the period. First and last seen are as Polar writes times."""
+    return name.last_seen[:10] >= str(period.first) and name.first_seen[:10] <= str(period.last)
+
+
+@lru_cache(maxsize=10_000)
+def _may_match(spec: MeterSpec, name: str, source: str) -> bool:
+    """Tell whether a filter may match an event of a name. Most filters say so in a clause that must hold."""
+    filter_ = spec.canonical["filter"]
+    if filter_["conjunction"] == "and":
+        own = [part for part in filter_["clauses"] if part.get("property") in ("name", "source")]
+        event = Event.from_json(build({"name": name, "source": source}))
+        if not compile_filter({"conjunction": "and", "clauses": own}).billing(event):
+            return False
+    return never(_of_name(spec, name, source)) is not True
 
 
 def _of_name(spec: MeterSpec, name: str, source: str) -> Json:

@@ -24,6 +24,17 @@ class Period:
         """Return the whole days that end yesterday."""
         return cls(today - timedelta(days=days), today - timedelta(days=1))
 
+    @classmethod
+    def before_time(cls, time: str) -> Period:
+        """Return the whole days that end on the day before a UTC time, as RFC 3339."""
+        return cls.before(date.fromisoformat(time[:10]))
+
+    @classmethod
+    def of(cls, after: str, until: str) -> Period:
+        """Return the period whose times `after` and `until` are."""
+        day = timedelta(days=1)
+        return cls(date.fromisoformat(after[:10]) + day, date.fromisoformat(until[:10]) - day)
+
     @property
     def after(self) -> str:
         """The time after which events are, as RFC 3339: the list of events takes it as exclusive (observed).
@@ -34,7 +45,7 @@ class Period:
 
     @property
     def until(self) -> str:
-        """The time before which events are, as RFC 3339, exclusive."""
+        """The time before which events are, as RFC 3339."""
         return f"{self.last + timedelta(days=1)}T00:00:00Z"
 
     @property

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from polar_iac.facts.bounds import lower_mean
-from polar_iac.facts.impact import TOLERANCE, DayImpact, Impact, Seen, Side, Sides
+from polar_iac.facts.impact import TOLERANCE, Impact, Seen, Side, Sides
 from polar_iac.facts.model import EventsRead, Usage
 from polar_iac.facts.names import NameReach
 from polar_iac.facts.period import Period
@@ -132,7 +132,6 @@ def sampled_impact(
         read=len(events),
         of=sum(read.total for read in reads),
         error=(stated.error or None) if stated else None,
-        daily=_days(period, usage) if usage and known is not None else (),
         estimated=stated is not None and stated.error > 0,
     )
 
@@ -169,11 +168,6 @@ def _known_before(events: Sequence[Seen], sides: Sides, period: Period, usage: U
     if in_sql != [s.before for s in events] or not by_day.keys() >= set(period.days):
         return None
     return math.fsum(by_day[day] for day in period.days)
-
-
-def _days(period: Period, usage: Usage) -> tuple[DayImpact, ...]:
-    by_day = {day.date: day.quantity for day in usage.days}
-    return tuple(DayImpact(day, by_day[day], None) for day in period.days)
 
 
 def _after(

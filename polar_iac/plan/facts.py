@@ -15,9 +15,12 @@ from polar_iac.meter.canonical import canonical_property
 from polar_iac.meter.fields import FROZEN_FIELDS
 from polar_iac.meter.filter import Filter
 from polar_iac.meter.spec import MeterSpec
+from polar_iac.plan.impact import impact_notes
 from polar_iac.plan.model import Change, Note, Plan
 from polar_iac.yaml.scalars import nearest
 
+MAX_IMPACTS = 20
+"""Changes of one plan of which the impact is told. More would share too few requests."""
 _ADDITIVE = ("count", "sum")
 """Functions whose quantities of days add up to that of a life."""
 _MOST = 5
@@ -32,9 +35,14 @@ def with_facts(plan: Plan, facts: Facts) -> Plan:
 
     The digest of a blocked archive stays what it was.
     """
+    counted = {change.place for change in impact_changes(plan.changes)}
+    changes = (_joined(change, plan.environment, facts) for change in plan.changes)
     return replace(
         plan,
-        changes=tuple(_joined(change, plan.environment, facts) for change in plan.changes),
+        changes=tuple(
+            _added(change, *impact_notes(change, facts)) if change.place in counted else change
+            for change in changes
+        ),
         facts_requests=facts.requests,
         facts_gaps=tuple(facts.gaps),
     )
@@ -57,6 +65,13 @@ def with_shown_blocks(plan: Plan, shown: Plan) -> Plan:
 def changes_counting(change: Change) -> bool:
     """Tell whether a change gives a meter that exists another filter or aggregation."""
     return change.action in ("update", "unarchive") and any(f.path in FROZEN_FIELDS for f in change.fields)
+
+
+def impact_changes(changes: Sequence[Change]) -> tuple[Change, ...]:
+    """Return the changes of which the impact is wanted: changed filters and aggregations, then new meters."""
+    changed = [change for change in changes if changes_counting(change)]
+    created = [change for change in changes if change.action == "create"]
+    return tuple([*changed, *created][:MAX_IMPACTS])
 
 
 def is_read_by_customers(change: Change) -> bool:

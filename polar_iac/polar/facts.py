@@ -84,6 +84,11 @@ class FactsReader:
         """Number of requests that were sent."""
         return self._budget.spent
 
+    @property
+    def left(self) -> int:
+        """Number of requests that may be sent without a wait."""
+        return 0 if self._over else self._budget.left
+
     def now(self) -> datetime:
         """Return the current time by Polar's clock, in UTC."""
         return self._now().astimezone(UTC)

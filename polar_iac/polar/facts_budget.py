@@ -49,6 +49,13 @@ class Budget:
         """Tell whether the time is over."""
         return self._end is not None and self._clock.now() >= self._end
 
+    @property
+    def left(self) -> int:
+        """Number of requests that may be sent without a wait."""
+        left = self._requests - self.spent
+        recent = sum(sent > self._clock.now() - _MINUTE for sent in self._sent)
+        return max(0, left if self._per_minute is None else min(left, self._per_minute - recent))
+
     def spend(self) -> float:
         """Count one request, and return how many seconds it may take. Raises LackError for one too many."""
         now = self._clock.now()

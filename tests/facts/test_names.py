@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import date
 from typing import Any
 
 from polar_iac.facts.model import EventName
 from polar_iac.facts.names import NameReach, counts_system_events, reach, reaches
+from polar_iac.facts.period import Period
 from polar_iac.meter.spec import MeterSpec
 from tests.support.build import spec
 
@@ -19,6 +22,7 @@ def seen(name: str, occurrences: int = 1, source: Any = "user") -> EventName:
     return EventName(name, source, occurrences, "2026-11-01T00:00:00Z", "2026-11-25T00:00:00Z")
 
 
+PERIOD = Period.before(date(2026, 11, 25))
 EVERY = meter()
 CALLS = meter(("name", "eq", "call"))
 
@@ -58,16 +62,23 @@ def test_names_that_make_a_difference_come_first_then_frequent_ones() -> None:
     before = meter(*[("name", "eq", name) for name in "abc"], join="or")
     after = meter(*[("name", "eq", name) for name in "bcd"], join="or")
     names = [seen("a", 1), seen("b", 5), seen("c", 9), seen("d", 3), seen("e", 99)]
-    assert [r.name for r in reaches(names, before, after)] == ["d", "a", "c", "b"]
+    assert [r.name for r in reaches(names, before, after, PERIOD)] == ["d", "a", "c", "b"]
 
 
 def test_a_create_reaches_what_it_can_match() -> None:
-    assert [r.name for r in reaches([seen("call"), seen("job")], None, CALLS)] == ["call"]
+    assert [r.name for r in reaches([seen("call"), seen("job")], None, CALLS, PERIOD)] == ["call"]
+
+
+def test_names_without_events_in_the_period_are_left_out() -> None:
+    old = replace(seen("call"), last_seen="2026-10-25T23:59:59Z")
+    young = replace(seen("call"), first_seen="2026-11-25T00:00:00Z")
+    assert not reaches([old, young], None, CALLS, PERIOD)
+    assert reaches([replace(old, last_seen="2026-10-26T00:00:00Z")], None, CALLS, PERIOD)
 
 
 def test_system_events_do_not_matter_but_quantities_may_count_them() -> None:
     names = [seen("order.paid", source="system"), seen("call")]
-    assert [r.name for r in reaches(names, EVERY, CALLS)] == ["call"]
+    assert [r.name for r in reaches(names, EVERY, CALLS, PERIOD)] == ["call"]
     assert counts_system_events(names, EVERY)
     assert not counts_system_events(names, CALLS)
     assert not counts_system_events(names, meter(("source", "eq", "user")))

@@ -1,0 +1,309 @@
+"""Notes about matched usage: what a change would have counted, and properties that events do not have."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from polar_iac.facts import words
+from polar_iac.facts.impact import Impact, exact_impact
+from polar_iac.facts.model import EventsRead, Facts
+from polar_iac.facts.names import NameReach, counts_system_events, reaches
+from polar_iac.facts.period import Period
+from polar_iac.facts.sampling import sampled_impact
+from polar_iac.meter.filter import ORDER_OPERATORS
+from polar_iac.meter.meaning.events import ABSENT, OWN_FIELDS, Event, bare, lookup
+from polar_iac.meter.meaning.filters import compile_filter
+from polar_iac.meter.spec import MeterSpec
+from polar_iac.plan.model import Change, Note
+from polar_iac.yaml.scalars import nearest
+
+_NEARLY_ALL = 0.95
+"""Part of the events that lack a property, from which on it is said."""
+_WORD = re.compile(r"[A-Za-z]{1,30}")
+"""A property that can be a word of a sentence."""
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def impact_notes(change: Change, facts: Facts) -> tuple[Note, ...]:
+    """Return what is known of an impact: nothing where a name that makes a difference was not read."""
+    if facts.names is None or change.after is None:
+        return ()
+    period = facts_period(facts)
+    named = reaches(facts.names, change.before, change.after, period)
+    reads = [facts.events[name.name] for name in named if name.name in facts.events]
+    missing = {name.name for name in named} - facts.events.keys()
+    as_of = reads[0].as_of if reads else facts.as_of
+    impact = None
+    if not any(name.differs and name.name in missing for name in named):
+        impact = _impact(change, change.after, facts, reads, named, is_whole=not missing)
+    notes = [] if impact is None else [_note(change, change.after, impact, as_of)]
+    return (*notes, *_unseen(change, change.after, reads, named, as_of))
+
+
+def facts_period(facts: Facts) -> Period:
+    """Return the period of the events that were read, or that would have been."""
+    read = next(iter(facts.events.values()), None)
+    return Period.before_time(facts.as_of) if read is None else Period.of(read.start, read.end)
+
+
+def _impact(
+    change: Change,
+    after: MeterSpec,
+    facts: Facts,
+    reads: Sequence[EventsRead],
+    named: Sequence[NameReach],
+    *,
+    is_whole: bool,
+) -> Impact | None:
+    """Compute the impact of all events, or of those that were read."""
+    before = change.before
+    usage = facts.usage.get(change.id or "")
+    if before is None or counts_system_events(facts.names or (), before):
+        usage = None
+    period = facts_period(facts)
+    if is_whole and all(read.read == read.total for read in reads):
+        return exact_impact(before, after, reads, period, usage)
+    return sampled_impact(before, after, reads, period, usage, named)
+
+
+# What is said
+
+
+def _note(change: Change, after: MeterSpec, impact: Impact, as_of: str) -> Note:
+    created = change.before is None
+    counts_nothing = impact.is_exact and not impact.both and not impact.only_after
+    text = _created(change, after, impact) if created else _updated(change.before, after, impact)
+    if impact.unlike:
+        days = len(impact.unlike)
+        text += f"; Polar's own quantities differ on {days} of these days"
+    return Note("impact", "warning" if counts_nothing else "info", text, "events", as_of, _data(impact))
+
+
+def _data(impact: Impact) -> dict[str, Any]:
+    return {
+        "start": str(impact.period.first),
+        "end": str(impact.period.last),
+        "events": {
+            "both": impact.both,
+            "only_before": impact.only_before,
+            "only_after": impact.only_after,
+        },
+        "quantity": {"before": impact.before, "after": impact.after},
+        "customers": impact.customers,
+        "customers_total": impact.customers_total,
+        "read": impact.read,
+        "of": impact.of,
+        "error": impact.error,
+        "daily": [{"date": day.date, "before": day.before, "after": day.after} for day in impact.daily],
+        "estimated": impact.estimated,
+    }
+
+
+def _created(change: Change, after: MeterSpec, impact: Impact) -> str:
+    if impact.after is None:
+        return f"usage over {_span(impact)} {_not_estimated(impact)}"
+    if impact.is_exact and not impact.only_after:
+        return f"would have counted 0 events in {len(impact.period.days)} days{_why(change)}"
+    counted = f"{words.number(impact.after)} {_noun(after)}{_difference(impact)}"
+    return f"would have counted {counted} over {_span(impact)}{_with_usage(impact)}"
+
+
+def _why(change: Change) -> str:
+    """Return why nothing is counted, where an event name is asked for that no event has."""
+    for note in change.notes:
+        if note.kind == "unseen" and "event_name" in note.data:
+            like = note.data["nearest"]
+            last = like and words.day(like["last"], note.as_of or like["last"])
+            seen = f"; seen: `{like['name']}` ({like['occurrences']:,}, last {last})" if like else ""
+            return f": no event is named `{note.data['event_name']}`{seen}"
+    return ""
+
+
+def _updated(before: MeterSpec | None, after: MeterSpec, impact: Impact) -> str:
+    if before is None or impact.before is None or impact.after is None:
+        return f"matched usage over {_span(impact)} {_not_estimated(impact)}"
+    where = f"over {_span(impact)}"
+    nouns = _noun(before), _noun(after)
+    was, now = words.number(impact.before), words.number(impact.after)
+    if nouns[0] != nouns[1]:  # two quantities that no percentage compares
+        return f"counts otherwise: {was} {nouns[0]} → {now} {nouns[1]} {where}{_affected(impact)}"
+    if impact.is_exact and not (impact.only_before or impact.only_after) and impact.before == impact.after:
+        return f"would have counted the same: {now} {nouns[1]} {where}"
+    way = (impact.after > impact.before) - (impact.after < impact.before)
+    counts = ("other events", "more", "less")[way]
+    return f"counts {counts}: {was} → {now} {nouns[1]}{_difference(impact)} {where}{_affected(impact)}"
+
+
+def _noun(spec: MeterSpec) -> str:
+    """Return the noun of a meter's usage. It is never what was billed."""
+    function, counted = spec.aggregation.func, spec.aggregation.property or ""
+    if function == "count":
+        return "matched events"
+    if function == "sum" and _WORD.fullmatch(counted):
+        return f"matched {counted}"
+    return f"matched `{function}({counted})`"
+
+
+def _span(impact: Impact) -> str:
+    """Return the days of an impact, as in `Oct 26 – Nov 24 UTC`."""
+    first, last = (f"{_MONTHS[day.month - 1]} {day.day}" for day in (impact.period.first, impact.period.last))
+    return f"{first} – {last} UTC"
+
+
+def _difference(impact: Impact) -> str:
+    """Return how much the quantity changes, in parentheses, and the error if it is estimated."""
+    parts = []
+    if impact.before and impact.after is not None:
+        percent = 100 * (impact.after - impact.before) / abs(impact.before)
+        number = f"{abs(percent):,.0f}" if abs(percent) >= 1 or not percent else f"{abs(percent):.1g}"
+        parts.append(f"{'−' if percent < 0 else '+' if percent else ''}{number} %")
+    if impact.error is not None:
+        parts.append(f"estimated, ± {words.number(float(f'{impact.error:.2g}'))}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _affected(impact: Impact) -> str:
+    """Return how many customers are affected, or how many events an estimate comes from."""
+    if impact.customers is None or not impact.customers_total:
+        return _of_read(impact)
+    customers = "customer" if impact.customers_total == 1 else "customers"
+    return f"; {impact.customers:,} of {impact.customers_total:,} {customers} with usage"
+
+
+def _with_usage(impact: Impact) -> str:
+    """Return how many customers a new meter would have counted."""
+    if impact.customers_total is None:
+        return _of_read(impact)
+    customers = "customer" if impact.customers_total == 1 else "customers"
+    return f"; {impact.customers_total:,} {customers} with usage"
+
+
+def _of_read(impact: Impact) -> str:
+    return f"; {impact.read:,} of {impact.of:,} events read" if impact.estimated else ""
+
+
+def _not_estimated(impact: Impact) -> str:
+    return f"not estimated: {impact.read:,} of {impact.of:,} events read"
+
+
+# Properties
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A property that a meter reads, and the types of values that it can count."""
+
+    name: str
+    types: frozenset[str]
+    matched: bool
+    """Only events that the filter matches are looked at: the property is what is aggregated."""
+
+
+def _unseen(
+    change: Change, after: MeterSpec, reads: Sequence[EventsRead], named: Sequence[NameReach], as_of: str
+) -> Iterator[Note]:
+    """Yield a warning for each property that events lack, or have in a type that is not counted."""
+    counted = {name.name for name in named if name.after}
+    events = [
+        Event.from_json(data)
+        for read in reads
+        if read.name in counted
+        for window in read.windows
+        for data in window.events
+    ]
+    matches = compile_filter(after.canonical["filter"]).billing
+    matched = [event for event in events if matches(event)]
+    for asked in _asked(change, after):
+        looked = matched if asked.matched else events
+        which = "read" if len(looked) == len(events) else "read that the filter matches"
+        if looked and (note := _property_note(asked, looked, which, as_of)):
+            yield note
+
+
+def _asked(change: Change, after: MeterSpec) -> Iterator[_Asked]:
+    """Yield the properties of the metadata that a new or changed filter or aggregation reads."""
+    touched = {field.path for field in change.fields}
+    if change.action == "create" or "filter" in touched:
+        types: dict[str, set[str]] = {}
+        for clause in _clauses(after.canonical["filter"]):
+            types.setdefault(bare(clause["property"]), set()).update(_types(clause))
+        for name, wanted in types.items():
+            if name not in OWN_FIELDS:
+                yield _Asked(name, frozenset(wanted), matched=False)
+    aggregation = after.canonical["aggregation"]
+    name = bare(aggregation.get("property") or "")
+    if name and name not in OWN_FIELDS and (change.action == "create" or "aggregation" in touched):
+        any_type = aggregation["func"] == "unique"
+        yield _Asked(name, _EVERY if any_type else frozenset({"a number"}), matched=True)
+
+
+def _clauses(part: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for clause in part["clauses"]:
+        if "clauses" in clause:
+            yield from _clauses(clause)
+        else:
+            yield clause
+
+
+_EVERY = frozenset({"text", "a number", "true or false", "a list", "an object", "null"})
+
+
+def _types(clause: Mapping[str, Any]) -> frozenset[str]:
+    """Return the types of which a clause matches some values."""
+    if clause["operator"] in ("like", "not_like"):  # the text of any value is looked at
+        return _EVERY
+    kind = _type(clause["value"])
+    orders = clause["operator"] in ORDER_OPERATORS
+    # A bool equals 1 and 0 for billing.
+    return frozenset({kind, "true or false"} if kind == "a number" and not orders else {kind})
+
+
+def _type(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "text"
+    return "null" if value is None else "a list" if isinstance(value, list) else "an object"
+
+
+def _property_note(asked: _Asked, events: Sequence[Event], which: str, as_of: str) -> Note | None:
+    read = lookup(asked.name, ABSENT)
+    values = [read(event) for event in events]
+    missing = sum(value is ABSENT for value in values)
+    others = Counter(
+        kind for value in values if value is not ABSENT and (kind := _type(value)) not in asked.types
+    )
+    count = f"{len(values):,} {'event' if len(values) == 1 else 'events'} {which}"
+    like = None
+    if missing >= _NEARLY_ALL * len(values):
+        like = _nearest(asked.name, events)
+        lack = "none has a" if missing == len(values) else f"{missing:,} have no"
+        text = f"of {count}, {lack} property `{asked.name}`"
+        text += f"; seen: `{like['name']}` ({like['occurrences']:,})" if like else ""
+    elif others:
+        (kind, number), *_ = others.most_common(1)
+        text = f"`{asked.name}` is {kind} in {number:,} of {count}"
+    else:
+        return None
+    data = {
+        "property": asked.name,
+        "seen": len(values) - missing,
+        "missing": missing,
+        "other_type": others.total(),
+        "of": len(values),
+        "nearest": like,
+    }
+    return Note("unseen", "warning", text, "events", as_of, data)
+
+
+def _nearest(name: str, events: Sequence[Event]) -> dict[str, Any] | None:
+    """Return the key of the metadata that was probably meant, as a name of events is given."""
+    keys = Counter(key for event in events for key in event.metadata)
+    like = nearest(name, tuple(sorted(keys.keys() - {name})))
+    return None if like is None else {"name": like, "occurrences": keys[like], "last": None}
