@@ -58,6 +58,8 @@ NEVER: dict[str, frozenset[str]] = {
     "plan.annotate": IO,
     "plan.examples": IO,
     "plan.same_events": IO,
+    "plan.facts": IO,
+    "plan.impact": IO,
     "plan.drift": IO,
     "plan.document": IO,
     "plan.document_models": IO,

@@ -40,7 +40,9 @@ def impact_notes(change: Change, facts: Facts) -> tuple[Note, ...]:
     impact = None
     if not any(name.differs and name.name in missing for name in named):
         impact = _impact(change, change.after, facts, reads, named, is_whole=not missing)
-    notes = [] if impact is None else [_note(change, change.after, impact, as_of)]
+    # Where events of a name are missing, nobody knows of how many the others were read.
+    says = impact is not None and (impact.after is not None or not impact.is_exact)
+    notes = [_note(change, change.after, impact, as_of)] if impact is not None and says else []
     return (*notes, *_unseen(change, change.after, reads, named, as_of))
 
 
