@@ -36,6 +36,18 @@ class Estimate:
     value: float
     error: float
 
+    def rounded(self) -> Estimate:
+        """Return the estimate to two digits of its error, which grows by what rounding may move.
+
+        Example: 1,375,993.85 ± 266,012 is 1,380,000 ± 280,000.
+        """
+        if not self.error:
+            return self
+        digits = 1 - math.floor(math.log10(self.error))
+        value, unit = round(self.value, digits), 10.0**-digits
+        moved = self.error + abs(value - self.value)
+        return Estimate(value, round(math.ceil(moved / unit) * unit, digits))
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -121,7 +133,7 @@ def sampled_impact(
         windows = [_Read(read, by_name[read.name], seen[read.name]) for read in reads]
         estimate = _after(before, after, sides, windows, known)
     largest = max(known or 0.0, estimate.value if estimate else 0.0)
-    stated = estimate if estimate and estimate.error <= WIDEST * largest else None
+    stated = estimate.rounded() if estimate and estimate.error <= WIDEST * largest else None
     return Impact(
         period,
         both=sum(s.before and s.after for s in events),

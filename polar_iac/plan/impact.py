@@ -164,7 +164,7 @@ def _difference(impact: Impact) -> str:
         number = f"{abs(percent):,.0f}" if abs(percent) >= 1 or not percent else f"{abs(percent):.1g}"
         parts.append(f"{'−' if percent < 0 else '+' if percent else ''}{number} %")
     if impact.error is not None:
-        parts.append(f"estimated, ± {words.number(float(f'{impact.error:.2g}'))}")
+        parts.append(f"estimated, ± {words.number(impact.error)}")
     return f" ({', '.join(parts)})" if parts else ""
 
 

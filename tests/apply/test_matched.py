@@ -184,7 +184,8 @@ def test_of_many_events_a_sample_is_read_within_the_budget(polar: Served) -> Non
     assert 0 < abs(quantity["after"] - after) <= error < 0.2 * before
     assert (note.data["read"], note.data["of"], note.data["estimated"]) == (1_000, 1_200, True)
     assert note.text.startswith(f"counts less: {before:,} → ")
-    assert f"estimated, ± {float(f'{error:.2g}'):,.0f}" in note.text
+    assert f" → {quantity['after']:,.0f} matched tokens (" in note.text
+    assert f"estimated, ± {error:,.0f})" in note.text
     assert note.text.endswith("; 1,000 of 1,200 events read")
     assert len(polar.tape.exchanges) <= 16
     # The same events once more, and a quantity that is not estimated of a sample.

@@ -13,7 +13,7 @@ from polar_iac.facts.impact import Impact
 from polar_iac.facts.model import Day, EventsRead, Usage, Window
 from polar_iac.facts.names import reach
 from polar_iac.facts.period import Period
-from polar_iac.facts.sampling import sampled_impact
+from polar_iac.facts.sampling import Estimate, sampled_impact
 from polar_iac.meter.spec import MeterSpec
 from tests.support.build import spec
 from tests.support.sampling_trials import KINDS, trial
@@ -122,6 +122,13 @@ def test_a_new_meter_that_counts_is_estimated_of_all_events() -> None:
 def test_a_filter_that_moves_both_ways_is_estimated_where_it_counts() -> None:
     found = impact(meter("kept", COUNT), meter("other", COUNT), read(windows=50), known=7_000)
     assert (found.before, found.after) == near(7_000, 3_000)
+
+
+def test_an_estimate_has_two_digits_of_its_error_which_still_holds() -> None:
+    assert Estimate(1_375_993.85, 266_012).rounded() == Estimate(1_380_000, 280_000)
+    assert Estimate(0.12345, 0.0301).rounded() == Estimate(0.123, 0.031)
+    assert Estimate(5.0, 0.0).rounded() == Estimate(5.0, 0.0)
+    assert Estimate(100, 9.96).rounded() == Estimate(100, 10.0)
 
 
 NOT_ESTIMATED = {
