@@ -65,6 +65,17 @@ class LintSettings:
 
 
 @dataclass(frozen=True)
+class CheckSettings:
+    """Block `checks`: what `check` leaves out.
+
+    `uncounted` holds event names that no meter needs to count, `idle` keys of meters that may count nothing.
+    """
+
+    uncounted: frozenset[str] = frozenset()
+    idle: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A complete and valid manifest.
 
@@ -82,6 +93,7 @@ class Manifest:
     servers: Mapping[str, str] = field(default_factory=dict)
     elsewhere: Mapping[str, DesiredMeter] = field(default_factory=dict)
     lint: LintSettings = LintSettings()
+    checks: CheckSettings = CheckSettings()
     events: DeclaredEvents = field(default_factory=dict)
     document: tree.Document = field(default_factory=lambda: tree.Document("", ""), repr=False, compare=False)
 

@@ -12,11 +12,20 @@ from pathlib import Path
 from polar_iac import ENVIRONMENTS
 from polar_iac.errors import PolarIacError
 from polar_iac.files import open_file
+from polar_iac.manifest.check_settings import read_checks
 from polar_iac.manifest.declared_events import read_events
 from polar_iac.manifest.environments import check_imports, read_environments, read_environments_of
 from polar_iac.manifest.lint_settings import read_lint
 from polar_iac.manifest.meters import MeterReader
-from polar_iac.manifest.model import DesiredMeter, Import, LintSettings, Manifest, Move, Removed
+from polar_iac.manifest.model import (
+    CheckSettings,
+    DesiredMeter,
+    Import,
+    LintSettings,
+    Manifest,
+    Move,
+    Removed,
+)
 from polar_iac.manifest.moves import read_moves
 from polar_iac.manifest.node_reader import NodeReader, describe, quotes_hint
 from polar_iac.manifest.ownership import read_imports, read_removed
@@ -26,7 +35,7 @@ from polar_iac.yaml.messages import MAX_BYTES
 from polar_iac.yaml.parse import parse
 
 _TOP = (
-    *("version", "project", "environments", "lint", "events"),
+    *("version", "project", "environments", "lint", "checks", "events"),
     *("import", "moved", "removed", "meters", "x-…"),
 )
 
@@ -73,6 +82,7 @@ def _manifest(reader: NodeReader) -> Manifest:
     removed: tuple[Removed, ...] = ()
     meters: dict[str, DesiredMeter] = {}
     lint = LintSettings()
+    checks = CheckSettings()
     events: DeclaredEvents = {}
     if isinstance(root, tree.Map):
         entries = root.entries
@@ -86,6 +96,7 @@ def _manifest(reader: NodeReader) -> Manifest:
         environments = (*ENVIRONMENTS, *servers)
         if "lint" in entries:
             lint = read_lint(reader, entries["lint"])
+        checks = read_checks(reader, entries.get("checks"), entries.get("meters"))
         if "events" in entries:
             events = read_events(reader, entries["events"])
         if "moved" in entries:
@@ -112,6 +123,7 @@ def _manifest(reader: NodeReader) -> Manifest:
         removed,
         servers=servers,
         lint=lint,
+        checks=checks,
         events=events,
         document=document,
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from polar_iac import ENVIRONMENTS, SLUG
 from polar_iac.lint.registry import RULES
+from polar_iac.manifest.check_settings import MAX_EVENT_NAME
 from polar_iac.manifest.environments import SERVERS
 from polar_iac.meter.declared import MODEL_OBJECTS, TYPES
 from polar_iac.meter.fields import FIELDS, IGNORABLE, MAX_METADATA_KEY, text_schema
@@ -87,6 +88,7 @@ def _top() -> dict[str, Schema]:
         "project": _described("Part of each meter's ownership marker: never rename it.", _ref("slug")),
         "environments": _environments(),
         "lint": _lint(),
+        "checks": _checks(),
         "events": _events(),
         "import": _entries(
             "Meters that exist already, and that this manifest takes over. Done entries are harmless.",
@@ -148,6 +150,16 @@ def _lint() -> Schema:
     ignored = _described("Rules that are ignored everywhere, by name or code.", _list({"enum": rules}))
     strict = {"description": "Warnings fail `validate`, as with --strict.", "type": "boolean"}
     return _described("Settings of the lint rules.", _map({"ignore": ignored, "strict": strict}))
+
+
+def _checks() -> Schema:
+    name = {**text_schema(), "minLength": 1, "maxLength": MAX_EVENT_NAME}
+    uncounted = _described("Names of events that no meter needs to count.", _list(name))
+    idle = _described("Meters that may count nothing.", _list(_ref("slug")))
+    return _described(
+        "What `polar-iac check` leaves out.",
+        _map({n: _map({"ignore": i}, ("ignore",)) for n, i in (("uncounted", uncounted), ("idle", idle))}),
+    )
 
 
 def _events() -> Schema:

@@ -31,6 +31,7 @@ VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
 SHIPPED = Path(polar_iac.manifest.__file__).parent / "meters.schema.json"
 
 UNSEEN = {
+    "checks-of-no-meter": "other entries",
     "conflict-markers": "where a text comes from",
     "environments-that-collide": "other entries",
     "filter-of-127-levels-and-a-clause": "levels",
