@@ -61,6 +61,7 @@ NEVER: dict[str, frozenset[str]] = {
     "plan.facts": IO,
     "plan.impact": IO,
     "plan.drift": IO,
+    "plan.check": IO,
     "plan.document": IO,
     "plan.document_models": IO,
     "plan.read_document": IO,

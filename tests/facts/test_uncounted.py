@@ -1,0 +1,84 @@
+"""Event names that no meter counts."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from polar_iac.facts.model import EventName
+from polar_iac.facts.uncounted import asked_names, nearest_asked, uncounted
+from polar_iac.meter.live import LiveMeter
+from tests.support.build import live
+
+NOW = "2026-11-26T12:00:00Z"
+
+
+def name(
+    text: str, occurrences: int = 1, last: str = NOW, source: Literal["user", "system"] = "user"
+) -> EventName:
+    return EventName(text, source, occurrences, "2026-01-01T00:00:00Z", last)
+
+
+def clause(name: str, value: Any, operator: str = "eq") -> dict[str, Any]:
+    return {"property": name, "operator": operator, "value": value}
+
+
+def counting(number: int, *clauses: dict[str, Any], conjunction: str = "and", **fields: Any) -> LiveMeter:
+    return live(number, filter={"conjunction": conjunction, "clauses": [*clauses]}, **fields)
+
+
+def left(names: list[str], *meters: LiveMeter) -> list[str]:
+    return [found.name for found in uncounted([name(text) for text in names], meters, NOW)]
+
+
+def test_names_that_a_filter_can_match_are_counted() -> None:
+    names = ["a", "b", "ab"]
+    assert left(names) == ["a", "ab", "b"]
+    assert left(names, counting(1, clause("name", "a"), clause("tokens", 5, "gt"))) == ["ab", "b"]
+    assert left(names, counting(1, clause("metadata.name", "a", "like"))) == ["b"]
+    assert left(names, counting(1, clause("name", "a", "ne"))) == ["a"]
+    assert left(names, counting(1, clause("name", "b", "gte"))) == ["a", "ab"]
+    assert left(names, counting(1)) == []
+    assert left(names, counting(1, clause("tokens", 5))) == []
+    either = counting(1, clause("name", "a"), clause("name", "b"), conjunction="or")
+    assert left(names, either) == ["ab"]
+    assert left(names, counting(1, clause("name", "a")), counting(2, clause("name", "ab"))) == ["b"]
+
+
+def test_a_filter_that_no_event_of_a_user_matches_counts_nothing() -> None:
+    assert left(["a"], counting(1, clause("name", "a"), clause("usage.tokens", 5, "gt"))) == ["a"]
+    assert left(["a"], counting(1, clause("name", "a"), clause("name", "b"))) == ["a"]
+    assert left(["a"], counting(1, clause("source", "system"))) == ["a"]
+
+
+def test_an_archived_meter_counts_nothing_and_an_unknown_one_may_count_all() -> None:
+    assert left(["a"], counting(1, archived_at=NOW)) == ["a"]
+    unknown = LiveMeter("1", "2", "2026-01-01T00:00:00.000000Z", None, None, None)
+    assert left(["a"], unknown) == []
+
+
+def test_old_names_ignored_ones_and_those_of_polar_are_left_out() -> None:
+    names = [
+        name("few", 2),
+        name("many", 200),
+        name("page.view", 3_000),
+        name("old", last="2026-10-27T11:59:59Z"),
+        name("just", last="2026-10-27T12:00:00Z"),
+        name("meter.credited", source="system"),
+    ]
+    found = uncounted(names, [], NOW, {"page.view"})
+    assert [one.name for one in found] == ["many", "few", "just"]
+
+
+def test_the_nearest_name_is_one_that_an_active_meter_asks_for() -> None:
+    meters = [
+        counting(3, clause("name", "llm.completion")),
+        counting(2, clause("name", "llm.completion"), conjunction="or"),
+        counting(1, clause("name", "llm.completions"), archived_at=NOW),
+        counting(4, clause("name", "export", "like"), clause("name", 5), clause("model", "llm.completionz")),
+    ]
+    asked = asked_names(meters)
+    assert {text: meter.id[:8] for text, meter in asked.items()} == {"llm.completion": "00000002"}
+    near = nearest_asked("llm.completions", asked)
+    assert near is not None
+    assert near[0] == "llm.completion"
+    assert nearest_asked("zebra", asked) is None
