@@ -8,12 +8,15 @@ from typing import Literal
 
 from polar_iac.apply.events import Event, Failed, Unconfirmed, Unknown
 from polar_iac.errors import Diagnostic, Severity, SourceSpan
+from polar_iac.plan.check import Check
 from polar_iac.plan.drift import Drift
 from polar_iac.plan.model import Change, Plan
+from polar_iac.report.check import line, source
 from polar_iac.report.coverage import unheld_messages
 from polar_iac.report.risks import RISKS, SEVERITIES, risk
 from polar_iac.report.testing import failure_text
 from polar_iac.report.wording import labels, listed, settled, value
+from polar_iac.sanitize import printable
 from polar_iac.testing.coverage import Coverage
 from polar_iac.testing.model import Result
 
@@ -97,6 +100,18 @@ def drift_annotations(drifts: Sequence[Drift], limit: int) -> list[Annotation]:
             warnings.append(
                 Annotation("warning", title, f"{meter.key} {value(meter.name)}: {text}", meter.source)
             )
+    return _limited(warnings, limit, "Polar meters")
+
+
+def check_annotations(checks: Sequence[Check], limit: int) -> list[Annotation]:
+    """Return a warning for each thing that is wrong, and at most `limit` of them."""
+    warnings = []
+    for check in checks:
+        title = f"Polar meters: check · {check.drift.environment}"
+        for finding in check.findings:
+            said = line(finding, check.as_of[:10], check.drift.environment, printable)
+            message = f"{said.subject}: {said.text} {said.remark}".rstrip()
+            warnings.append(Annotation("warning", title, message, source(finding)))
     return _limited(warnings, limit, "Polar meters")
 
 

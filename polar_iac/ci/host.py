@@ -11,6 +11,7 @@ from polar_iac.ci.none import NoHost
 if TYPE_CHECKING:
     from polar_iac.apply.events import Event
     from polar_iac.errors import Diagnostic, ExitCode
+    from polar_iac.plan.check import Check
     from polar_iac.plan.drift import Drift
     from polar_iac.plan.model import Plan
     from polar_iac.report.audit import CiRun
@@ -59,6 +60,9 @@ class Host(Protocol):
 
     def publish_drift(self, drifts: Sequence[Drift], manifest_file: str, /) -> str:
         """Add drift to the summary. Return an annotation for each meter that drifted, for stderr."""
+
+    def publish_check(self, checks: Sequence[Check], manifest_file: str, /) -> str:
+        """Add what is wrong to the summary. Return an annotation for each finding, for stderr."""
 
     def publish_tests(self, results: Sequence[Result], coverage: Coverage | None, /) -> str:
         """Return an annotation for each test that failed, and each clause that none holds, for stderr."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from polar_iac.apply.events import Event
     from polar_iac.errors import Diagnostic, ExitCode
+    from polar_iac.plan.check import Check
     from polar_iac.plan.drift import Drift
     from polar_iac.plan.model import Plan
     from polar_iac.testing.coverage import Coverage
@@ -39,6 +40,9 @@ class NoHost:
         return ""
 
     def publish_drift(self, _drifts: Sequence[Drift], _manifest_file: str) -> str:
+        return ""
+
+    def publish_check(self, _checks: Sequence[Check], _manifest_file: str) -> str:
         return ""
 
     def publish_tests(self, _results: Sequence[Result], _coverage: Coverage | None) -> str:

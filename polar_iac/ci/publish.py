@@ -11,6 +11,7 @@ from click import unstyle
 from polar_iac.apply.events import Applied, Event, Skipped
 from polar_iac.ci.annotations import (
     Annotation,
+    check_annotations,
     coverage_annotations,
     diagnostic_annotations,
     drift_annotations,
@@ -20,10 +21,12 @@ from polar_iac.ci.annotations import (
     result_annotations,
 )
 from polar_iac.errors import Diagnostic, ExitCode, PolarIacError
+from polar_iac.plan.check import Check
 from polar_iac.plan.drift import Drift
 from polar_iac.plan.model import Plan
 from polar_iac.report.audit import CiRun
 from polar_iac.report.comment.budget import TruncatableBlock
+from polar_iac.report.comment.check import check_markdown
 from polar_iac.report.comment.document import headline, plan_markdown, result_markdown
 from polar_iac.report.comment.drift import drift_markdown
 from polar_iac.report.comment.escape import Links
@@ -102,6 +105,10 @@ class Publisher(ABC):
     def publish_drift(self, drifts: Sequence[Drift], manifest_file: str) -> str:
         self._summarize(drift_markdown(drifts, manifest_file=manifest_file, links=self.links()))
         return self.annotate(drift_annotations(drifts, self.annotation_limit))
+
+    def publish_check(self, checks: Sequence[Check], manifest_file: str) -> str:
+        self._summarize(check_markdown(checks, manifest_file=manifest_file, links=self.links()))
+        return self.annotate(check_annotations(checks, self.annotation_limit))
 
     def publish_tests(self, results: Sequence[Result], coverage: Coverage | None) -> str:
         limit = self.annotation_limit

@@ -18,6 +18,10 @@ COMMANDS = {
         "polar_iac.cli.apply.apply",
         "Show the plan, ask, carry it out, and record each effect.",
     ),
+    "check": (
+        "polar_iac.cli.check.check",
+        "Show what goes wrong while no manifest changes.",
+    ),
     "drift": (
         "polar_iac.cli.drift.drift",
         "Show what someone changed at Polar since the last apply.",

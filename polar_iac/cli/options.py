@@ -255,6 +255,27 @@ def connection(function: _Function) -> _Function:
     return decorated
 
 
+def facts_budget(*, requests: int, seconds: float) -> Callable[[Any], Any]:
+    """Return what adds the options that bound facts, with these defaults."""
+    return lambda function: _decorated(
+        function,
+        click.option(
+            "--facts-requests",
+            type=click.IntRange(min=0),
+            default=requests,
+            show_default=True,
+            help="Most requests to send for facts.",
+        ),
+        click.option(
+            "--facts-timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            default=seconds,
+            show_default=True,
+            help="Seconds that facts may take in all.",
+        ),
+    )
+
+
 def facts(function: _Function) -> _Function:
     """Add the options of a command that gathers facts for a plan, passed as one argument `facts`."""
 
@@ -278,19 +299,6 @@ def facts(function: _Function) -> _Function:
             help="Facts about what changes: none, those that the plan's token reads, or all that the tokens "
             "allow (POLAR_FACTS_TOKEN_<ENV>).",
         ),
-        click.option(
-            "--facts-requests",
-            type=click.IntRange(min=0),
-            default=60,
-            show_default=True,
-            help="Most requests to send for facts.",
-        ),
-        click.option(
-            "--facts-timeout",
-            type=click.FloatRange(min=0, min_open=True),
-            default=20,
-            show_default=True,
-            help="Seconds that facts may take in all.",
-        ),
+        facts_budget(requests=60, seconds=20),
     )
     return decorated

@@ -79,8 +79,13 @@ def drift_once(
 ) -> Drift:
     """Find the drift of one environment, and write nothing, neither to Polar nor to disk."""
     with open_reader(inputs, selection, connection, clock, progress) as (session, live, _):
-        recorded, environment = session.state.meters, inputs.lockfile.environment
-        made = session.state.made(live.meters)
+        return drift_of(inputs, session, live)
+
+
+def drift_of(inputs: Inputs, session: Session, live: LiveMeters) -> Drift:
+    """Return the drift of meters that are read already."""
+    recorded, environment = session.state.meters, inputs.lockfile.environment
+    made = session.state.made(live.meters)
     manifest = inputs.manifest.in_environment(environment)
     meters = find_drift(manifest, recorded, live.meters, environment=environment, made=made)
     return Drift(

@@ -105,9 +105,22 @@ class FactsReader:
         recent = self.recent_usage(meter_id, days)
         if isinstance(recent, Gap):
             return recent
-        query = _range(_EARLIEST, _moment(self._today()), "year")
-        life = self._gap_or("usage", lambda: life_from(self._get("usage", _quantities(meter_id), query)))
+        life = self.life(meter_id)
         return life if isinstance(life, Gap) else replace(recent, life=life, as_of=self.as_of())
+
+    def life(self, meter_id: str) -> float | Gap:
+        """Return what a meter counted over its life: one request. Events before 2023 are out of reach."""
+        query = _range(_EARLIEST, _moment(self._today()), "year")
+        return self._gap_or("usage", lambda: life_from(self._get("usage", _quantities(meter_id), query)))
+
+    def is_quiet(self, meter_id: str) -> bool | Gap:
+        """Tell whether a meter counted nothing in the last 24 hours: one request.
+
+        Buckets are whole hours (observed), so that up to one hour more is looked at.
+        """
+        query = _range(_moment(self.now() - timedelta(hours=24)), _moment(self.now()), "hour")
+        hours = self._gap_or("usage", lambda: days_from(self._get("usage", _quantities(meter_id), query)))
+        return hours if isinstance(hours, Gap) else not any(hour.quantity for hour in hours)
 
     def recent_usage(self, meter_id: str, days: int = DAYS) -> Usage | Gap:
         """Return what a meter counted on each of the last days, today included: one request.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from polar_iac.errors import SourceSpan
 from polar_iac.facts.model import Gap, Price, Source
 from polar_iac.plan.check import (
     Archived,
@@ -97,6 +98,19 @@ def line(finding: Finding, today: str, environment: str, quote: Quote) -> Line:
             paths = listed([quote(field.path) for field in meter.fields], _NAMES)
             what = f"changed at Polar since the last apply: {paths}." if paths else "cannot be compared."
             return Line(quote(meter.key), what, f"See: {quote(f'polar-iac drift -e {environment}')}")
+
+
+def source(finding: Finding) -> SourceSpan | None:
+    """Return the place in the manifest that a finding is about, if there is one."""
+    match finding:
+        case Uncounted():
+            return None
+        case BlockedKey(change):
+            return change.source
+        case Drifted(meter):
+            return meter.source
+        case _:
+            return finding.watched.source
 
 
 def _amount(daily: float) -> str:
@@ -269,8 +283,8 @@ def _of_meter(watched: Watched) -> dict[str, Any]:
     return _about(watched.key, watched.meter.id, watched.meter.name, watched.source)
 
 
-def _about(key: str, meter_id: str | None, name: str, source: Any) -> dict[str, Any]:
-    place = source and {"file": source.file, "line": source.line, "column": source.column}
+def _about(key: str, meter_id: str | None, name: str, span: SourceSpan | None) -> dict[str, Any]:
+    place = span and {"file": span.file, "line": span.line, "column": span.column}
     return {"key": key, "id": meter_id, "name": name, "source": place}
 
 

@@ -117,6 +117,20 @@ class TestUsage:
         ]
         assert (usage.life, usage.as_of) == (3.0, "2026-11-26T13:30:00Z")
 
+    def test_a_day_without_usage_is_looked_at_by_the_hour(self) -> None:
+        """The clock says 13:30. The hour that was running 24 hours ago counts as a whole."""
+        with served_polar() as served:
+            created = create(client(served.polar), **meter())
+            ingest(served, {"name": "call", "external_customer_id": "c", "timestamp": "2026-11-25T12:59:59Z"})
+            with reader(served.url) as facts:
+                assert facts.is_quiet(created["id"]) is True
+                ingest(
+                    served, {"name": "call", "external_customer_id": "c", "timestamp": "2026-11-25T13:00:00Z"}
+                )
+                assert facts.is_quiet(created["id"]) is False
+                assert facts.life(created["id"]) == 2.0
+                assert facts.requests == 3
+
     def test_the_longest_range_is_one_that_polar_takes(self) -> None:
         with served_polar() as served:
             created = create(client(served.polar), **meter())

@@ -29,9 +29,10 @@ from polar_iac.report.comment.check import check_markdown
 from polar_iac.report.formats import CHECK_RENDERERS
 from tests.support.build import ORGANIZATION, PROJECT, desired, identifier, live, meter, plan, record
 from tests.support.comments import read_comment
-from tests.support.golden import golden
+from tests.support.golden import golden, golden_block
 
 GOLDEN = Path(__file__).parent / "golden"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "checking.md"
 LINKS = GitHubLinks("https://github.com", "acme/billing", "3f2a9c41d07be58c6a1f04d2e97bb8350c1d6e7a")
 NOW = "2026-11-26T12:00:00Z"
 
@@ -116,6 +117,7 @@ def test_the_commonest_loss_an_event_that_was_renamed() -> None:
         "\n"
         "Check: 2 things are wrong. 5 meters were looked at.\n"
     )
+    golden_block(DOCUMENT, "check", text_of(check_of(STOPPED, RENAMED)))
 
 
 def test_golden_files(everything: Check) -> None:
