@@ -225,6 +225,7 @@ def _document(check: Check) -> dict[str, Any]:
         "lockfile": drift.lockfile,
         "as_of": check.as_of,
         "watched": check.watched,
+        "drifted": len(drift.meters),
         "findings": [_finding(one, check) for one in check.findings],
         "not_checked": [
             {"source": gap.source, "lack": gap.lack, "text": gap.text, "keys": list(gap.keys)}

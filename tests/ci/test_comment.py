@@ -14,7 +14,7 @@ import pytest
 import polar_iac
 from polar_iac.ci.comment import REMEDY, comment, comment_body, may_comment
 from polar_iac.ci.github_api import GitHubApi, GitHubError
-from polar_iac.ci.issue import update_issue
+from polar_iac.ci.issue import found_outputs, update_issue
 from polar_iac.ci.marker import marker_of
 from polar_iac.ci.pull_request import without_secrets
 from tests.support.comments import read_comment
@@ -128,6 +128,42 @@ def test_the_issue_is_opened_updated_closed_and_opened_again(
     assert told["body"] == "Polar's meters are as they were applied again."
     assert update(False) == ["closed"]
     assert update(True) == ["closed", "open"]
+
+
+def test_the_issue_tells_of_other_things_that_are_wrong(
+    github: tuple[GitHubServer, GitHubApi, Tape],
+) -> None:
+    server, api, _ = github
+    update_issue(VARIABLES, api, REPORT, drift=False, other=True)
+    (issue,) = server.state["issues"]
+    read_comment(issue["body"])
+    assert issue["body"].startswith("Something is wrong with meters at Polar that no pull request shows.")
+    update_issue(VARIABLES, api, REPORT, drift=True, other=True)
+    assert issue["body"].startswith("Meters at Polar are not as they were last recorded")
+    update_issue(VARIABLES, api, REPORT, drift=False, other=True)
+    update_issue(VARIABLES, api, REPORT, drift=False)
+    assert issue["state"] == "closed"
+    (told,) = server.state["comments"]
+    assert told["body"] == "Nothing is wrong with Polar's meters any more."
+
+
+def test_an_issue_is_closed_only_where_all_is_known() -> None:
+    def outputs(findings: int, code: int, *lacks: str, drifted: int = 0) -> dict[str, str]:
+        gaps = [{"lack": lack} for lack in lacks]
+        entry = {"findings": [{}] * findings, "drifted": drifted, "not_checked": gaps}
+        fine = {"findings": [], "drifted": 0, "not_checked": []}
+        return found_outputs([fine, entry], code, "r.md")
+
+    fine = {"drift": "false", "findings": "0"}
+    assert outputs(0, 0) == fine | {"report": "r.md"}
+    assert outputs(0, 0, "scope", "budget") == fine | {"report": "r.md"}  # so it is every day
+    for lack in ("limited", "timeout", "failed"):
+        assert outputs(0, 0, "scope", lack) == fine
+    assert outputs(0, 1) == {}
+    for code in (1, 3):
+        found = outputs(2, code, "limited", drifted=1)
+        assert found == {"drift": "true", "findings": "2", "report": "r.md"}
+    assert outputs(1, 3)["drift"] == "false"
 
 
 def test_a_token_that_may_not_is_told_from_a_github_that_does_not_answer(

@@ -20,6 +20,7 @@ import pytest
 from polar_iac.local import LocalPolar
 from tests.support.build import manifest_text, meter
 from tests.support.comments import read_comment
+from tests.support.local_polar import client
 from tests.support.organization import Organization
 from tests.support.rehearsal import (
     BOT,
@@ -767,6 +768,28 @@ def test_drift_opens_updates_and_closes_one_issue(hub: Hub, polar: Served, token
     assert comments(hub) == ["Polar's meters are as they were applied again."]
     change(polar, meter_id, is_archived=True)  # no field differs, and still it bills nothing
     assert drift_issues() == ["closed", "open"]
+
+
+def test_the_issue_tells_of_an_event_that_no_meter_counts(
+    hub: Hub, polar: Served, token: dict[str, str]
+) -> None:
+    def looked() -> str:
+        env = token | {"POLAR_FACTS_TOKEN_SANDBOX": "polar_oat_facts_1"}
+        ran = hub.merged(event_name="schedule").uses("drift", env, environments="sandbox").expect()
+        return ran.outputs["findings"]
+
+    hub.merged().uses("apply", token, environments="sandbox").expect()
+    event = {"name": "page.view", "external_customer_id": "ada"}
+    answer = client(polar.polar).post("/events/ingest", json={"events": [event]})
+    assert answer.status_code == 200
+    assert looked() == "1"
+    (issue,) = hub.state["issues"]
+    assert "**`page.view`** 1 event since " in issue["body"]
+    ignored = {"calls": meter()}
+    hub.push({"meters.yaml": manifest_text(ignored, checks={"uncounted": {"ignore": ["page.view"]}})})
+    assert looked() == "0"
+    assert [issue["state"] for issue in hub.state["issues"]] == ["closed"]
+    assert comments(hub) == ["Nothing is wrong with Polar's meters any more."]
 
 
 def change(polar: Served, meter_id: str, **fields: Any) -> None:

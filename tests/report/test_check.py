@@ -182,7 +182,7 @@ def test_many_event_names_are_counted_and_a_long_list_fits_an_issue() -> None:
     many = [replace(STOPPED, watched=watched(number, f"meter-{number}-" + "x" * 40)) for number in range(900)]
     markdown = markdown_of(check_of(*many, *names))
     assert len(markdown.encode()) < 14_000
-    assert "more findings, in the log of the run" in markdown
+    assert "more findings: `polar-iac check --format json` has them all" in markdown
 
 
 def test_each_format_of_a_plan_is_one_of_a_check() -> None:

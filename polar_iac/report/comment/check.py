@@ -37,9 +37,13 @@ def check_markdown(checks: Sequence[Check], *, manifest_file: str, links: Links 
         blocks += found
         left_out += left
     if left_out:
-        blocks.append(f"and {quantity(left_out, 'more finding')}, in the log of the run")
+        blocks.append(
+            f"and {quantity(left_out, 'more finding')}: `polar-iac check --format json` has them all"
+        )
     if any(drift.meters for drift in drifts):
-        return "\n\n".join([*blocks, drift_markdown(drifts, manifest_file=manifest_file, links=links)])
+        whole = "which `polar-iac drift` shows"
+        drift = drift_markdown(drifts, manifest_file=manifest_file, links=links, whole=whole)
+        return "\n\n".join([*blocks, drift])
     return "\n\n".join([*blocks, marker]) + "\n"
 
 

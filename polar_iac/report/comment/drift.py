@@ -19,10 +19,16 @@ _FILTER = 8_000
 """Most bytes of one filter's diff."""
 
 
-def drift_markdown(drifts: Sequence[Drift], *, manifest_file: str, links: Links | None = None) -> str:
+def drift_markdown(
+    drifts: Sequence[Drift],
+    *,
+    manifest_file: str,
+    links: Links | None = None,
+    whole: str = "in the log of the run",
+) -> str:
     """Return the drift of all environments in at most 50,000 bytes. The last line is hidden.
 
-    Meters that do not fit are counted.
+    Meters that do not fit are counted, and `whole` says where all of them are.
     """
     drifted = [drift for drift in drifts if drift.meters]
     count = sum(len(drift.meters) for drift in drifted)
@@ -50,7 +56,7 @@ def drift_markdown(drifts: Sequence[Drift], *, manifest_file: str, links: Links 
                 blocks.append(block)
             else:
                 left_out += 1
-    more = [f"and {quantity(left_out, 'more meter')}, in the log of the run"] if left_out else []
+    more = [f"and {quantity(left_out, 'more meter')}, {whole}"] if left_out else []
     return "\n\n".join([*blocks, *more, *foot, marker]) + "\n"
 
 
