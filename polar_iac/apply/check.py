@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,15 +24,17 @@ T = TypeVar("T")
 def observe(watched: Sequence[Watched], live: Sequence[LiveMeter], reader: FactsReader) -> Observed:
     """Read the facts of a check: prices and event names first, then what our active meters count.
 
-    Meters on a live price come first, since the budget may not suffice for all. `watched` are those whose
-    usage is wanted too; `live` is every meter of the organization.
+    Meters on a live price come first, since the budget may not suffice for all. `watched` are those that must
+    not be idle; `live` is every meter of the organization.
     """
     gaps: list[Gap] = []
     prices = _kept(reader.prices(), gaps)
     names = _kept(reader.names(), gaps)
     priced = {price.meter_id for price in prices or () if not price.product_archived}
     active = [one for one in watched if not one.meter.archived]
-    usage, quiet = _usage(sorted(active, key=lambda one: one.meter.id not in priced), reader, gaps)
+    active.sort(key=lambda one: one.meter.id not in priced)
+    may_stop = priced if prices is not None else {one.meter.id for one in active}
+    usage, quiet = _usage(active, may_stop, reader, gaps)
     facts = Facts(usage=usage, names=names, prices=prices, requests=reader.requests)
     facts = _of_this_organization(facts, gaps)
     facts = _all_known(facts, live, gaps)
@@ -50,9 +52,12 @@ def _kept(read: T | Gap, gaps: list[Gap], one: Watched | None = None) -> T | Non
 
 
 def _usage(
-    meters: Sequence[Watched], reader: FactsReader, gaps: list[Gap]
+    meters: Sequence[Watched], may_stop: Collection[str], reader: FactsReader, gaps: list[Gap]
 ) -> tuple[dict[str, Usage], frozenset[str]]:
-    """Return the usage of meters, and the ids of those that are quiet since yesterday."""
+    """Return the usage of meters, and the ids of those that are quiet since yesterday.
+
+    `may_stop` holds the ids of those whose silence matters.
+    """
     usage: dict[str, Usage] = {}
     quiet = set[str]()
     for one in meters:
@@ -61,7 +66,7 @@ def _usage(
             continue
         if counts_nothing(counted.days):
             counted = replace(counted, life=_kept(reader.life(one.meter.id), gaps, one))
-        elif needs_hours(counted.days, reader.as_of()[:10]):
+        elif one.meter.id in may_stop and needs_hours(counted.days, reader.as_of()[:10]):
             quiet |= {one.meter.id} if _kept(reader.is_quiet(one.meter.id), gaps, one) else set()
         usage[one.meter.id] = counted
     return usage, frozenset(quiet)

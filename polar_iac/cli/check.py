@@ -106,7 +106,8 @@ def _look(
         recorded, made = session.state.meters, session.state.made(live.meters)
         plan, drift = session.plan(live), drift_of(inputs, session, live)
         watched = watched_meters(inputs.manifest, recorded, live.meters, environment=environment, made=made)
-        observed = observe(watched, live.meters, reader)
+        busy = [one for one in watched if one.key not in manifest.checks.idle]
+        observed = observe(busy, live.meters, reader)
     plan = with_facts(plan, observed.facts)  # in which an archive that Polar will refuse is blocked
     findings = find_problems(manifest, watched, live.meters, plan, drift, observed)
     facts = observed.facts

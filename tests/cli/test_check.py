@@ -178,7 +178,9 @@ def test_a_day_of_silence_is_seen_by_the_hour(
 # What cannot be read
 
 
-def test_without_the_facts_token_usage_is_checked(workspace: Workspace, dated: DatedPolar) -> None:
+def test_without_the_facts_token_usage_is_checked(
+    workspace: Workspace, dated: DatedPolar, polar: Served
+) -> None:
     dated.ingest("export", 3)
     dated.ingest("llm.completion", 4)
     done = check(workspace, POLAR_FACTS_TOKEN_SANDBOX="")
@@ -197,6 +199,7 @@ def test_without_the_facts_token_usage_is_checked(workspace: Workspace, dated: D
     ignored = check(workspace, POLAR_FACTS_TOKEN_SANDBOX="")
     assert ignored.returncode == 0
     assert "Check: nothing is wrong in what could be read." in ignored.stdout
+    assert polar.tape.exchanges[-1].path == "/v1/meters/"  # what they count is not asked
 
 
 @pytest.mark.parametrize(
@@ -283,6 +286,12 @@ def test_a_facts_token_of_another_organization_hides_nothing(workspace: Workspac
     assert done.returncode == 3
     assert f"! exports     counted 1 a day until {dated.shown(3)}, nothing since.   Prices are" in done.stdout
     assert "not checked: prices and event names (the facts token shows no event, although" in done.stdout
+
+
+def test_a_token_that_may_not_read_meters_is_an_error(workspace: Workspace) -> None:
+    done = check(workspace, POLAR_ACCESS_TOKEN="polar_oat_er_1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "meters:read" in done.stderr
 
 
 # The command

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import pytest
+from hypothesis import given
+
 from polar_iac.facts.model import EventName
-from polar_iac.facts.uncounted import asked_names, nearest_asked, uncounted
+from polar_iac.facts.uncounted import NamesOfFilter, asked_names, nearest_asked, uncounted
+from polar_iac.meter.filter import Filter
 from polar_iac.meter.live import LiveMeter
+from polar_iac.meter.meaning import compile_meter, ingestible_witness
+from polar_iac.meter.meaning.events import Event
 from tests.support.build import live
+from tests.support.strategies_meaning import Json, events, filters
 
 NOW = "2026-11-26T12:00:00Z"
 
@@ -82,3 +89,16 @@ def test_the_nearest_name_is_one_that_an_active_meter_asks_for() -> None:
     assert near is not None
     assert near[0] == "llm.completion"
     assert nearest_asked("zebra", asked) is None
+
+
+@pytest.mark.unmeasured
+@given(filters(), events(accepted=True))
+def test_a_name_that_is_not_counted_has_no_event_that_matches(filter_: Json, event: Json) -> None:
+    """One answer for all names that no clause tells apart is the answer for each of them."""
+    names_of = NamesOfFilter(Filter.from_json(filter_))
+    counted = compile_meter(filter_, {"func": "count"})
+    for text in ("a", "zebra", event["name"]):
+        named = {"conjunction": "and", "clauses": [clause("name", text), filter_]}
+        may = names_of.may_match(text)
+        assert may == (ingestible_witness(named).status != "none")
+        assert may or not counted.counts(Event.from_json({**event, "name": text}))
