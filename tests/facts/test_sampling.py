@@ -66,13 +66,12 @@ def impact(
 
 
 @pytest.mark.unmeasured
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_sample_lies_within_its_stated_error(kind: str) -> None:
-    """Few of the trials of `python -m tests.soak sampling`. None of these is off, by seed."""
-    outcomes = [trial(kind, seed) for seed in range(2)]
+def test_samples_lie_within_their_stated_errors() -> None:
+    """Few of the trials of `python -m tests.soak sampling`. By their seeds none of these is off."""
+    outcomes = [trial(kind, seed) for kind in KINDS for seed in range(2)]
     assert all(outcome.covered for outcome in outcomes)
-    assert outcomes[0].stated
-    assert outcomes[0].windows == 50
+    assert sum(outcome.stated for outcome in outcomes) >= 0.8 * len(outcomes)
+    assert {outcome.windows for outcome in outcomes} == {50, 25}
 
 
 @pytest.mark.unmeasured
