@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from polar_iac.facts.model import EventName
 from polar_iac.facts.period import Period
 from polar_iac.meter.meaning import bill_alike, implies, never
-from polar_iac.meter.meaning.building import build
-from polar_iac.meter.meaning.events import Event
+from polar_iac.meter.meaning.building import USUAL_NAME, build
+from polar_iac.meter.meaning.events import Event, bare
 from polar_iac.meter.meaning.filters import compile_filter
 from polar_iac.meter.spec import MeterSpec
 
@@ -39,9 +39,17 @@ class NameReach:
         return self.before or self.after
 
 
-@lru_cache(maxsize=10_000)
 def reach(name: str, before: MeterSpec | None, after: MeterSpec) -> NameReach:
     """Return what a change can mean for a name. `before` is None for a create."""
+    specs = [after] if before is None else [before, after]
+    if any("name" in _properties(spec.canonical["filter"]) for spec in specs):
+        return _reach(name, before, after)
+    # Of filters that do not look at names, what is decided of one name holds for all.
+    return replace(_reach(USUAL_NAME, before, after), name=name)
+
+
+@lru_cache(maxsize=10_000)
+def _reach(name: str, before: MeterSpec | None, after: MeterSpec) -> NameReach:
     new = _of_name(after, name, "user")
     is_after = _may_match(after, name, "user")
     if before is None:
@@ -84,11 +92,18 @@ def _may_match(spec: MeterSpec, name: str, source: str) -> bool:
     """Tell whether a filter may match an event of a name. Most filters say so in a clause that must hold."""
     filter_ = spec.canonical["filter"]
     if filter_["conjunction"] == "and":
-        own = [part for part in filter_["clauses"] if part.get("property") in ("name", "source")]
+        own = [part for part in filter_["clauses"] if _properties(part) <= {"name", "source"}]
         event = Event.from_json(build({"name": name, "source": source}))
         if not compile_filter({"conjunction": "and", "clauses": own}).billing(event):
             return False
     return never(_of_name(spec, name, source)) is not True
+
+
+def _properties(part: Json) -> set[str]:
+    """Return the properties that a filter looks at, without `metadata.`, as both engines read them."""
+    if "clauses" in part:
+        return set().union(*map(_properties, part["clauses"]))
+    return {bare(part["property"])}
 
 
 def _of_name(spec: MeterSpec, name: str, source: str) -> Json:

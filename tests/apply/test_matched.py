@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 from polar_iac.apply.facts import gather, needs_of
 from polar_iac.clock import SystemClock
 from polar_iac.facts.model import Facts
+from polar_iac.local import LocalPolar, RateLimit
 from polar_iac.plan.facts import with_facts
 from polar_iac.plan.model import Change, Note, Plan
 from polar_iac.polar.connection import Connection
@@ -20,7 +21,7 @@ from polar_iac.polar.facts import Access, FactsReader
 from polar_iac.polar.facts_budget import Budget
 from tests.support.build import desired, live, meter, plan, record
 from tests.support.local_polar import client, create
-from tests.support.served_polar import Exchange, Served
+from tests.support.served_polar import Exchange, Served, served_polar
 
 NOW = datetime(2025, 11, 25, 10, tzinfo=UTC)
 """A day of the past: the embedded Polar takes no event of the future."""
@@ -204,6 +205,22 @@ def test_where_no_request_is_left_the_gap_says_so(polar: Served) -> None:
     (change,) = with_facts(planned, facts).changes
     assert not notes(change, "impact")
     assert len(polar.tape.exchanges) == 5
+
+
+def test_a_429_ends_the_reading_and_what_was_read_is_a_sample() -> None:
+    """The limit is reached in the middle of 12 pages."""
+    with served_polar(LocalPolar(rate_limit=RateLimit(15))) as polar:
+        planned = changed(polar, tokens(), tokens(ONLY_4O))
+        events = many(1_200)
+        ingest(polar, events)
+        facts = facts_of(polar, planned)
+        assert [exchange.status for exchange in polar.tape.exchanges][-2:] == [200, 429]
+    assert [(gap.source, gap.lack) for gap in facts.gaps] == [("events", "limited")]
+    (change,) = with_facts(planned, facts).changes
+    (note,) = notes(change, "impact")
+    truth = sum(e["metadata"]["tokens"] for e in events if e["metadata"]["model"] == "gpt-4o")
+    assert 500 <= note.data["read"] < 1_200
+    assert abs(note.data["quantity"]["after"] - truth) <= note.data["error"]
 
 
 def test_a_plan_without_changes_reads_no_event() -> None:

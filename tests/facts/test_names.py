@@ -51,6 +51,23 @@ def test_a_narrower_filter_matches_nothing_that_was_not_matched() -> None:
     assert not reach("call", narrow, CALLS).narrows
 
 
+def test_filters_that_do_not_look_at_names_are_alike_for_all() -> None:
+    before, after = meter(("model", "eq", "a")), meter(("model", "eq", "b"))
+    for name in ("call", "", "event"):
+        assert reach(name, before, after) == NameReach(name, True, True, True, False)
+
+
+def test_one_of_several_names_is_enough() -> None:
+    either = {
+        "conjunction": "or",
+        "clauses": [
+            {"property": "metadata.name", "operator": "eq", "value": name} for name in ("call", "job")
+        ],
+    }
+    several = spec(filter={"conjunction": "and", "clauses": [either]})
+    assert [reach(name, None, several).after for name in ("call", "job", "other")] == [True, True, False]
+
+
 def test_what_is_not_decided_counts_as_possible() -> None:
     """A filter that orders one property by a thousand constants is left open."""
     undecided = meter(*[("p", "gt", number) for number in range(1_000)])
