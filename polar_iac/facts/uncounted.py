@@ -89,6 +89,14 @@ def asked_names(meters: Sequence[LiveMeter]) -> dict[str, LiveMeter]:
     return asked
 
 
+def unseen_name(meter: LiveMeter, names: Sequence[EventName]) -> tuple[str, str | None] | None:
+    """Return a name that a meter asks for, if no event has any that it asks for, and the nearest there is."""
+    asked, seen = tuple(asked_names([meter])), tuple(name.name for name in names)
+    if not asked or set(asked) & set(seen):
+        return None
+    return asked[0], nearest(asked[0], seen)
+
+
 def nearest_asked(name: str, asked: Mapping[str, LiveMeter]) -> tuple[str, LiveMeter] | None:
     """Return the name that a meter asks for and that is probably meant, with the meter."""
     word = nearest(name, tuple(asked))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from polar_iac.errors import SourceSpan
 from polar_iac.facts.model import EventName, Facts, Gap, Price
 from polar_iac.facts.silence import counts_nothing, is_older, silence
-from polar_iac.facts.uncounted import asked_names, nearest_asked, uncounted
+from polar_iac.facts.uncounted import asked_names, nearest_asked, uncounted, unseen_name
 from polar_iac.manifest.model import Manifest
 from polar_iac.meter.live import NOTHING_MADE, LiveMeter, Made
 from polar_iac.meter.record import Record
@@ -51,10 +51,16 @@ class Stopped:
 
 @dataclass(frozen=True)
 class NeverCounted:
-    """A meter that has counted nothing, ever, and is older than a day."""
+    """A meter that has counted nothing, ever, and is older than a day.
+
+    `unseen` is an event name that it asks for, where no event has any such name, and `nearest` one that some
+    have.
+    """
 
     watched: Watched
     prices: tuple[Price, ...] | None
+    unseen: str | None = None
+    nearest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -208,7 +214,8 @@ def _never_counted(
         if usage is None or usage.life or usage.life is None or not counts_nothing(usage.days):
             continue
         if is_older(one.meter.created_at, now, hours=_NEW):
-            yield NeverCounted(one, _of(one, prices))
+            unseen = unseen_name(one.meter, facts.names) if facts.names is not None else None
+            yield NeverCounted(one, _of(one, prices), *(unseen or ()))
 
 
 def _of(one: Watched, prices: _Prices | None) -> tuple[Price, ...] | None:

@@ -88,7 +88,8 @@ def line(finding: Finding, today: str, environment: str, quote: Quote) -> Line:
             return Line(quote(watched.key), text, _price_on(prices, quote))
         case NeverCounted(watched, prices):
             text = f"counted nothing since it was created on {day(watched.meter.created_at, today)}."
-            return Line(quote(watched.key), text, _price_on(prices, quote) if prices else "")
+            remarks = [_unseen(finding, quote), _price_on(prices, quote) if prices else ""]
+            return Line(quote(watched.key), text, " ".join(filter(None, remarks)))
         case BlockedKey(change):
             reason = _BLOCKED.get(change.cause or "", "an apply leaves it as it is")
             return Line(
@@ -98,6 +99,13 @@ def line(finding: Finding, today: str, environment: str, quote: Quote) -> Line:
             paths = listed([quote(field.path) for field in meter.fields], _NAMES)
             what = f"changed at Polar since the last apply: {paths}." if paths else "cannot be compared."
             return Line(quote(meter.key), what, f"See: {quote(f'polar-iac drift -e {environment}')}")
+
+
+def _unseen(finding: NeverCounted, quote: Quote) -> str:
+    if finding.unseen is None:
+        return ""
+    nearest = f"; nearest: {quote(finding.nearest)}" if finding.nearest is not None else ""
+    return f"No event is named {quote(finding.unseen)}{nearest}."
 
 
 def source(finding: Finding) -> SourceSpan | None:
@@ -246,8 +254,13 @@ def _finding(finding: Finding, check: Check) -> dict[str, Any]:
         case Archived(watched, prices):
             data = {"archived_at": watched.meter.archived_at, "products": _product_documents(prices)}
             return {"kind": "archived", **_of_meter(watched), "text": text, "data": data}
-        case NeverCounted(watched, prices):
-            data = {"created_at": watched.meter.created_at, "products": _product_documents(prices)}
+        case NeverCounted(watched, prices, unseen, nearest):
+            data = {
+                "created_at": watched.meter.created_at,
+                "products": _product_documents(prices),
+                "unseen": unseen,
+                "nearest": nearest,
+            }
             return {"kind": "never-counted", **_of_meter(watched), "text": text, "data": data}
         case Uncounted():
             about = {"key": None, "id": None, "name": None, "source": None}

@@ -108,7 +108,8 @@ def test_a_meter_that_never_counted(workspace: Workspace, dated: DatedPolar) -> 
     done = check(workspace)
     assert done.returncode == 3
     assert body(done).splitlines()[0] == (
-        f"! exports  counted nothing since it was created on {dated.shown(2)}.   Price on: Pro"
+        f"! exports  counted nothing since it was created on {dated.shown(2)}.   "
+        "No event is named export. Price on: Pro"
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from polar_iac.facts.model import EventName
-from polar_iac.facts.uncounted import NamesOfFilter, asked_names, nearest_asked, uncounted
+from polar_iac.facts.uncounted import NamesOfFilter, asked_names, nearest_asked, uncounted, unseen_name
 from polar_iac.meter.filter import Filter
 from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.meaning import compile_meter, ingestible_witness
@@ -89,6 +89,15 @@ def test_the_nearest_name_is_one_that_an_active_meter_asks_for() -> None:
     assert near is not None
     assert near[0] == "llm.completion"
     assert nearest_asked("zebra", asked) is None
+
+
+def test_a_meter_may_ask_for_a_name_that_no_event_has() -> None:
+    seen = [name("audio.call"), name("export")]
+    assert unseen_name(counting(1, clause("name", "audio_call")), seen) == ("audio_call", "audio.call")
+    assert unseen_name(counting(1, clause("name", "zebra")), seen) == ("zebra", None)
+    both = counting(1, clause("name", "zebra"), clause("name", "export"), conjunction="or")
+    assert unseen_name(both, seen) is None
+    assert unseen_name(counting(1, clause("name", "call", "like")), seen) is None
 
 
 @pytest.mark.unmeasured

@@ -112,6 +112,10 @@ def test_a_meter_that_never_counted() -> None:
     (found,) = problems(facts)
     assert isinstance(found, NeverCounted)
     assert found.prices == ()
+    assert found.unseen is None  # event names were not read
+    (named,) = problems(Facts(usage={identifier(1): SILENT}, names=()))
+    assert isinstance(named, NeverCounted)
+    assert (named.unseen, named.nearest) == ("call", None)
     assert problems(Facts(usage={identifier(1): usage((), life=5)})) == ()
     assert problems(Facts(usage={identifier(1): usage(())})) == ()  # its life is not known
     for created, count in (("2026-11-25T12:00:00.000001Z", 0), ("2026-11-25T12:00:00.000000Z", 1)):

@@ -87,7 +87,8 @@ def everything() -> Check:
         Uncounted(name("zebra", 12, "2025-12-31T23:59:59Z")),
         Archived(old, tuple(price(number, f"Product {number}") for number in range(5))),
         NeverCounted(watched(7, "images"), ()),
-        NeverCounted(watched(8, "audio"), PRICES[:1]),
+        NeverCounted(watched(8, "audio"), PRICES[:1], "audio_call", "audio.call"),
+        NeverCounted(watched(9, "video"), None, "zebra"),
         *map(BlockedKey, blocked),
         *map(Drifted, drifted),
     )
