@@ -21,7 +21,7 @@ _USUAL = 3
 
 @dataclass(frozen=True)
 class Silence:
-    """The last day that counted, and the average a day of the week up to it."""
+    """The last day that counted, and the average a day of the week before it."""
 
     last: str
     daily: float
@@ -43,9 +43,19 @@ def silence(usage: Usage, today: str, *, quiet_since_yesterday: bool = False) ->
     pauses = [(later - earlier).days - 1 for (earlier, _), (later, _) in pairwise(counted)]
     if sum(pause >= max(1, age - 1) for pause in pauses) >= _USUAL:
         return None
-    week = [(day, quantity) for day, quantity in counted if day > last - timedelta(days=_WEEK)]
-    days = (last - week[0][0]).days + 1
-    return Silence(last.isoformat(), sum(quantity for _, quantity in week) / days)
+    return Silence(last.isoformat(), _daily(counted))
+
+
+def _daily(counted: Sequence[tuple[date, float]]) -> float:
+    """Return the average a day of the week before the last day, or that day's quantity if there is no other.
+
+    The last day is left out where it can be: it ended where the silence began.
+    """
+    last, quantity = counted[-1]
+    week = [(day, q) for day, q in counted[:-1] if day >= last - timedelta(days=_WEEK)]
+    if not week:
+        return quantity
+    return sum(q for _, q in week) / (last - week[0][0]).days
 
 
 def needs_hours(days: Sequence[Day], today: str) -> bool:

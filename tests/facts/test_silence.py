@@ -25,13 +25,15 @@ def found(quantities: dict[int, float], today: date = TODAY, *, quiet: bool = Fa
 
 
 def test_a_meter_that_counted_each_day_and_stopped_two_days_ago() -> None:
-    assert found({n: 40_000 + 100 * n for n in range(2, 40)}) == Silence("2026-11-24", 40_500)
+    assert found({n: 40_000 + 100 * n for n in range(2, 40)}) == Silence("2026-11-24", 40_600)
 
 
-def test_the_average_is_of_the_days_of_the_last_week_since_it_began() -> None:
-    assert found({2: 10, 3: 20, 4: 30}) == Silence("2026-11-24", 20)
+def test_the_average_is_of_the_week_before_the_last_day_since_it_began() -> None:
+    """The last day ended where the silence began."""
+    assert found({2: 1, 3: 20, 4: 30}) == Silence("2026-11-24", 25)
     assert found({2: 7}) == Silence("2026-11-24", 7)
-    assert found({2: 7, 6: 7, 40: 1_000}) == Silence("2026-11-24", 14 / 5)
+    assert found({2: 7, 6: 8, 40: 1_000}) == Silence("2026-11-24", 2)
+    assert found({2: 7, 9: 14, 10: 1_000}) == Silence("2026-11-24", 2)
 
 
 @pytest.mark.parametrize(
