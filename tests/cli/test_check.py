@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from polar_iac.local import LocalPolar
+from polar_iac.seeding.read import load
+from polar_iac.seeding.sow import sow
 from tests.support.build import meter
 from tests.support.command import Workspace
 from tests.support.dated_polar import DatedPolar
@@ -59,10 +64,10 @@ def check(workspace: Workspace, *arguments: str, **variables: str) -> subprocess
     return workspace.reads_only("check", "-e", "sandbox", *arguments, **(FACTS | variables))
 
 
-def body(done: subprocess.CompletedProcess[str]) -> str:
+def body(done: subprocess.CompletedProcess[str], environment: str = "sandbox") -> str:
     """What is printed below the heading."""
     heading, _, rest = done.stdout.partition("\n\n")
-    assert heading.startswith("meters.yaml → sandbox")
+    assert heading.startswith(f"meters.yaml → {environment}")
     return rest
 
 
@@ -174,6 +179,22 @@ def test_a_day_of_silence_is_seen_by_the_hour(
     dated.today = noon.replace(hour=hour)
     done = check(workspace)
     assert (done.returncode, f"until {dated.shown(1)}, nothing since." in done.stdout) == (code, code == 3)
+
+
+def test_the_page_about_it_offline(tmp_path: Path, warmed: ForkServer) -> None:
+    """Every block of `docs/checking.md` that a reader can try."""
+    page = (Path(__file__).parents[2] / "docs" / "checking.md").read_text(encoding="utf-8")
+    _, _, offline = page.partition("## Try it offline")
+    manifest, seed, _, shown = re.findall(r"^```\w+\n(.*?)^```", offline, re.DOTALL | re.MULTILINE)
+    (tmp_path / "meters.yaml").write_text(manifest, encoding="utf-8")
+    reader = Workspace(tmp_path, {}, warmed)
+    reader.ok("apply", "-e", "local", "-y")
+    with closing(LocalPolar(tmp_path / ".polar-iac" / "local.sqlite")) as local:
+        sow(local, load(seed.encode()), datetime.now(UTC))
+    done = reader.run("check", "-e", "local")
+    assert done.returncode == 3
+    days = re.compile(r" until \w{3} \d+(?:, \d{4})?,| since \w{3} \d+(?:, \d{4})?,| +(?=Price|Nearest)")
+    assert days.sub("…", body(done, "local")).startswith(days.sub("…", shown))
 
 
 # What cannot be read
