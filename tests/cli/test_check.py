@@ -167,6 +167,7 @@ def test_blocked_keys_and_drift(workspace: Workspace, dated: DatedPolar) -> None
     )
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(("hour", "code"), [(14, 3), (10, 0)])
 def test_a_day_of_silence_is_seen_by_the_hour(
     workspace: Workspace, dated: DatedPolar, hour: int, code: int
@@ -224,6 +225,7 @@ def test_without_the_facts_token_usage_is_checked(
     assert polar.tape.exchanges[-1].path == "/v1/meters/"  # what they count is not asked
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("token", "missing"),
     [
@@ -251,6 +253,7 @@ def test_a_missing_scope(workspace: Workspace, dated: DatedPolar, token: str, mi
     assert "! exports" in done.stdout
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("failing", "missing", "code"),
     [
