@@ -117,16 +117,20 @@ def event_text(event: Json, *asking: Json) -> str:
 
     `asking` are filters and aggregations. Example: `{name: llm.completion, tokens: 150}`.
     """
+    text = flow({"name": event["name"], **asked_of(event, *asking)})
+    short = f"`{text if len(text) <= _MAX_LENGTH else text[:_MAX_LENGTH] + '…'}`"
+    return short if is_ingestible(event) else f"{short} (no user can send this event)"
+
+
+def asked_of(event: Json, *asking: Json) -> Json:
+    """Return what an event has besides its name: its metadata, and what else is asked of it."""
     asked = {name.removeprefix("metadata.") for part in asking for name in _properties(part)}
     own = {
         name: event[name]
         for name in ("source", "timestamp")
         if name in event and (name in asked or (name, event[name]) == ("source", "system"))
     }
-    metadata = {key: _asked_for(key, value, asked) for key, value in event.get("metadata", {}).items()}
-    text = flow({"name": event["name"], **own, **metadata})
-    short = f"`{text if len(text) <= _MAX_LENGTH else text[:_MAX_LENGTH] + '…'}`"
-    return short if is_ingestible(event) else f"{short} (no user can send this event)"
+    return own | {key: _asked_for(key, value, asked) for key, value in event.get("metadata", {}).items()}
 
 
 def _asked_for(key: str, value: Any, asked: set[str]) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from click import style
 
 from polar_iac.report.filters import Line
+from polar_iac.report.risks import Grade
 from polar_iac.report.wording import ORIGINS
 
 SIGNS = {
@@ -71,6 +72,13 @@ def _remark(text: str) -> str:
     if text == "billing":
         return style(text, fg="bright_yellow", bold=True)
     return warning(text) if text in ORIGINS.values() else style(text, dim=True)
+
+
+def emphasized(grade: Grade, text: str) -> str:
+    """Color a headline by its grade: what decides bills is the brightest."""
+    if grade == "blocked":
+        return paint("blocked", text)
+    return style(text, fg="bright_yellow" if grade == "billing" else None, bold=grade != "internal")
 
 
 def warning(text: str) -> str:

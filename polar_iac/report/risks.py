@@ -1,4 +1,4 @@
-"""Risks: reasons for which a reviewer must look at a change."""
+"""Risks: reasons for which a reviewer must look at a change, and the grades that they come to."""
 
 from __future__ import annotations
 
@@ -7,32 +7,52 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from polar_iac.plan.model import Change
+from polar_iac.report.evidence import evidence
 from polar_iac.report.wording import agree
 
-Risk = Literal["billing", "archive", "blocked", "outside", "warning"]
-RISKS: tuple[Risk, ...] = ("billing", "archive", "blocked", "outside", "warning")
+Risk = Literal["billing", "archive", "blocked", "nothing", "invoice", "outside", "warning"]
+RISKS: tuple[Risk, ...] = ("billing", "archive", "blocked", "nothing", "invoice", "outside", "warning")
+Grade = Literal["billing", "blocked", "invoice", "internal"]
+Stake = Literal["bills", "balances", "may bill"]
+"""What hangs on a meter as far as is known: a live price, credits only, or it is not known."""
 
-RISK_PHRASES = {
-    "billing": ("changes what is billed", "change what is billed"),
+GRADES: Mapping[Risk, Grade] = {
+    "billing": "billing",
+    "archive": "billing",
+    "blocked": "blocked",
+    "nothing": "invoice",
+    "invoice": "invoice",
+}
+"""Grade of each risk. Another one, and a change without any, is internal."""
+GRADE_SIGNS: Mapping[Grade, str] = {"billing": "🔴", "blocked": "⛔", "invoice": "🟠", "internal": "⚪"}
+BILLING_PHRASES: Mapping[Stake, tuple[str, str]] = {
+    "bills": ("changes what is billed", "change what is billed"),
+    "balances": ("changes balances", "change balances"),
+    "may bill": ("may change what is billed", "may change what is billed"),
+}
+RISK_PHRASES: Mapping[Risk, tuple[str, str]] = {
     "archive": ("archives a meter", "archive meters"),
     "blocked": ("is blocked", "are blocked"),
+    "nothing": ("would have had no effect", "would have had no effect"),
+    "invoice": ("changes what customers read", "change what customers read"),
     "outside": ("overwrites a change made at Polar", "overwrite changes made at Polar"),
     "warning": ("has another warning", "have other warnings"),
 }
-"""Predicate of one change, and of several, that have a risk."""
+"""Predicate of one change, and of several, that have a risk. Of one that is billed the stake decides."""
 SEVERITIES: Mapping[Risk, Literal["error", "warning"]] = {
     "billing": "warning",
     "archive": "warning",
     "blocked": "error",
+    "nothing": "warning",
     "outside": "warning",
     "warning": "warning",
 }
 """Severity of each risk, the same in text, comment and annotations.
 
-An error (🛑, red) is what is not carried out, a warning (⚠️, yellow) what to look at. Notes that are neither
-(ℹ️) are no risk.
+An error (⛔, red) is what is not carried out, a warning (⚠️, yellow) what to look at. Notes that are neither
+(ℹ️) are no risk. What customers read has no severity: it is shown with its change, and not annotated.
 """
-_IMPLIED = frozenset({"archive", "freeze", "gap", "outside", "rematch"})
+_IMPLIED = frozenset({"archive", "attached", "freeze", "gap", "impact", "outside", "rematch"})
 """Kinds of the warnings that come with another risk, and add none."""
 
 
@@ -43,17 +63,29 @@ def risks(change: Change) -> list[Risk]:
     """
     archives, blocked = change.action in ("archive", "settle"), change.action == "blocked"
     fields = () if blocked or change.action == "create" else change.fields
+    impacts = {field.impact for field in fields}
     warnings = {note.kind for note in change.notes if note.severity == "warning"}
+    counts = change.action == "create" or "billing" in impacts
+    nothing = counts and change.action in ("create", "update") and _is_nothing(change)
     found: dict[Risk, bool] = {
-        "billing": not archives
-        and (change.action == "unarchive" or any(field.impact == "billing" for field in fields)),
+        "billing": not archives and not nothing and (change.action == "unarchive" or "billing" in impacts),
         "archive": archives,
         "blocked": blocked,
+        "nothing": nothing,
+        "invoice": "invoice" in impacts,
         "outside": not blocked
         and (any(field.origin != "manifest" for field in fields) or "outside" in warnings),
-        "warning": bool(warnings - _IMPLIED),
+        "warning": bool(warnings - _IMPLIED - ({"unseen"} if nothing else set())),
     }
     return [kind for kind in RISKS if found[kind]]
+
+
+def _is_nothing(change: Change) -> bool:
+    """Tell whether all events of some time were read, and none is counted differently."""
+    if not any(note.kind == "impact" for note in change.notes):  # most changes: nothing to read
+        return False
+    impact = evidence(change).impact
+    return impact is not None and impact.is_nothing(created=change.action == "create")
 
 
 def risk(change: Change) -> Risk | None:
@@ -61,12 +93,58 @@ def risk(change: Change) -> Risk | None:
     return next(iter(risks(change)), None)
 
 
-def risk_counts(risks_by_change: Iterable[Sequence[Risk]]) -> list[str]:
+def grade_of(kinds: Sequence[Risk]) -> Grade:
+    """Return the grade of a change that has these risks, most serious first."""
+    return GRADES.get(kinds[0], "internal") if kinds else "internal"
+
+
+def grade(change: Change) -> Grade:
+    """Return how bad a change is at a glance."""
+    return grade_of(risks(change))
+
+
+def stake(change: Change) -> Stake:
+    """Return what is known to hang on the meter of a change."""
+    attached = evidence(change).attached
+    if attached and attached.products:
+        return "bills"
+    credited = attached and attached.products is not None and attached.benefits
+    return "balances" if credited else "may bill"
+
+
+def most_at_stake(changes: Iterable[Change]) -> Stake:
+    """Return the most serious stake of changes. A price that may exist is worse than known credits."""
+    stakes = {stake(change) for change in changes}
+    order: tuple[Stake, ...] = ("bills", "may bill", "balances")
+    return next(one for one in order if one in stakes)
+
+
+def risk_counts(found: Iterable[tuple[Sequence[Risk], Stake]]) -> list[str]:
     """Say for each risk how many changes have it: `2 change what is billed`, `1 archives a meter`.
 
     A change that has several is counted under each, so that every number counts what it says.
     """
-    counts = Counter(kind for kinds in risks_by_change for kind in kinds)
-    if counts.keys() == {"warning"}:  # no other risk that "another" could refer to
-        return [f"{counts['warning']:,} {agree(counts['warning'], 'has a warning', 'have warnings')}"]
-    return [f"{counts[kind]:,} {agree(counts[kind], *RISK_PHRASES[kind])}" for kind in RISKS if counts[kind]]
+    return [part for _, parts in graded_counts(found) for part in parts]
+
+
+def graded_counts(found: Iterable[tuple[Sequence[Risk], Stake]]) -> list[tuple[str, list[str]]]:
+    """Return the counts of `risk_counts` by grade, each grade as its sign."""
+    counts, stakes = Counter[Risk](), Counter[Stake]()
+    for kinds, stake_ in found:
+        counts.update(kinds)
+        stakes.update([stake_] if "billing" in kinds else [])
+    # "another" refers to a risk that is counted before it.
+    warning = ("has a warning", "have warnings") if counts.keys() == {"warning"} else RISK_PHRASES["warning"]
+    phrases = {**RISK_PHRASES, "warning": warning}
+    parts: dict[Grade, list[str]] = {grade_: [] for grade_ in GRADE_SIGNS}
+    parts["billing"] = [
+        _counted(stakes[stake_], phrase) for stake_, phrase in BILLING_PHRASES.items() if stakes[stake_]
+    ]
+    for kind, phrase in phrases.items():
+        if counts[kind]:
+            parts[grade_of([kind])].append(_counted(counts[kind], phrase))
+    return [(GRADE_SIGNS[grade_], texts) for grade_, texts in parts.items() if texts]
+
+
+def _counted(count: int, phrase: tuple[str, str]) -> str:
+    return f"{count:,} {agree(count, *phrase)}"

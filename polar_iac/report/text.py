@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from click import style
 
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.model import SHORT_DIGEST, Bookkeeping, Change, FieldChange, Plan
+from polar_iac.report.evidence import evidence
 from polar_iac.report.filters import (
     aggregation,
     expression,
@@ -19,10 +21,20 @@ from polar_iac.report.filters import (
     outline,
     shown_fields,
 )
+from polar_iac.report.headlines import (
+    Headline,
+    headline,
+    marks,
+    marks_only,
+    says_kept,
+    says_reason,
+    stake_words,
+)
 from polar_iac.report.layout import (
     SIGNS,
     VALUE_COLUMN,
     display_width,
+    emphasized,
     filter_lines,
     in_columns,
     labeled,
@@ -31,7 +43,8 @@ from polar_iac.report.layout import (
     wrapped,
 )
 from polar_iac.report.replacement import ANOTHER_METER, CHECKLIST, WHAT_MOVES, replacements
-from polar_iac.report.risks import RISKS, risk, risk_counts, risks
+from polar_iac.report.risks import RISKS, grade, grade_of, risk, risk_counts, risks, stake
+from polar_iac.report.usage import Markup, incomplete
 from polar_iac.report.wording import (
     MARKER,
     NO_LONGER_COUNTED,
@@ -63,6 +76,8 @@ MAX_INLINE_FILTER = 74
 """Longest filter, or change of a filter, that is shown on one line, in characters."""
 _Said = tuple[str, str]
 """A severity, or `blocked`, and the text of a note or reason."""
+_MARKUP = Markup(lambda text: f"`{printable(text)}`", printable, value, minus="-")
+"""Ways to quote a value in a sentence. A terminal may lack the longer minus."""
 _SEVERITIES = {"warning": "warning", "info": "note"}
 """Words for the severity of a note. What is blocked says so itself."""
 
@@ -87,6 +102,9 @@ def _plan(plan: Plan, manifest_file: str, width: int) -> Iterator[str]:
         yield _bookkeeping(entry)
     if plan.bookkeeping or plan.notes:
         yield ""
+    if missing := incomplete(plan.facts_gaps, printable, printable):
+        yield from wrapped(missing, "  ", width)
+        yield ""
     if used := terms(plan.changes):
         for term in used:
             yield from wrapped(TERMS[term], f"  {term}: ", width)
@@ -104,20 +122,36 @@ def _plan(plan: Plan, manifest_file: str, width: int) -> Iterator[str]:
         yield unowned(plan, lambda command: f"`{command}`")
 
 
+@dataclass(frozen=True)
+class _Context:
+    """Settings that all changes of a plan share. `shared` numbers the notes that several of them have."""
+
+    width: int
+    blocks: Mapping[str, str]
+    says_kept: bool
+    only_marks: bool
+    shared: Mapping[_Said, int]
+
+
 def _changes(plan: Plan, width: int) -> Iterator[str]:
     """Yield the lines of all changes, the risky ones first, and then once what several of them share."""
     changes = sorted(plan.changes, key=_urgency)
-    alike = same_refusals(changes)
-    shared = _shared_notes([change for change in changes if change.key not in alike])
+    alike = same_refusals(changes) | _same_marks(changes)
     blocks = replacements(changes, {change.key for change in changes})
+    only_marks = all(change.action == "mark" for change in changes)
+    context = _Context(width, blocks, says_kept(changes), only_marks, {})
+    shared = _shared_notes([change for change in changes if change.key not in alike], context)
+    context = replace(context, shared=shared)
     for change in changes:
         same = alike.get(change.key, [change])
         if change is same[0]:
-            if len(same) > 1:
-                yield from _same_refusal(same, plan.environment, shared, width)
-            else:
-                yield from _change(change, shared, width)
+            if len(same) == 1:
+                yield from _change(change, context)
                 yield from _replacement(blocks.get(change.key), width)
+            elif change.action == "mark":
+                yield from _marks(same, context)
+            else:
+                yield from _same_refusal(same, plan.environment, context)
             yield ""
     for said, number in shared.items():
         yield from _note(*said, f"  [{number}] ", width)
@@ -130,6 +164,25 @@ def _changes(plan: Plan, width: int) -> Iterator[str]:
         yield ""
 
 
+def _same_marks(changes: Iterable[Change]) -> dict[str, list[Change]]:
+    """Map each key of which only the marker is written to all that are for the same reason."""
+    by_reason: dict[str | None, list[Change]] = {}
+    for change in changes:
+        if marks_only(change):
+            by_reason.setdefault(change.reason, []).append(change)
+    return {change.key: same for same in by_reason.values() if len(same) > 1 for change in same}
+
+
+def _marks(changes: Sequence[Change], context: _Context) -> Iterator[str]:
+    """Yield one sentence about changes that only write a marker, and their keys."""
+    words = marks(changes[0].reason or "", len(changes), only=context.only_marks)
+    yield from (paint("mark", line) for line in wrapped(words, f"  {SIGNS['mark']} ", context.width))
+    for change in changes:
+        title = f'      {printable(change.key)} "{printable(change.name)}"'
+        place = [f"{printable(change.source.file)}:{change.source.line}"] if change.source else []
+        yield in_columns(title, [*place, (change.id or "")[:8]], context.width)
+
+
 def _replacement(lines: str | None, width: int) -> Iterator[str]:
     """Yield the way out of a frozen meter: the block to paste, indented as it belongs under `meters:`."""
     if lines:
@@ -140,13 +193,13 @@ def _replacement(lines: str | None, width: int) -> Iterator[str]:
 def _headline(plan: Plan) -> str:
     """Sum up the plan for a reviewer, the risks first: `1 archives a meter, 2 to create`."""
     counts = Counter(change.action for change in plan.changes)
-    found = [(change.action, risks(change)) for change in plan.changes]
-    others = Counter(action for action, kinds in found if "billing" not in kinds)
-    parts = risk_counts(kinds for _, kinds in found)
+    found = [(change, risks(change)) for change in plan.changes]
+    others = sum(change.action == "update" and grade_of(kinds) == "internal" for change, kinds in found)
+    parts = risk_counts((kinds, stake(change)) for change, kinds in found)
     parts += action_counts({name: counts[name] for name in ("create", "mark", "release")}).values()
-    if others["update"]:
-        other = " other" if others["update"] < counts["update"] else ""
-        parts.append(f"{others['update']:,}{other} to update")
+    if others:
+        other = " other" if others < counts["update"] else ""
+        parts.append(f"{others:,}{other} to update")
     return ", ".join(parts)
 
 
@@ -181,36 +234,64 @@ def _refusal_part(part: RefusalPart) -> str:
     return f"{part.sentence}:\n\n{lines}"
 
 
-def _shared_notes(changes: Sequence[Change]) -> dict[_Said, int]:
+def _shared_notes(changes: Sequence[Change], context: _Context) -> dict[_Said, int]:
     """Number the notes and reasons that several changes have. They are said once, under the plan."""
-    counts = Counter(said for change in changes for said in dict.fromkeys(_said(change)))
+    counts = Counter(said for change in changes for said in dict.fromkeys(_said(change, context)))
     return {said: number for number, said in enumerate((s for s in counts if counts[s] > 1), 1)}
 
 
-def _said(change: Change) -> list[_Said]:
-    """List what is said of a change: its severity, and a text."""
-    reasons = [("blocked", change.reason or "")] if change.action == "blocked" else []
-    return reasons + [(_SEVERITIES[note.severity], note.text) for note in change.notes]
+def _said(change: Change, context: _Context) -> list[_Said]:
+    """List what is said of a change besides its headline: its severity, and a text."""
+    made = _headline_of(change, context)
+    blocked = change.action == "blocked" and not made
+    reasons = [("blocked", change.reason or "")] if blocked else []
+    notes = made.left(change) if made else change.notes
+    return reasons + [(_SEVERITIES[note.severity], note.text) for note in notes]
 
 
-def _same_refusal(
-    changes: Sequence[Change], environment: str, shared: Mapping[_Said, int], width: int
-) -> Iterator[str]:
+def _headline_of(change: Change, context: _Context) -> Headline | None:
+    """Return the headline of a change. None where its title, fields and notes say the same."""
+    if change.action == "blocked":
+        has_one = says_reason(change)
+    elif change.action == "create":
+        facts = evidence(change)
+        has_one = bool(facts.impact or facts.unseen)
+    else:
+        has_one = change.action != "settle" and grade(change) != "internal"
+    if not has_one:
+        return None
+    return headline(change, _MARKUP, has_lines=change.key in context.blocks, says_kept=context.says_kept)
+
+
+def _headline_lines(change: Change, made: Headline, width: int) -> Iterator[str]:
+    """Yield the headline of a change after its grade in a word, and what is known to use the meter."""
+    grade_, stake_ = grade(change), stake(change)
+    words = {"billing": stake_, "blocked": "blocked", "invoice": "invoice", "internal": "note"}
+    for line in wrapped(made.whole.lstrip(": "), f"      {words[grade_]}: ", width):
+        yield emphasized(grade_, line)
+    if grade_ == "billing" and evidence(change).attached:
+        yield from wrapped(stake_words(change, _MARKUP), "      ", width)
+
+
+def _same_refusal(changes: Sequence[Change], environment: str, context: _Context) -> Iterator[str]:
     """Yield the lines of changes that are blocked for one reason, which is said once."""
-    refusal_ = SAME_REFUSALS[changes[0].cause or ""]
+    refusal_, width = SAME_REFUSALS[changes[0].cause or ""], context.width
     title = wrapped(f"{quantity(len(changes), 'meter')}: {refusal_.of_several}", "  ! ", width)
     yield from (paint("blocked", line) for line in title)
     yield from wrapped(refusal_.advice.format(environment=environment), "      ", width)
     for change in changes:
-        yield from _title(change, "      ", shared, width)
+        yield from _title(change, "      ", context)
         for note in change.notes:
             yield from _note(_SEVERITIES[note.severity], note.text, "        ", width)
 
 
-def _change(change: Change, shared: Mapping[_Said, int], width: int) -> Iterator[str]:
-    """Yield the lines of one change: its title and place, its fields, its marker and its notes."""
-    said = [one for one in _said(change) if one not in shared]
-    yield from _title(change, f"  {SIGNS[change.action]} ", shared, width, change.action)
+def _change(change: Change, context: _Context) -> Iterator[str]:
+    """Yield the lines of one change: its title, its headline, its fields, its marker and its notes."""
+    width = context.width
+    said = [one for one in _said(change, context) if one not in context.shared]
+    yield from _title(change, f"  {SIGNS[change.action]} ", context, change.action)
+    if made := _headline_of(change, context):
+        yield from _headline_lines(change, made, width)
     for severity, text in said:
         if severity == "blocked":
             yield from wrapped(f"blocked: {printable(text)}", "      ", width)
@@ -227,15 +308,14 @@ def _change(change: Change, shared: Mapping[_Said, int], width: int) -> Iterator
             yield from _note(severity, text, "      ", width)
 
 
-def _title(
-    change: Change, indent: str, shared: Mapping[_Said, int], width: int, action: str | None = None
-) -> Iterator[str]:
+def _title(change: Change, indent: str, context: _Context, action: str | None = None) -> Iterator[str]:
     """Yield the key and the name of a change, its place, and the numbers of what is said under the plan."""
     title = f'{indent}{printable(change.key)} "{printable(change.name)}"'
     place = f"{printable(change.source.file)}:{change.source.line}" if change.source else ""
-    numbers = ", ".join(str(shared[said]) for said in _said(change) if said in shared)
+    shared = context.shared
+    numbers = ", ".join(str(shared[said]) for said in _said(change, context) if said in shared)
     remark = " ".join(filter(None, [place, f"[{numbers}]" if numbers else ""]))
-    yield in_columns(title, [remark] if remark else [], width, action)
+    yield in_columns(title, [remark] if remark else [], context.width, action)
 
 
 def _note(severity: str, text: str, indent: str, width: int) -> Iterator[str]:

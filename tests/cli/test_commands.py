@@ -174,7 +174,7 @@ class TestFrozen:
             again = workspace.run("plan", "-e", "sandbox", "--detailed-exitcode", *options)
             assert again.returncode == 2
             assert "1 blocked" in again.stdout
-            assert "Polar has frozen" in again.stdout
+            assert "Polar refuses a filter change (frozen)" in again.stdout
         blocked = workspace.run("apply", "-e", "sandbox", "-y")
         assert blocked.returncode == 1
         assert re.search(

@@ -56,7 +56,7 @@ def test_a_meter_that_is_known_to_be_frozen_is_never_sent_a_filter(applied: Work
     applied.ok("probe", "-e", "sandbox", "-y", "images")
     applied.write({key: meter(name=f"Meter {key}", filter=OTHER) for key in ("calls", "images", "seats")})
     polar.tape.clear()
-    assert "Polar has frozen filter and aggregation" in applied.ok("plan", "-e", "sandbox")
+    assert "Polar refuses a filter change (frozen)" in applied.ok("plan", "-e", "sandbox")
     assert applied.run("apply", "-e", "sandbox", "-y").returncode == 1
     frozen = applied.lock()["meters"]["images"]["id"]
     assert [e.path for e in polar.tape.exchanges if e.method == "PATCH" and frozen in e.path] == []

@@ -35,7 +35,8 @@ from polar_iac.plan.read_document import plan_from_document, plans_from_document
 from polar_iac.report.comment.budget import Budget, fair_cap
 from polar_iac.report.comment.document import comment_marker, headline, plan_markdown
 from polar_iac.report.formats import RENDERERS
-from polar_iac.report.risks import risk
+from polar_iac.report.headlines import KEPT
+from polar_iac.report.risks import GRADE_SIGNS, risk, risks
 from polar_iac.report.text import plan_text, refusal_text
 from tests.report.test_text import GOLDEN, clause, either, every
 from tests.support import strategies
@@ -244,8 +245,8 @@ def test_a_comment_with_a_few_changes_is_golden() -> None:
     parsed = read_comment(text)
     assert parsed.headings == [
         "Polar meters: 1 to create, 2 to update, 1 to archive · sandbox",
-        "Look closely: 1 changes what is billed, 1 archives a meter, 1 overwrites a change made at Polar, "
-        "1 has another warning",
+        "Look closely: 🔴 1 may change what is billed, 1 archives a meter · "
+        "🟠 1 changes what customers read · ⚪ 1 overwrites a change made at Polar, 1 has another warning",
         "Other changes: 1 to create",
     ]
     assert "-     usage.input_tokens >= 100000" in parsed.code
@@ -277,14 +278,16 @@ def test_a_comment_with_five_thousand_changes_is_golden_and_cut() -> None:
     assert notice in text.split("\n")[2]  # right under the headline
     assert f"{HOME}/actions/runs/9182736450" in parsed.links
     # Each way of being risky has its share, open and folded, and of the rest at least the keys.
-    verbs = Counter(line.split("`")[0] for line in text.split("\n") if line.startswith("**"))
-    assert all(verbs[verb] > 40 for verb in ("**Update** ", "**Archive** ", "**Blocked, nothing changes** "))
-    in_heading = Counter(
-        line.split("`")[0] for line in text.split("\n") if line.startswith("- **") and "`" in line
+    said = re.compile(
+        r"(?m)^(🔴|⛔|🟠) \*\*`[a-z0-9-]+`\*\*:? (counts|stops counting|cannot change|customers)"
     )
-    assert all(in_heading[f"- {verb}"] > 70 for verb in ("**Update** ", "**Archive** "))
-    opened, *_ = text.split("<details>")
-    assert all(verb in opened for verb in ("**Update** ", "**Archive** ", "**Blocked, nothing changes** "))
+    verbs = Counter(said.findall(text))
+    kinds = {("🔴", "counts"), ("🔴", "stops counting"), ("⛔", "cannot change"), ("🟠", "customers")}
+    assert all(verbs[kind] > 25 for kind in kinds)
+    by_key = Counter(re.findall(r"(?m)^- (🔴|⛔|🟠) \*\*`[a-z0-9-]+`\*\* ([a-z]+)$", text))
+    assert all(by_key[kind] > 70 for kind in (("🔴", "update"), ("🔴", "archive"), ("🟠", "update")))
+    opened = text.partition(" more to look at closely</summary>")[0]
+    assert set(said.findall(opened)) == kinds
 
 
 def test_a_comment_about_two_environments_is_golden() -> None:
@@ -296,8 +299,9 @@ def test_a_comment_about_two_environments_is_golden() -> None:
         "Polar meters<br>sandbox: 1 to create, 2 to update, 1 to archive<br>"
         "production: 2 to create, 1 to update, 1 to archive, 1 blocked"
     )
-    assert "Update in sandbox, blocked in production" in parsed.words
-    images = text[text.index("create in production") :]
+    assert "🔴 sandbox: **premium-completions** counts less." in text
+    assert "<br>\n⛔ production: **premium-completions** cannot change: " in text
+    images = text[text.index("⚪ production: **images** is new.") :]
     assert "| unit label | unchanged |" in images  # a new meter bills nothing: no field is marked
     assert "| name · invoice | `" in images
     assert sorted(keys_shown(text)) == sorted(
@@ -319,9 +323,9 @@ def plan_with_everything() -> Plan:
 
 
 def keys_shown(text: str) -> list[str]:
-    """The keys in the titles of changes, in their order."""
-    actions = "Create|Update|Archive|Unarchive|Mark|Settle|Release|Blocked"
-    return re.findall(rf"(?m)^\*\*(?:{actions})[ a-z,]*\*\* `([^`]+)`", text)
+    """The keys in the headlines of changes, in their order."""
+    signs = "|".join(GRADE_SIGNS.values())
+    return [*dict.fromkeys(re.findall(rf"(?m)^(?:{signs}) (?:[a-z]+: )?\*\*`?([a-z0-9-]+)`?\*\*", text))]
 
 
 # Size
@@ -407,8 +411,9 @@ def test_a_cut_change_loses_lines_and_no_notes(padding: int) -> None:
     assert sum(line.startswith(("+", "-")) for line in read.code) == 400 - lines_cut
     assert f"{HOME}/blob/{SHA}/meters.yaml#L5" in read.links
     words = "".join(read.words)
-    for fact in planned.changes[0].notes:
-        assert fact.text.split(": ")[0] in words
+    assert "counts other events, and otherwise. No longer counted, for example: " in words
+    assert KEPT in words
+    assert "freeze unknown" in words
     # A long filter hides no other field.
     assert "- aggregation: `count` → `sum(bytes)` · **billing**\n" in text
     assert keys_shown(text) == ["calls", "other"]
@@ -533,7 +538,7 @@ def test_cut_notes_keep_their_first_words() -> None:
 
 def test_a_blocked_change_is_shown_as_wanted() -> None:
     text = comment(replace(in_production(), environment="sandbox"))
-    title = text.index("**Blocked, nothing changes** `premium-completions`")
+    title = text.index("⛔ **premium-completions** cannot change: ")
     assert title < text.index("Wanted:\n\nfilter · **billing**")
 
 
@@ -544,12 +549,12 @@ def test_an_archive_shows_what_is_no_longer_counted() -> None:
 def test_a_change_made_at_polar_is_risky() -> None:
     planned = few()
     (images,) = (change for change in planned.changes if change.key == "images")
-    assert risk(images) == "outside"
+    assert risks(images) == ["invoice", "outside"]
     back = plan(
         desired({"calls": meter()}), {"calls": record(1)}, [live(1, archived_at="2026-05-01T00:00:00Z")]
     )
     assert [risk(change) for change in back.changes] == ["billing"]
-    assert "Look closely: 1 changes what is billed" in comment(back)
+    assert "Look closely: 🔴 1 may change what is billed" in comment(back)
 
 
 def test_a_long_path_is_linked_whole() -> None:
@@ -577,7 +582,7 @@ def test_evidence_says_where_it_is_from() -> None:
     planned = one()
     planned = replace(planned, changes=(replace(planned.changes[0], notes=(fact,)),))
     read = read_comment(comment(planned))
-    assert {"polar", "2026-05-01T00:00:00Z"} <= set(read.code)
+    assert {"polar", "2026-05-01T00:00Z"} <= set(read.code)
 
 
 def test_equal_names_are_distinguished() -> None:
@@ -650,11 +655,12 @@ def test_severities_agree_between_text_comment_and_annotations() -> None:
     markdown = comment(planned)
     for change in planned.changes:
         block = re.split("(?m)^(?=  [^ ])", text[text.index(f' {change.key} "') :])[0]
-        shown = markdown[markdown.index(f"** `{change.key}` ") :].partition("\n\n**")[0]
+        shown = re.split("\n\n(?=[🔴⛔🟠⚪#])", markdown[markdown.index(f" **{change.key}**") :])[0]
         blocked, warned = "blocked: " in block, "warning: " in block
-        titled = f"**Blocked, nothing changes** `{change.key}`" in markdown
+        titled = f"⛔ **{change.key}**" in markdown
         assert (blocked, warned) == (titled, "⚠️" in shown)
-        level = "error" if blocked else "warning" if warned or risk(change) else None
+        risky = risk(change) not in (None, "invoice")
+        level = "error" if blocked else "warning" if warned or risky else None
         assert by_key.get(change.key) == level
 
 

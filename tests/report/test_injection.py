@@ -24,6 +24,7 @@ from polar_iac.plan.document import plan_document, plan_json
 from polar_iac.plan.model import (
     Action,
     Bookkeeping,
+    Cause,
     Change,
     FieldChange,
     MarkerChange,
@@ -34,7 +35,7 @@ from polar_iac.plan.model import (
 )
 from polar_iac.plan.read_document import plan_from_document
 from polar_iac.report.comment.document import headline, plan_markdown
-from polar_iac.report.comment.escape import code, fence, prose, visible
+from polar_iac.report.comment.escape import MARKUP, code, fence, prose, visible
 from polar_iac.report.diagnostics import diagnostics_text
 from polar_iac.report.text import plan_text
 from polar_iac.report.wording import value
@@ -178,6 +179,7 @@ def change(key: str, action: Action, before: MeterSpec | None, after: MeterSpec 
     source = SourceSpan(text or "meters.yaml", 7, 5, 9)
     spec = after or before
     marker = None if action == "blocked" else MarkerChange(f"{text}?", f"{text}!")
+    cause: Cause | None = None if action != "blocked" else "mismatch" if before else "attached"
     return Change(
         key=key,
         action=action,
@@ -189,7 +191,7 @@ def change(key: str, action: Action, before: MeterSpec | None, after: MeterSpec 
             "sandbox",
             ORGANIZATION,
             key,
-            action,
+            "archive" if cause == "attached" else action,
             None if action == "create" else identifier(1),
             before,
             after,
@@ -198,15 +200,47 @@ def change(key: str, action: Action, before: MeterSpec | None, after: MeterSpec 
         fields=fields(before, after, source),
         source=source,
         reason=f'`{text}` is "{text}": {text}.' if action == "blocked" else None,
-        cause="mismatch" if action == "blocked" else None,
+        cause=cause,
         marker=marker,
         meters=(MeterReference(identifier(2), text, text, text, None),) if action == "blocked" else (),
         duplicate_of=identifier(2) if action == "settle" else None,
         notes=(
             Note("x", "warning", f'{identifier(2)} "{text}" has the same filter as {text}', text, text),
             Note(text, "info", text, "polar"),
+            *facts(text, created=before is None),
         ),
     )
+
+
+def facts(text: str, *, created: bool) -> tuple[Note, ...]:
+    """A note of each kind whose data a report shows, with `text` wherever there is any."""
+    event = {"name": text, "source": "user", "metadata": {text: text}}
+    nearest = {"name": text, "occurrences": 3, "last": "2026-05-01"}
+    side = {"id": text, "price_id": text, "name": text, "unit_amount": "50", "is_archived": False}
+    other = side | {"id": f"{text}2", "name": f"{text}2", "unit_amount": text}
+    data: dict[str, Any] = {
+        "freeze": {"state": text, "events": 3, "last": "2026-05-01"},
+        "impact": {
+            "start": "2026-04-02",
+            "end": "2026-05-01",
+            "events": {"both": 3, "only_before": 2, "only_after": 0},
+            "quantity": {"before": None if created else 5, "after": 3},
+            "customers": 2,
+            "customers_total": 3,
+            "read": 5,
+            "of": 5,
+            "error": None,
+            "daily": [{"date": "2026-05-01", "before": None if created else 5, "after": 3}],
+            "estimated": False,
+        },
+        "unseen": {"event_name": text, "seen": 0, "nearest": nearest},
+        "attached": {"products": [side, other], "benefits": [{"id": text, "description": text}]},
+        "example": {"counted": event, "units": 3}
+        if created
+        else {"relation": text, "no_longer": event, "now": event},
+    }
+    as_of = "2026-05-01T00:00:00Z"
+    return tuple(Note(kind, "info", text, "polar", as_of, data[kind]) for kind in data)
 
 
 def fields(before: MeterSpec | None, after: MeterSpec | None, source: SourceSpan) -> tuple[FieldChange, ...]:
@@ -298,12 +332,12 @@ def test_invisible_characters_are_escaped() -> None:
 @pytest.mark.parametrize("text", CORPUS)
 def test_hostile_text_does_not_change_the_structure_of_a_comment(text: str) -> None:
     """Except in prose, a hostile comment differs from a plain one only by the words in its code."""
-    assert bones(text) == bones("plain")
+    assert bones(text) == bones("not-plain.")
 
 
 @cache
 def bones(text: str) -> list[str]:
-    plan = hostile_plan(text)
+    plan = hostile_plan(text, key=f"{text}.")  # never plain words, which need no code
     # A create has its filter in a line or in a fence, by its length.
     changes = (replace(c, notes=(), reason=None, source=None) for c in plan.changes if c.action != "create")
     quiet = replace(plan, changes=tuple(changes), notes=())
@@ -357,8 +391,8 @@ def read_text(text: str, plan: Plan) -> None:
     head, headline, more, empty, *body = click.unstyle(text).split("\n")
     assert HEAD.fullmatch(head)
     assert f"{headline} {more}" == (
-        "3 change what is billed, 2 archive meters, 2 are blocked, 3 overwrite changes made at Polar, "
-        "9 have other warnings, 1 to create, 1 to mark"
+        "3 change what is billed, 2 archive meters, 2 are blocked, 3 change what customers read, "
+        "3 overwrite changes made at Polar, 9 have other warnings, 1 to create, 1 to mark"
     )
     assert empty == body[-1] == ""
     summary = "Plan: 1 to create, 3 to update, 1 to archive, 1 to mark, 1 to settle, 2 blocked."
@@ -369,7 +403,7 @@ def read_text(text: str, plan: Plan) -> None:
     risky_first = zip("~~~-x!!+@", [*keys[1:4], keys[6], keys[8], *keys[4:6], keys[0], keys[7]], strict=True)
     begins = [f'  {sign} {key} "' for sign, key in risky_first]
     begins += [f"  [{number}] " for number, line in enumerate(filter(_is_shared, titles), 1)]
-    begins += ["  warning:", "  = ", "  billing: ", "  invoice: ", "  internal: "]
+    begins += ["  warning:", "  = ", "  billing: ", "  invoice: ", "  internal: ", "  frozen: "]
     for title, begin in zip(titles, begins, strict=True):
         assert title.startswith(begin)
     assert not any(char < " " or "\x7f" <= char <= "\x9f" for line in body for char in line)
@@ -473,6 +507,8 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_worse_escape_is_caught(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    markup = replace(MARKUP, code=fault.code)
+    monkeypatch.setattr("polar_iac.report.comment.key_changes.MARKUP", markup)
     for module in ("escape", "context", "fields", "document"):
         monkeypatch.setattr(f"polar_iac.report.comment.{module}.code", fault.code)
     sample = CORPUS[::3]

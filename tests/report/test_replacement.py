@@ -58,7 +58,7 @@ def test_the_text_has_the_block_under_its_key_and_the_checklist_once() -> None:
 
 def test_the_comment_folds_it_at_its_key() -> None:
     text = plan_markdown([frozen("calls")], manifest_file="meters.yaml")
-    title = text.index("**Blocked, nothing changes** `calls`")
+    title = text.index("⛔ **calls** cannot change: ")
     start = text.index("<summary>Lines to paste, and what moves</summary>")
     end = text.index("</details>", start)
     assert title < start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from polar_iac.report.diagnostics import diagnostics_text
 from polar_iac.report.filters import expression, filter_diff, filter_of, outline
 from polar_iac.report.layout import SIGNS
 from polar_iac.report.results import event_text, result_text
-from polar_iac.report.risks import risk_counts
+from polar_iac.report.risks import Risk, risk_counts
 from polar_iac.report.stale import stale_text
 from polar_iac.report.text import plan_text
 from polar_iac.report.wording import TERMS, listed, meters_match, quantity
@@ -179,12 +180,14 @@ def test_a_headline_counts_under_each_risk_every_change_that_has_it() -> None:
         [*(pair[1] for pair in pairs.values()), live(6, "f")],
     )
     lines = click.unstyle(plan_text(planned, "meters.yaml")).splitlines()
-    assert lines[1] == (
-        "1 changes what is billed, 4 overwrite changes made at Polar, 1 to create, 4 other to update"
+    assert " ".join(lines[1:3]) == (
+        "1 may change what is billed, 5 change what customers read, 4 overwrite changes made at Polar, 1 to "
+        "create"
     )
-    assert "Look closely: 1 changes what is billed, 4 overwrite changes made at Polar\n" in plan_markdown(
-        [planned], manifest_file="meters.yaml"
-    )
+    assert (
+        "Look closely: 🔴 1 may change what is billed · 🟠 5 change what customers read · "
+        "⚪ 4 overwrite changes made at Polar\n"
+    ) in plan_markdown([planned], manifest_file="meters.yaml")
 
 
 def test_risky_changes_come_first() -> None:
@@ -202,7 +205,8 @@ def test_billing_is_the_brightest_and_warnings_are_colored() -> None:
     text = plan_text(planned, "meters.yaml")
     assert click.style("billing", fg="bright_yellow", bold=True) in text
     assert click.style("invoice", dim=True) in text
-    assert sum(line.startswith("\x1b[33m      warning: ") for line in text.splitlines()) == 2
+    assert sum(line.startswith("\x1b[33m      warning: ") for line in text.splitlines()) == 1
+    assert "\x1b[93m\x1b[1m      may bill: counts other events. " in text
 
 
 def test_an_archive_shows_what_stops_being_counted_however_long_it_is() -> None:
@@ -234,10 +238,11 @@ def test_a_note_of_many_changes_is_said_once() -> None:
     )
     lines = click.unstyle(plan_text(planned, "meters.yaml")).splitlines()
     assert [line for line in lines if "freeze unknown" in line] == [
-        "  [2] warning: freeze unknown: `polar-iac probe -e ENV KEY` tells if Polar refuses this"
+        "  [1] warning: freeze unknown: `polar-iac probe -e ENV KEY` tells if Polar refuses this"
     ]
-    assert sum(line.endswith(" [1, 2, 3]") for line in lines if line.startswith("  ~ ")) == 200
-    assert len(lines) < 3 * 200 + 20
+    assert sum(line.endswith(" [1, 2]") for line in lines if line.startswith("  ~ ")) == 200
+    assert sum("Invoices keep" in line for line in lines) == 1
+    assert len(lines) < 5 * 200 + 20
 
 
 def test_keys_that_are_blocked_for_one_reason_share_it() -> None:
@@ -271,7 +276,8 @@ def test_removed_keys_share_a_reason_and_keep_their_notes() -> None:
     )
     golden(GOLDEN / "refused.txt", click.unstyle(plan_text(planned, "meters.yaml")))
     comment = plan_markdown([planned], manifest_file="meters.yaml")
-    assert comment.count("gone from the manifest") == 1
+    assert comment.count("2 meters are gone from the manifest") == 1
+    assert "Keep its block" not in comment
     assert comment.count("<summary>Lines to paste</summary>\n\n```yaml\n") == 2
 
 
@@ -471,6 +477,9 @@ def test_diagnostics_are_golden() -> None:
 
 
 def test_warnings_without_another_risk_are_not_called_other_warnings() -> None:
-    assert risk_counts([["warning"]]) == ["1 has a warning"]
-    assert risk_counts([["warning"], ["warning"]]) == ["2 have warnings"]
-    assert risk_counts([["blocked"], ["warning"]]) == ["1 is blocked", "1 has another warning"]
+    def counts(*found: Sequence[Risk]) -> list[str]:
+        return risk_counts((kinds, "may bill") for kinds in found)
+
+    assert counts(["warning"]) == ["1 has a warning"]
+    assert counts(["warning"], ["warning"]) == ["2 have warnings"]
+    assert counts(["blocked"], ["warning"]) == ["1 is blocked", "1 has another warning"]

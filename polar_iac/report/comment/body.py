@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import takewhile
 
-from polar_iac.report.comment.budget import Budget, fair_cap
+from polar_iac.report.comment.budget import Budget, TruncatableBlock, fair_cap
 from polar_iac.report.comment.context import CommentContext
-from polar_iac.report.comment.escape import details, prose, size
+from polar_iac.report.comment.escape import details, prose, short_code, size
 from polar_iac.report.comment.key_changes import KeyChanges
-from polar_iac.report.risks import RISKS, risk_counts
+from polar_iac.report.headlines import marks
+from polar_iac.report.risks import GRADE_SIGNS, RISKS, graded_counts, most_at_stake
 from polar_iac.report.wording import action_counts, agree
 
 Place = tuple[str, str]
@@ -60,7 +61,7 @@ def _risky_blocks(
     entries = [entry for group in groups for entry in group]
     if not entries:
         return [], set()
-    title = f"#### Look closely: {', '.join(risk_counts(entry.risks for entry in entries))}"
+    title = f"#### Look closely: {_signed_counts(entries)}"
     inside = budget.part(budget.available)
     inside.reserve(title, _folded_more(len(entries), []))
     texts = _in_shares(groups, context, inside)
@@ -88,15 +89,49 @@ def _folded_more(count: int, texts: Sequence[str]) -> str:
 def _rest_blocks(
     entries: Sequence[KeyChanges], context: CommentContext, budget: Budget
 ) -> tuple[list[str], set[Place]]:
-    """Return a block for as many changes without a risk as fit, and the places of those that are shown."""
-    title = f"Other changes: {_counts(entries)}"
+    """Return blocks for as many changes without a risk as fit, and the places of those that are shown.
+
+    Meters of which only the marker is written are one line together.
+    """
+    marked = _marked(entries)
+    blocks = []
+    places = {entry.place for group in marked for entry in group}
+    for group in marked:
+        share = budget.room // (2 * len(marked))
+        blocks.append(_marks_block(group, context, share))
+    budget.reserve(*blocks)
+    others = [entry for entry in entries if entry.place not in places]
+    if not others:
+        return blocks, places
+    title = f"Other changes: {_counts(others)}"
     budget.reserve(details(title, ""))
-    (texts,) = _in_shares([entries], context, budget)
+    (texts,) = _in_shares([others], context, budget)
     body = "\n\n".join(texts.values())
     if not texts:
-        return [], set()
-    block = details(title, body) if len(entries) > _REST_OPEN else f"#### {title}\n\n{body}"
-    return [block], set(texts)
+        return blocks, places
+    block = details(title, body) if len(others) > _REST_OPEN else f"#### {title}\n\n{body}"
+    return [*blocks, block], places | set(texts)
+
+
+def _marked(entries: Sequence[KeyChanges]) -> list[list[KeyChanges]]:
+    """Group the changes that only write a marker, by the reason and by the plans that make them."""
+    groups: dict[tuple[str | None, tuple[bool, ...]], list[KeyChanges]] = {}
+    for entry in entries:
+        if entry.is_mark:
+            plans = tuple(change is not None for change in entry.changes)
+            groups.setdefault((entry.present[0].reason, plans), []).append(entry)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _marks_block(entries: Sequence[KeyChanges], context: CommentContext, room: int) -> str:
+    """Return one line about meters of which only the marker is written, and their keys, folded."""
+    first = entries[0]
+    where = context.where([index for index, change in enumerate(first.changes) if change])
+    words = marks(first.present[0].reason or "", len(entries), only=context.only_marks)
+    line = f"{GRADE_SIGNS[first.grade]} {where}{words}"
+    keys = TruncatableBlock([f"- {short_code(entry.key)} {entry.quoted_name}" for entry in entries])
+    title = f"{len(entries):,} keys"
+    return f"{line}\n\n{details(title, keys.markdown(room - size(details(title, line)), context.whole))}"
 
 
 def _in_shares(
@@ -106,40 +141,43 @@ def _in_shares(
 
     Groups and entries get fair shares: none takes the room that others need.
     """
-    costs = [_costs(group, context, budget) for group in groups]
+    uncut = [_uncut(group, context, budget) for group in groups]
+    costs = [[budget.cost(text) for text in group] for group in uncut]
     if sum(map(sum, costs)) > budget.available:
         budget = budget.part(budget.available - budget.available // _FOR_KEYS)
     share = budget.share([sum(group) for group in costs])
     texts = []
-    for group, group_costs in zip(groups, costs, strict=True):
-        texts.append(_first_texts(group, context, group_costs, budget.part(min(share, sum(group_costs)))))
+    for group, group_uncut, group_costs in zip(groups, uncut, costs, strict=True):
+        part = budget.part(min(share, sum(group_costs)))
+        texts.append(_first_texts(group, context, group_uncut, part))
     return texts
 
 
 def _first_texts(
-    entries: Sequence[KeyChanges], context: CommentContext, costs: Sequence[int], budget: Budget
+    entries: Sequence[KeyChanges], context: CommentContext, uncut: Sequence[str], budget: Budget
 ) -> dict[Place, str]:
     """Return the texts of the first entries that fit, by place. Long ones leave room for others."""
-    longest = max(_FAIR, budget.share(costs))
+    longest = max(_FAIR, budget.share([budget.cost(text) for text in uncut]))
     texts: dict[Place, str] = {}
-    for entry in entries:
+    for entry, whole in zip(entries, uncut, strict=False):
         # The first is cut to fit, rather than left out.
-        text = entry.markdown(context, longest if texts else min(longest, budget.room))
+        room = longest if texts else min(longest, budget.room)
+        text = whole if size(whole) <= room else entry.markdown(context, room)
         if not budget.take(text):
             break
         texts[entry.place] = text
     return texts
 
 
-def _costs(entries: Sequence[KeyChanges], context: CommentContext, budget: Budget) -> list[int]:
-    """List what each entry costs uncut, up to the first that does not fit even if long ones are cut."""
-    costs, room = [], budget.available
+def _uncut(entries: Sequence[KeyChanges], context: CommentContext, budget: Budget) -> list[str]:
+    """List the texts of the entries, up to the first that does not fit even if long ones are cut."""
+    texts, room = [], budget.available
     for entry in entries:
-        costs.append(budget.cost(entry.markdown(context)))
-        room -= min(costs[-1], _FAIR)
+        texts.append(entry.markdown(context))
+        room -= min(budget.cost(texts[-1]), _FAIR)
         if room < 0:
             break
-    return costs
+    return texts
 
 
 def _by_key(groups: Sequence[Sequence[str]], budget: Budget) -> str:
@@ -152,6 +190,14 @@ def _by_key(groups: Sequence[Sequence[str]], budget: Budget) -> str:
         group_budget = lines.part(share)
         fitting += list(takewhile(group_budget.take, group))
     return details(title, "\n".join(fitting)) if fitting else ""
+
+
+def _signed_counts(entries: Sequence[KeyChanges]) -> str:
+    """Count the changes by risk, and show the grade before the first count that has it."""
+    parts = []
+    for sign, counts in graded_counts((entry.risks, most_at_stake(entry.present)) for entry in entries):
+        parts.append(f"{sign} {', '.join(counts)}")
+    return " · ".join(parts)
 
 
 def _counts(entries: Sequence[KeyChanges]) -> str:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from polar_iac.plan.model import Change, Note
 from polar_iac.report.comment.escape import Links, clipped, code, linked, prose
+from polar_iac.report.risks import GRADE_SIGNS
 from polar_iac.report.wording import listed
 
-BLOCKED_SIGN = "🛑"
+BLOCKED_SIGN = GRADE_SIGNS["blocked"]
 BRIEF = 60
 """Longest note that is repeated instead of numbered, in characters."""
 
@@ -39,6 +40,14 @@ class CommentContext:
     """Reasons that the refusal at the top explains, and that are not said again of each key."""
     replacements: Sequence[Mapping[str, str]] = ()
     """For each plan, by the key of a frozen meter, the block of another meter in its place."""
+    says_kept: bool = True
+    """The headline of a change says what becomes of earlier usage: few changes have it."""
+    only_marks: bool = False
+    """The plans write markers, and do nothing else."""
+
+    def blocks_of(self, index: int) -> Mapping[str, str]:
+        """Return the blocks of a plan's replaced meters, by key."""
+        return self.replacements[index] if index < len(self.replacements) else {}
 
     def where(self, indices: Sequence[int]) -> str:
         """Return a prefix that names the plans a line is about, or an empty string for all plans."""
@@ -55,13 +64,19 @@ class CommentContext:
 
         A numbered note is cut to its first words and its number.
         """
-        lines = []
-        for note, indices in plans_by_text(notes).items():
-            numbered = self.notes.get(note)
-            text = f"{numbered.first_words} (note {numbered.number})" if numbered else note
-            sign, _, words = text.partition(" ")
-            lines.append(f"{sign} {self.where(indices)}{words}")
-        return lines
+        return self.after_signs((index, self._cut(note)) for index, note in notes)
+
+    def after_signs(self, lines: Iterable[tuple[int, str]]) -> list[str]:
+        """Return each line of the plans once, with the plans that it is about after its sign."""
+        found = []
+        for line, indices in plans_by_text(lines).items():
+            sign, _, words = line.partition(" ")
+            found.append(f"{sign} {self.where(indices)}{words}")
+        return found
+
+    def _cut(self, note: str) -> str:
+        numbered = self.notes.get(note)
+        return f"{numbered.first_words} (note {numbered.number})" if numbered else note
 
     def file(self, path: str, line: int | None = None) -> str:
         """Return a file name, linked if its address is known."""
@@ -84,7 +99,9 @@ def note_sign(note: Note) -> str:
 
 def note_markdown(note: Note) -> str:
     """Return a note: its sign, its text, and the source and time of a fact that may have changed since."""
-    as_of = f" ({code(note.source)}, {code(note.as_of)})" if note.as_of else ""
+    # The seconds of a time say nothing: `2026-11-24T12:00:00Z` is shown as `2026-11-24T12:00Z`.
+    time = re.sub(r"(?<=T\d\d:\d\d):\d\d(\.\d+)?(?=Z)", "", note.as_of or "")
+    as_of = f" ({code(note.source)}, {code(time)})" if time else ""
     return f"{note_sign(note)} {prose(note.text)}{as_of}"
 
 

@@ -17,7 +17,11 @@ from polar_iac.report.comment.context import CommentContext, note_sign, plans_by
 from polar_iac.report.comment.escape import Links, code, details, prose, short_code
 from polar_iac.report.comment.key_changes import KeyChanges, numbered_notes
 from polar_iac.report.comment.refusals import refusal_blocks
+from polar_iac.report.evidence import evidence
+from polar_iac.report.headlines import says_kept
 from polar_iac.report.replacement import replacements
+from polar_iac.report.risks import GRADE_SIGNS, Grade, grade
+from polar_iac.report.usage import incomplete
 from polar_iac.report.wording import (
     TERMS,
     action_counts,
@@ -49,6 +53,16 @@ _LEGEND: Mapping[Action, str] = {
     "release": "takes the marker off. The meter stays at Polar as it is.",
 }
 """Meanings of actions. An update and a blocked change show theirs."""
+_GRADES: Mapping[Grade, str] = {
+    "billing": "changes what is billed, or may: no live price is known where it says so.",
+    "blocked": "is not carried out.",
+    "invoice": "customers read it on invoices, or no event of these days would have been counted otherwise.",
+    "internal": "neither billed nor on invoices, or a new meter.",
+}
+_MATCHED = (
+    "what the filter matched, which is not what was billed: an event bills only through a subscription with "
+    "a price, after trials, credits, caps and discounts."
+)
 _CHANGED_OUTSIDE = "someone changed it at Polar. `apply` puts back the value of the manifest."
 _DIGEST = "identifies exactly these changes. `apply --digest DIGEST` makes exactly these, or none."
 
@@ -73,7 +87,7 @@ def plan_markdown(
     if not entries:
         return _joined([_no_changes(plans, manifest), *_tests(plans), *kept, marker])
 
-    head = [_introduction(plans, context, manifest), *_tests(plans)]
+    head = [_introduction(plans, context, manifest), *_tests(plans), *_incomplete(plans, context)]
     head += refusal_blocks(plans, context, limit // 4)
     unowned = "\n".join(_unowned(plans, context))
     foot = [_digests(plans, context), *filter(None, [unowned])]
@@ -136,7 +150,17 @@ def _context(
     )
     keys = {entry.key for entry in entries}
     ways_out = [replacements(plan.changes, keys) for plan in plans]
-    return CommentContext(names, links, whole, numbered_notes(entries), said_above, ways_out)
+    changes = [change for plan in plans for change in plan.changes]
+    return CommentContext(
+        names,
+        links,
+        whole,
+        numbered_notes(entries),
+        said_above,
+        ways_out,
+        says_kept=says_kept(changes),
+        only_marks=all(change.action == "mark" for change in changes),
+    )
 
 
 def comment_marker(plans: Sequence[Plan]) -> str:
@@ -216,6 +240,12 @@ def _tests(plans: Sequence[Plan]) -> Iterator[str]:
         yield f"{text}." if tested.is_good else f"🛑 **{text}** (`polar-iac test` shows why)."
 
 
+def _incomplete(plans: Sequence[Plan], context: CommentContext) -> Iterator[str]:
+    """Yield which facts are missing, in one line for each plan that lacks some."""
+    lines = ((index, incomplete(plan.facts_gaps, short_code, prose)) for index, plan in enumerate(plans))
+    yield from context.after_signs((index, f"ℹ️ {line}") for index, line in lines if line)
+
+
 def _digests(plans: Sequence[Plan], context: CommentContext) -> str:
     # Not a list: GitHub would merge it with a list at the end of the last change.
     return "\n\n".join(
@@ -236,6 +266,8 @@ def _legend(plans: Sequence[Plan]) -> str:
     """Explain the words that occur in this comment, and no others."""
     changes = [change for plan in plans for change in plan.changes]
     actions = {change.action for change in changes}
+    grades = {grade(change) for change in changes}
+    signs = {GRADE_SIGNS[grade_]: text for grade_, text in _GRADES.items() if grade_ in grades}
     meanings = {term: f"{TERMS[term]}." for term in terms(changes)}
     meanings |= {action: text for action, text in _LEGEND.items() if action in actions}
     if "blocked" in actions:
@@ -243,8 +275,11 @@ def _legend(plans: Sequence[Plan]) -> str:
         meanings["blocked"] = f"this change is refused for the reason given{others}."
     if any(field.origin != "manifest" for change in changes for field in change.fields):
         meanings["changed outside"] = _CHANGED_OUTSIDE
+    if any(evidence(change).impact for change in changes):
+        meanings["matched"] = _MATCHED
     meanings["digest"] = _DIGEST
-    return "\n".join(f"- **{word}**: {text}" for word, text in meanings.items())
+    lines = [f"- {sign} {text}" for sign, text in signs.items()]
+    return "\n".join([*lines, *(f"- **{word}**: {text}" for word, text in meanings.items())])
 
 
 def _notes_and_bookkeeping(plans: Sequence[Plan], context: CommentContext) -> Iterator[str]:

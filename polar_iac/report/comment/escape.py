@@ -13,12 +13,15 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Protocol
 
+from polar_iac.report.usage import Markup
+from polar_iac.report.wording import value
 from polar_iac.sanitize import printable
 
 _CHUNK = re.compile(r'\[PI\d+ [a-z-]+\]|(?:`[^`]*`|"[^"]*"|\S)+')
 """A run of text without spaces. Quoted text is part of one run, including its spaces; so is a lint rule."""
 _OUTSIDE = re.compile(r"(\(?)(.*?)([.,;:)?]*)", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*|[0-9]{1,6}|[0-9]{1,3}(?:,[0-9]{3})+|[·→–…]")
+_PLAIN_WORD = re.compile(r"[A-Za-z]+(?:-[A-Za-z]+)*|[0-9]{1,6}")
 _CLIP = 100
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,}")
 _UNSEEN = re.compile(
@@ -87,6 +90,26 @@ def _chunk(chunk: str) -> str:
         quoted = len(core) > 2 and core[0] == core[-1] == "`" and core.count("`") == 2
         core = code(core[1:-1] if quoted else core)
     return before + core + after
+
+
+def strong(text: str) -> str:
+    """Return `text` in bold: plain words as they are, anything else as a code span."""
+    return f"**{text if _is_plain(text) else code(text)}**"
+
+
+def quoted(text: str) -> str:
+    """Return `text` in quotation marks: plain words as they are, anything else as a code span."""
+    return f'"{text}"' if _is_plain(text) else code(value(text))
+
+
+def _is_plain(text: str) -> bool:
+    """Tell whether a text is words that mean nothing to Markdown or to GitHub. Example: `LLM tokens`."""
+    words = text.split(" ")
+    return all(_PLAIN_WORD.fullmatch(word) and not _COMMIT.fullmatch(word) for word in words)
+
+
+MARKUP = Markup(code, strong, quoted, minus="−")
+"""Ways to quote a value in a sentence of the comment."""
 
 
 def clipped(text: str, length: int = _CLIP) -> str:

@@ -25,7 +25,16 @@ from polar_iac.report.comment.context import (
     plans_by_text,
     reason_markdown,
 )
-from polar_iac.report.comment.escape import details, fence, short_code, size
+from polar_iac.report.comment.escape import (
+    MARKUP,
+    clipped,
+    code,
+    details,
+    fence,
+    short_code,
+    size,
+    strong,
+)
 from polar_iac.report.comment.fields import (
     Block,
     PlanField,
@@ -41,13 +50,20 @@ from polar_iac.report.comment.fields import (
     table_cell,
     table_row,
 )
+from polar_iac.report.evidence import evidence
 from polar_iac.report.filters import shown_fields
+from polar_iac.report.headlines import Headline, headline, marks_only, says_reason, stake_words
 from polar_iac.report.replacement import ANOTHER_METER, CHECKLIST, WHAT_MOVES
-from polar_iac.report.risks import RISKS, Risk, risks
-from polar_iac.report.wording import listed, value
+from polar_iac.report.risks import GRADE_SIGNS, RISKS, Grade, Risk, grade, grade_of, risks
+from polar_iac.report.usage import bars
+from polar_iac.report.wording import listed, quantity, value
 
 _MOST_NUMBERED = 9
 _LONGEST_NUMBERED = 1_000
+_MOST_NOTES = 3
+"""Most notes of a key that are not folded."""
+_OF_ONE_METER = frozenset({"attached", "example", "impact", "unseen"})
+"""Kinds of notes that are about the events or the prices of one meter."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +95,21 @@ class KeyChanges:
         kinds = {kind for change in self.present for kind in risks(change)}
         return [kind for kind in RISKS if kind in kinds]
 
+    @cached_property
+    def grade(self) -> Grade:
+        """How bad the worst of the changes is, at a glance."""
+        return grade_of(self.risks)
+
+    @property
+    def quoted_name(self) -> str:
+        """The name of the meter, as Markdown."""
+        return short_code(value(self.present[0].name))
+
+    @cached_property
+    def is_mark(self) -> bool:
+        """Tell whether every plan that has the key writes its marker for one reason, and nothing else."""
+        return all(map(marks_only, self.present)) and len({change.reason for change in self.present}) == 1
+
     def markdown(self, context: CommentContext, room: int = NO_LIMIT) -> str:
         """Return everything about the key, in at most `room` bytes if possible.
 
@@ -97,29 +128,71 @@ class KeyChanges:
         )
 
     def brief(self, context: CommentContext) -> str:
-        """Return the key and its action in one line."""
-        return f"**{self._verb(context)}** {short_code(self.key)}"
+        """Return the grade, the key and its action in one line."""
+        return f"{GRADE_SIGNS[self.grade]} {strong(clipped(self.key))} {self._verb(context)}"
 
     def _verb(self, context: CommentContext) -> str:
         """Return the action, with the plans it applies to if they differ."""
         actions = plans_by_text(self._each(lambda change: change.action))
         if len(self.present) == len(self.changes) and len(actions) == 1:
-            (action,) = actions
-            return "Blocked, nothing changes" if action == "blocked" else action.capitalize()
-        verbs = ", ".join(
+            return next(iter(actions))
+        return ", ".join(
             f"{action} in {listed([context.labels[index] for index in indices])}"
             for action, indices in actions.items()
         )
-        return verbs[0].upper() + verbs[1:]
+
+    def _headlines(self, context: CommentContext) -> list[tuple[int, Headline]]:
+        """Return the headline of each plan's change, with the index of the plan."""
+        return [
+            (
+                index,
+                headline(
+                    change,
+                    MARKUP,
+                    has_lines=self.key in context.blocks_of(index),
+                    says_kept=context.says_kept,
+                ),
+            )
+            for index, change in enumerate(self.changes)
+            if change
+        ]
 
     def _title(self, context: CommentContext) -> str:
-        title = f"{self.brief(context)} {short_code(value(self.present[0].name))}"
-        source = next((change.source for change in self.present if change.source), None)
-        return f"{title} · {context.file(source.file, source.line)}" if source else title
+        """Return what each plan does, the worst first, then what else is known, the name and the place."""
+        key = strong(clipped(self.key))
+        headlines = self._headlines(context)
+        # What is the same in each environment is said once, below.
+        shared = {made.more for _, made in headlines if made.more}
+        once = len(shared) == 1 and len({made.text for _, made in headlines}) > 1
+        graded = sorted(
+            (tuple(GRADE_SIGNS).index(grade(change)), index, made.text if once else made.whole)
+            for index, made in headlines
+            if (change := self.changes[index])
+        )
+        signs = tuple(GRADE_SIGNS.values())
+        lines = context.after_signs((index, f"{signs[order]} {key}{text}") for order, index, text in graded)
+        return "<br>\n".join([*lines, *(shared if once else []), *self._details(context)])
+
+    def _details(self, context: CommentContext) -> Iterator[str]:
+        """Yield usage by day and what hangs on the meter, by plan, and then the name and the place."""
+
+        def known(change: Change) -> str:
+            impact = evidence(change).impact
+            usage = bars(impact) if impact and change.action != "blocked" else ""
+            stakes = stake_words(change, MARKUP) if grade(change) == "billing" else ""
+            return " · ".join(filter(None, [f"{code(usage)} a day" if usage else "", stakes]))
+
+        place = [self.quoted_name]
+        if source := next((change.source for change in self.present if change.source), None):
+            place.append(context.file(source.file, source.line))
+        facts = context.by_plan(self._each(known))
+        yield from facts[:-1]
+        yield " · ".join([*facts[-1:], *place])
 
     def _shared(self, context: CommentContext) -> Iterator[Block]:
         """Yield what every plan does alike."""
         yield from self._reasons(context)
+        notes = self._notes(context)
         change = self.present[0]
         items: list[str] = []
         blocks: list[Block] = []
@@ -134,8 +207,10 @@ class KeyChanges:
             yield "Wanted:"
         yield from blocks
         yield from bullet_list(
-            [*self._counted(context), *items, *self._markers(context)], self._notes(context)
+            [*self._counted(context), *items, *self._markers(context)],
+            notes[:_MOST_NOTES],
         )
+        yield from _folded(notes[_MOST_NOTES:])
         yield from self._ways_out(context)
 
     def _differing(self, context: CommentContext) -> Iterator[Block]:
@@ -160,7 +235,9 @@ class KeyChanges:
             )
         yield from below
         yield from self._reasons(context)
-        yield from bullet_list([*items, *self._markers(context)], self._notes(context))
+        notes = self._notes(context)
+        yield from bullet_list([*items, *self._markers(context)], notes[:_MOST_NOTES])
+        yield from _folded(notes[_MOST_NOTES:])
         yield from self._ways_out(context)
 
     def _columns(self, context: CommentContext) -> list[str]:
@@ -234,14 +311,14 @@ class KeyChanges:
         return [f"- {line}" for line in context.by_plan(self._each(marker))]
 
     def _reasons(self, context: CommentContext) -> list[str]:
-        """List why the change is blocked, unless the refusal at the top says it."""
-
-        def reason(change: Change) -> str | None:
-            if change.action != "blocked" or change.reason in context.said_above:
-                return None
-            return reason_markdown(change)
-
-        return context.cited(self._each(reason))
+        """List why the change is blocked, unless its headline or the refusal at the top says it."""
+        reasons = (
+            (index, reason_markdown(change))
+            for index, change in enumerate(self.changes)
+            if change and change.action == "blocked"
+            if not says_reason(change) and change.reason not in context.said_above
+        )
+        return context.cited(reasons)
 
     def _ways_out(self, context: CommentContext) -> Iterator[Block]:
         """Yield the way out of a frozen meter, folded, once for all plans for which it is the same."""
@@ -261,13 +338,21 @@ class KeyChanges:
             )
 
     def _notes(self, context: CommentContext) -> list[str]:
-        """List the notes of all plans."""
-        notes = (
-            (index, note_markdown(note))
-            for index, change in enumerate(self.changes)
-            for note in (change.notes if change else ())
-        )
-        return [f"- {line}" for line in context.cited(notes)]
+        """List the notes of all plans that no headline says, warnings first."""
+        left = [
+            (index, note)
+            for index, made in self._headlines(context)
+            if (change := self.changes[index])
+            for note in made.left(change)
+        ]
+        left.sort(key=lambda one: one[1].severity != "warning")
+        return [f"- {line}" for line in context.cited((index, note_markdown(note)) for index, note in left)]
+
+
+def _folded(notes: Sequence[str]) -> Iterator[Block]:
+    """Yield the notes beyond the first ones, folded."""
+    if notes:
+        yield details(quantity(len(notes), "more note"), "\n".join(notes))
 
 
 def _cut(block: Block, room: int, context: CommentContext) -> str:
@@ -280,13 +365,13 @@ def numbered_notes(entries: Sequence[KeyChanges]) -> dict[str, NumberedNote]:
     citations: dict[str, str] = {}
     counts = Counter[str]()
     for entry in entries:
-        # An example is about one filter: equal ones are by chance, and its first words say nothing.
-        noted = [note for change in entry.present for note in change.notes if note.kind != "example"]
+        # Equal ones are by chance, and the first words of an example say nothing.
+        noted = [note for change in entry.present for note in change.notes if note.kind not in _OF_ONE_METER]
         notes = {note_markdown(note): first_words(note_sign(note), note.text) for note in noted}
         reasons = {
             reason_markdown(change): first_words(BLOCKED_SIGN, change.reason or "")
             for change in entry.present
-            if change.action == "blocked"
+            if change.action == "blocked" and not says_reason(change)
         }
         citations |= reasons | notes
         counts.update((reasons | notes).keys())

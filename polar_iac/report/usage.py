@@ -1,0 +1,164 @@
+"""Usage, prices and days in words, and usage by day as a line of small bars."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from polar_iac.facts import words
+from polar_iac.facts.model import Gap
+from polar_iac.meter.spec import MeterSpec
+from polar_iac.report.evidence import Impact, Product
+from polar_iac.report.filters import aggregation
+from polar_iac.report.wording import Quote, agree, listed, quantity
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_BARS = "▁▂▃▅▇"
+_MOST_BARS = 31
+"""Most days of one side of a line of bars."""
+_MOST_NAMES = 5
+_REASON = 200
+"""Longest reason for missing facts, in characters."""
+_CLIP = 60
+"""Longest name of a product, a benefit or an event that is shown, in characters."""
+_PLAIN = re.compile(r"(?![0-9a-fA-F]{7,30}$)[A-Za-z]{1,30}")
+"""A property that can be a word of a sentence. Hexadecimal letters may look like a commit to GitHub."""
+
+
+@dataclass(frozen=True)
+class Markup:
+    """Ways to quote a text of others in a sentence, so that it is safe where the sentence is shown."""
+
+    code: Quote
+    strong: Quote
+    quoted: Quote
+    """Quotes a name, in quotation marks."""
+    minus: str
+
+
+def day(date_: date) -> str:
+    """Return a day as in `Nov 24`."""
+    return f"{_MONTHS[date_.month - 1]} {date_.day}"
+
+
+def span(impact: Impact) -> str:
+    """Return the days of an impact, as in `Oct 26 – Nov 24 UTC`."""
+    return f"{day(impact.start)} – {day(impact.end)} UTC"
+
+
+def matched(spec: MeterSpec, markup: Markup) -> str:
+    """Return the noun of a meter's usage, as in `matched tokens`. It is not what was billed."""
+    function, counted = spec.aggregation.func, spec.aggregation.property
+    if function == "count":
+        return "matched events"
+    if function == "sum" and counted and _PLAIN.fullmatch(counted):
+        return f"matched {counted}"
+    return f"matched {markup.code(clipped(aggregation(spec.canonical['aggregation'])))}"
+
+
+def difference(impact: Impact, markup: Markup) -> str:
+    """Return how much the quantity changes, in parentheses, with its error if it is estimated."""
+    parts = []
+    if impact.before and impact.after is not None:
+        percent = 100 * (impact.after - impact.before) / abs(impact.before)
+        number = f"{abs(percent):,.0f}" if abs(percent) >= 1 or not percent else f"{abs(percent):.1g}"
+        parts.append(f"{markup.minus if percent < 0 else '+' if percent else ''}{number} %")
+    if not impact.is_exact and impact.error is not None:
+        parts.append(f"estimated, ± {words.number(float(f'{impact.error:.2g}'))}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def not_estimated(impact: Impact) -> str:
+    """Say that a quantity is not known, and how many events were read."""
+    return f"not estimated: {impact.read:,} of {quantity(impact.of, 'event')} read"
+
+
+def customers(impact: Impact, *, created: bool = False) -> str:
+    """Return how many customers are affected, as in `; 211 of 230 customers with usage`.
+
+    Of an estimate return how many events it comes from.
+    """
+    total = impact.customers_total
+    if not total or (impact.customers is None and not created):
+        return "" if impact.is_exact else f"; {impact.read:,} of {quantity(impact.of, 'event')} read"
+    return f"; {'' if created else f'{impact.customers:,} of '}{quantity(total, 'customer')} with usage"
+
+
+def doubt(impact: Impact) -> str:
+    """Say that Polar counted otherwise than this tool, if it did."""
+    if not impact.unlike:
+        return ""
+    return f" Polar's own quantities differ on {impact.unlike:,} of these days."
+
+
+def bars(impact: Impact) -> str:
+    """Return usage by day as `▅▇▅ → ▂▃▂`, or of a new meter as `▅▇▅`. Empty without daily numbers."""
+    daily = impact.daily[-_MOST_BARS:]
+    top = max((max(one.before, one.after) for one in daily), default=0)
+    if top <= 0:
+        return ""
+    sides = [[one.after for one in daily]]
+    if impact.before is not None:
+        sides.insert(0, [one.before for one in daily])
+    return " → ".join("".join(_bar(number / top) for number in side) for side in sides)
+
+
+def _bar(part: float) -> str:
+    return _BARS[max(0, min(len(_BARS) - 1, round(part * (len(_BARS) - 1))))]
+
+
+def users(
+    products: Sequence[Product], benefits: Sequence[str], spec: MeterSpec | None, markup: Markup
+) -> str:
+    """Return what uses a meter, as in `product **Pro** ($0.50 / export), and benefit **Free**`."""
+    groups = [
+        f"{agree(len(names), noun, f'{noun}s')} {listed(names, _MOST_NAMES)}"
+        for noun, names in (
+            ("product", _products(products, spec, markup)),
+            ("benefit", [markup.strong(clipped(text)) for text in benefits]),
+        )
+        if names
+    ]
+    return ", and ".join(groups)
+
+
+def _products(products: Sequence[Product], spec: MeterSpec | None, markup: Markup) -> list[str]:
+    """Name products. A price is said where it is another one than that of the product before."""
+    names, said = [], ""
+    for product in products:
+        amount = words.money(product.unit_amount or "", product.currency)
+        price = f"{amount} / {clipped(words.units(spec))}" if amount and spec else ""
+        remarks = [markup.code(price)] if price and price != said else []
+        remarks += ["archived"] if product.is_archived else []
+        names.append(markup.strong(clipped(product.name)) + (f" ({', '.join(remarks)})" if remarks else ""))
+        said = price
+    return names
+
+
+_SOURCES = {
+    "usage": "usage",
+    "names": "event names",
+    "events": "events",
+    "products": "products",
+    "benefits": "benefits",
+}
+
+
+def incomplete(gaps: Iterable[Gap], quote: Quote, reason: Quote) -> str:
+    """Say in one line which facts are missing, and why. Empty if none is.
+
+    A missing scope is left out: facts follow the tokens that are there.
+    """
+    parts = []
+    for gap in gaps:
+        if gap.lack != "scope":
+            of = f" of {listed([quote(key) for key in gap.keys], _MOST_NAMES)}" if gap.keys else ""
+            parts.append(f"no {_SOURCES[gap.source]}{of}: {reason(clipped(gap.text, _REASON))}")
+    return f"Facts are incomplete: {'; '.join(parts)}." if parts else ""
+
+
+def clipped(text: str, length: int = _CLIP) -> str:
+    """Return a text, cut after some characters."""
+    return text if len(text) <= length else f"{text[:length]}…"

@@ -1,0 +1,463 @@
+"""Headlines of changes: golden sentences, grades, and what is said where facts are missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import click
+import pytest
+
+from polar_iac.facts.model import Gap
+from polar_iac.plan.model import MarkReason, Note, Plan
+from polar_iac.report.comment.document import plan_markdown
+from polar_iac.report.risks import grade, risks, stake
+from polar_iac.report.text import plan_text
+from tests.report.test_text import clause, every
+from tests.support.build import desired, identifier, live, meter, plan, record, without_lint
+from tests.support.comments import read_comment
+
+AS_OF = "2026-11-24T12:00:00Z"
+TOKENS = {"func": "sum", "property": "tokens"}
+COMPLETION = clause("name", "eq", "llm.completion")
+LLM: dict[str, Any] = {"name": "LLM tokens", "filter": every(COMPLETION), "aggregation": TOKENS}
+NARROW = every(COMPLETION, clause("model", "ne", "gpt-4o"))
+EVENT = {"name": "llm.completion", "source": "user", "metadata": {"model": "gpt-4o", "tokens": 150}}
+PRO = {
+    "id": identifier(50),
+    "name": "Pro",
+    "price_id": identifier(60),
+    "unit_amount": "50.000000000000",
+    "is_archived": False,
+}
+TEAM = PRO | {"id": identifier(51), "name": "Team", "price_id": identifier(61)}
+FREE = {"id": identifier(70), "description": "Free exports"}
+
+
+def note(kind: str, data: Mapping[str, Any], severity: Any = "info", text: str = "a fact") -> Note:
+    return Note(kind, severity, text, "events", AS_OF, data)
+
+
+def impact(before: float | None, after: float | None, **more: Any) -> Note:
+    data = {
+        "start": "2026-10-26",
+        "end": "2026-11-24",
+        "events": {"both": 800, "only_before": 400, "only_after": 0},
+        "quantity": {"before": before, "after": after},
+        "customers": 211,
+        "customers_total": 230,
+        "read": 1_200,
+        "of": 1_200,
+        "error": None,
+        "daily": [],
+        "estimated": False,
+    }
+    return note("impact", data | more)
+
+
+NOTHING = impact(None, 0, events={"both": 0, "only_before": 0, "only_after": 0}, customers=None, read=0, of=0)
+
+
+def attached(products: Any = (), benefits: Any = (), severity: Any = "info") -> Note:
+    data = {
+        "products": None if products is None else list(products),
+        "benefits": None if benefits is None else list(benefits),
+    }
+    return note("attached", data, severity)
+
+
+def one(planned: Plan, *notes: Note, **change: Any) -> Plan:
+    """The plan, whose only change has notes besides its own; a note of a kind that it has replaces it."""
+    (found,) = planned.changes
+    kinds = {added.kind for added in notes}
+    kept = [old for old in found.notes if old.kind not in kinds]
+    return replace(planned, changes=(replace(found, notes=(*notes, *kept), **change),))
+
+
+def narrower(*notes: Note) -> Plan:
+    """A filter that counts less than before."""
+    planned = plan(
+        desired({"llm-tokens": meter(**LLM | {"filter": NARROW})}),
+        {"llm-tokens": record(1, **LLM)},
+        [live(1, "llm-tokens", **LLM)],
+    )
+    example = note("example", {"relation": "less", "no_longer": EVENT, "now": None})
+    return one(planned, example, *notes)
+
+
+def renamed(*notes: Note, **fields: Any) -> Plan:
+    planned = plan(
+        desired({"llm-tokens": meter(**LLM | {"name": "LLM usage"} | fields)}),
+        {"llm-tokens": record(1, **LLM)},
+        [live(1, "llm-tokens", **LLM)],
+    )
+    return one(planned, *notes)
+
+
+def frozen(*notes: Note) -> Plan:
+    fields: dict[str, Any] = {"filter": every(clause("name", "eq", "session"))}
+    planned = plan(
+        desired({"seats": meter(**fields | {"filter": every(clause("name", "eq", "login"))})}),
+        {"seats": record(1, frozen=True, **fields)},
+        [live(1, "seats", **fields)],
+    )
+    return one(planned, *notes)
+
+
+def created(*notes: Note) -> Plan:
+    planned = plan(desired({"audio-calls": meter(filter=every(clause("name", "eq", "audio_call")))}), {}, [])
+    return one(planned, *notes)
+
+
+def archived(*notes: Note, **change: Any) -> Plan:
+    fields: dict[str, Any] = {"unit": "custom", "custom_label": "export"}
+    planned = plan(
+        desired({"exports": meter(archived=True, **fields)}),
+        {"exports": record(1, **fields)},
+        [live(1, "exports", **fields)],
+    )
+    return one(planned, *notes, **change)
+
+
+def adopted(count: int, **others: Any) -> Plan:
+    keys = [f"meter-{number:02}" for number in range(1, count + 1)]
+    taken = [{"to": key, "id": {"sandbox": identifier(n)}} for n, key in enumerate(keys, 1)]
+    declared = desired(dict.fromkeys(keys, meter()) | others, **{"import": taken})
+    manifest = without_lint(declared, "equal-meters", "same-name")
+    return plan(manifest, {}, [live(n, None) for n in range(1, count + 1)])
+
+
+def comment(*plans: Plan) -> str:
+    text = plan_markdown(plans, manifest_file="meters.yaml")
+    read_comment(text)
+    return text
+
+
+def lines(*plans: Plan) -> list[str]:
+    """The lines of a comment that begin with a grade."""
+    return [line for line in comment(*plans).split("\n") if line[:1] in "🔴⛔🟠⚪" and line[:1]]
+
+
+def line(*plans: Plan) -> str:
+    """The only such line, without the break that may end it."""
+    (found,) = lines(*plans)
+    return found.removesuffix("<br>")
+
+
+def said(planned: Plan) -> str:
+    """The text of a plan for a terminal, without its line breaks."""
+    return " ".join(click.unstyle(plan_text(planned, "meters.yaml")).split())
+
+
+# Golden sentences: the exact words that a reviewer reads
+
+UNSEEN = note(
+    "unseen",
+    {
+        "event_name": "audio_call",
+        "seen": 0,
+        "nearest": {"name": "audio.call", "occurrences": 12_300, "last": "2026-11-24"},
+    },
+    "warning",
+)
+REFUSED = replace(
+    note("freeze", {"state": "frozen", "events": None, "last": None}), as_of="2026-11-03T09:30:00Z"
+)
+IN_USE = attached([PRO, TEAM], [FREE], "warning")
+GOLDEN = {
+    "counts-less": (
+        narrower(impact(1_204_331, 794_858)),
+        "🔴 **llm-tokens** counts less: 1,204,331 → 794,858 matched tokens (−34 %) over Oct 26 – Nov 24 UTC; "
+        "211 of 230 customers with usage. No longer counted, for example: "
+        "`llm.completion {model: gpt-4o, tokens: 150}`. Invoices keep what already matched; balances "
+        "recompute the current period.",
+    ),
+    "frozen": (
+        frozen(REFUSED),
+        "⛔ **seats** cannot change: Polar refused a filter change on Nov 3 (frozen). Restore the filter, or "
+        "replace the meter (lines below).",
+    ),
+    "counts-nothing": (
+        created(NOTHING, UNSEEN),
+        "🟠 **audio-calls** would have counted 0 events in 30 days: no event is named `audio_call`; seen: "
+        "`audio.call` (12,300, last today).",
+    ),
+    "in-use": (
+        archived(IN_USE, action="blocked", cause="attached", reason="cannot be archived"),
+        "⛔ **exports** cannot be archived: products **Pro** (`$0.50 / export`) and **Team**, and benefit "
+        "**Free exports** use it; remove them first.",
+    ),
+    "read": (
+        renamed(),
+        '🟠 **llm-tokens**: customers will see "LLM usage" instead of "LLM tokens" on invoices issued from '
+        "now on. Nothing counted changes.",
+    ),
+    "adopts": (
+        adopted(60),
+        "⚪ Adopts 60 meters: writes only the ownership marker to each; 0 created, 0 definitions changed.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_reviewer_reads_exactly_this(name: str) -> None:
+    planned, words = GOLDEN[name]
+    assert line(planned) == words
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_terminal_says_the_same(name: str) -> None:
+    planned, words = GOLDEN[name]
+    plain = words.partition(" ")[2].replace("**", "").replace("−", "-")
+    grades = {
+        "counts-less": "may bill",
+        "frozen": "blocked",
+        "counts-nothing": "invoice",
+        "in-use": "blocked",
+        "read": "invoice",
+    }
+    if name in grades:
+        key = planned.changes[0].key
+        plain = f"{grades[name]}: {plain.removeprefix(key).lstrip(': ')}"
+    assert plain in said(planned)
+
+
+# Grades and stakes
+
+
+def test_grades_differ_at_a_glance() -> None:
+    found = {name: grade(planned.changes[0]) for name, (planned, _) in GOLDEN.items()}
+    assert found == {
+        "counts-less": "billing",
+        "frozen": "blocked",
+        "counts-nothing": "invoice",
+        "in-use": "blocked",
+        "read": "invoice",
+        "adopts": "internal",
+    }
+    assert grade(archived().changes[0]) == "billing"
+    assert grade(created().changes[0]) == "internal"
+
+
+@pytest.mark.parametrize(
+    ("notes", "known", "counted", "words"),
+    [
+        ([], "may bill", "1 may change what is billed", '`"LLM tokens"` · '),
+        (
+            [attached(None, [FREE])],
+            "may bill",
+            "1 may change what is billed",
+            "may bill: products were not read · ",
+        ),
+        (
+            [attached()],
+            "may bill",
+            "1 may change what is billed",
+            "may bill: no live price uses it, and replaced ones cannot be seen · ",
+        ),
+        (
+            [attached([], [FREE])],
+            "balances",
+            "1 changes balances",
+            "balances only: benefit **Free exports** · ",
+        ),
+        (
+            [attached([PRO, TEAM | {"unit_amount": "0.5", "is_archived": True}], None)],
+            "bills",
+            "1 changes what is billed",
+            "bills: products **Pro** (`$0.50 / unit`) and **Team** (`$0.005 / unit`, archived) · ",
+        ),
+    ],
+)
+def test_it_bills_only_where_a_live_price_is_known(
+    notes: list[Note], known: str, counted: str, words: str
+) -> None:
+    planned = narrower(*notes)
+    assert stake(planned.changes[0]) == known
+    text = comment(planned)
+    assert f"\n#### Look closely: 🔴 {counted}\n" in text
+    assert f"<br>\n{words}" in text
+    terminal = said(planned)
+    assert f"sandbox · organization 1dbfc517 {counted}" in terminal
+    assert f" {known}: counts less. No longer" in terminal
+    assert (words.removesuffix(" · ").replace("**", "") in terminal) == bool(notes)
+
+
+def test_an_impact_of_no_event_is_less_than_a_bill() -> None:
+    same = {"both": 1_200, "only_before": 0, "only_after": 0}
+    planned = narrower(impact(5, 5, events=same, customers=0))
+    assert risks(planned.changes[0]) == ["nothing"]
+    assert line(planned).startswith(
+        "🟠 **llm-tokens** would have counted the same in 30 days: 5 matched tokens over Oct 26 – Nov 24 UTC."
+    )
+    none = {"both": 0, "only_before": 0, "only_after": 0}
+    assert line(narrower(impact(0, 0, events=none))).startswith(
+        "🟠 **llm-tokens** would have counted 0 events in 30 days, as before. "
+    )
+    # Of a sample nobody knows what the others hold.
+    assert grade(narrower(impact(5, 5, events=same, of=81_233)).changes[0]) == "billing"
+
+
+# Impacts
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            impact(1_204_331, 794_858, read=1_000, of=81_233, error=41_218.0, customers=None),
+            "counts less: 1,204,331 → 794,858 matched tokens (−34 %, estimated, ± 41,000) over Oct 26 – "
+            "Nov 24 UTC; 1,000 of 81,233 events read.",
+        ),
+        (
+            impact(10, None, read=1_000, of=81_233),
+            "counts less; over Oct 26 – Nov 24 UTC not estimated: 1,000 of 81,233 events read.",
+        ),
+        (
+            impact(10, 10.25, customers=1, customers_total=1),
+            "counts more: 10 → 10.25 matched tokens (+2 %) over Oct 26 – Nov 24 UTC; 1 of 1 customer with "
+            "usage.",
+        ),
+        (
+            impact(0, 7, customers=1, customers_total=1, unlike=2),
+            "counts more: 0 → 7 matched tokens over Oct 26 – Nov 24 UTC; 1 of 1 customer with usage. Polar's "
+            "own quantities differ on 2 of these days.",
+        ),
+    ],
+)
+def test_impacts_in_words(given: Note, words: str) -> None:
+    assert line(narrower(given)).startswith(f"🔴 **llm-tokens** {words} No longer counted")
+
+
+def test_quantities_of_two_aggregations_are_not_compared() -> None:
+    planned = plan(
+        desired({"llm-tokens": meter(**LLM | {"aggregation": {"func": "max", "property": "defaced"}})}),
+        {"llm-tokens": record(1, **LLM)},
+        [live(1, "llm-tokens", **LLM)],
+    )
+    assert line(one(planned, impact(1_200, 80))).startswith(
+        "🔴 **llm-tokens** counts otherwise: 1,200 matched tokens → 80 matched `max(defaced)` over Oct 26"
+    )
+
+
+def test_a_new_meter_says_what_it_would_have_counted() -> None:
+    events = {"both": 0, "only_before": 0, "only_after": 40}
+    given = impact(None, 40, events=events, customers=None, customers_total=12)
+    assert line(created(given)) == (
+        "⚪ **audio-calls** is new: would have counted 40 matched events over Oct 26 – Nov 24 UTC; "
+        "12 customers with usage. Counts, for example: `audio_call` (1 unit)."
+    )
+    assert "note: is new: would have counted 40 matched events over Oct 26" in said(created(given))
+
+
+def test_usage_by_day_is_a_line_of_bars() -> None:
+    daily = [
+        {"date": f"2026-11-{day:02}", "before": before, "after": after}
+        for day, (before, after) in enumerate([(0, 0), (25, 20), (50, 0), (75, 50), (100, 70)], 1)
+    ]
+    assert '<br>\n`▁▂▃▅▇ → ▁▂▁▃▅` a day · `"LLM tokens"` · ' in comment(
+        narrower(impact(250, 140, daily=daily))
+    )
+    new = impact(None, 140, daily=[day | {"before": None} for day in daily])
+    assert "<br>\n`▁▂▁▅▇` a day · " in comment(created(new))
+    assert " a day" not in comment(narrower(impact(0, 0, daily=[daily[0]])))
+
+
+# What is folded, and what is left out
+
+
+def test_three_notes_are_open_and_the_others_folded() -> None:
+    more = [note(f"kind-{n}", {}, "warning", f"doubt number {n}") for n in range(4)]
+    text = comment(narrower(note("info", {}, "info", "aside"), *more))
+    opened, _, rest = text.partition("<summary>3 more notes</summary>")
+    assert re.findall(r"^- (\S+) ", opened, re.MULTILINE) == ["⚠️"] * 3
+    folded = rest.partition("</details>")[0]
+    assert re.findall(r"^- (\S+) ", folded, re.MULTILINE) == ["⚠️", "⚠️", "ℹ️"]
+
+
+def test_missing_facts_are_one_line_and_a_missing_scope_is_none() -> None:
+    gaps = (
+        Gap("usage", "limited", "Polar limits the rate of requests", ("llm-tokens", "a.b")),
+        Gap("products", "scope", "the token lacks `products:read`"),
+        Gap("events", "timeout", "20 s were over"),
+    )
+    planned = replace(narrower(), facts_gaps=gaps)
+    assert (
+        "\n\nℹ️ Facts are incomplete: no usage of `llm-tokens` and `a.b`: Polar limits the rate of requests; "
+        "no events: 20 s were over.\n\n"
+    ) in comment(planned)
+    assert "Facts are incomplete: no usage of llm-tokens and a.b: Polar limits" in said(planned)
+    only_scope = replace(narrower(), facts_gaps=gaps[1:2])
+    assert comment(only_scope) == comment(narrower())
+    assert said(only_scope) == said(narrower())
+    both = comment(planned, replace(narrower(), environment="production"))
+    assert "\n\nℹ️ sandbox: Facts are incomplete: " in both
+
+
+@pytest.mark.parametrize("shape", ["text", "wrong", "deep", "empty"])
+@pytest.mark.parametrize("kind", ["freeze", "impact", "unseen", "attached", "example"])
+def test_a_note_of_another_shape_is_shown_by_its_text(kind: str, shape: str) -> None:
+    data: dict[str, Any] = {
+        "text": {"state": 5, "start": "x", "event_name": 5, "products": "x", "relation": 5},
+        "wrong": {"state": None, "start": "2026-11-24", "end": "2026-13-45", "products": [5], "no_longer": 5},
+        "deep": {"state": [], "events": [], "products": [{"id": 1}], "now": {"name": "x"}},
+        "empty": {"no_longer": {}},
+    }
+    given = note(kind, data[shape], "warning", "as a plan file says")
+    for planned in (narrower(given), created(given), frozen(given), archived(given)):
+        assert "⚠️ as a plan file says" in comment(planned)
+        assert "warning: as a plan file says" in said(planned)
+
+
+# Markers
+
+
+def test_marks_of_one_reason_are_one_line_and_their_keys_folded() -> None:
+    text = comment(adopted(60))
+    assert '<summary>60 keys</summary>\n\n- `meter-01` `"API calls"`\n- `meter-02`' in text
+    terminal = said(adopted(60))
+    assert terminal.count(" meter-") == 60
+    assert "definitions changed" not in comment(adopted(3, new=meter(name="New")))
+    assert line(adopted(1)) == "⚪ **`meter-01`** is adopted: writes only the ownership marker."
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [("moved", "Renames 2 meters: writes only"), ("restored", "Restores 2 meters: writes only")],
+)
+def test_other_marks_are_told_apart(reason: MarkReason, words: str) -> None:
+    planned = adopted(4)
+    changes = [
+        replace(change, reason=reason if number < 2 else change.reason, notes=())
+        for number, change in enumerate(planned.changes)
+    ]
+    found = lines(replace(planned, changes=tuple(changes)))
+    assert len(found) == 2
+    assert any(words in one_ for one_ in found)
+
+
+# Several environments
+
+
+def test_each_environment_has_its_own_line_the_worst_first() -> None:
+    production = replace(narrower(impact(1_000, 500)), environment="production")
+    blocked = replace(
+        narrower(),
+        changes=tuple(replace(c, action="blocked", cause="frozen", notes=()) for c in narrower().changes),
+    )
+    first, second = lines(blocked, production)
+    assert first.startswith("🔴 production: **llm-tokens** counts less: 1,000 → 500 ")
+    assert second.startswith("⛔ sandbox: **llm-tokens** cannot change: ")
+    both = comment(narrower(), production)
+    assert (
+        "\n🔴 sandbox: **llm-tokens** counts less.<br>\n🔴 production: **llm-tokens** counts less: 1," in both
+    )
+    assert both.count("Invoices keep what already matched") == both.count("No longer counted, for") == 1
+
+
+def test_equal_adoptions_of_two_environments_are_one_line() -> None:
+    production = replace(adopted(5), environment="production")
+    assert line(adopted(5), production).startswith("⚪ Adopts 5 meters: ")
+    assert line(adopted(5), replace(production, changes=())).startswith("⚪ sandbox: Adopts 5 meters: ")
