@@ -35,7 +35,7 @@ def observe(watched: Sequence[Watched], live: Sequence[LiveMeter], reader: Facts
     active.sort(key=lambda one: one.meter.id not in priced)
     may_stop = priced if prices is not None else {one.meter.id for one in active}
     usage, quiet = _usage(active, may_stop, reader, gaps)
-    facts = Facts(usage=usage, names=names, prices=prices, requests=reader.requests)
+    facts = Facts(usage, names, prices=prices, requests=reader.requests, as_of=reader.as_of())
     facts = _of_this_organization(facts, gaps)
     facts = _all_known(facts, live, gaps)
     return Observed(replace(facts, gaps=_joined(gaps)), reader.as_of(), quiet)

@@ -167,6 +167,14 @@ def test_blocked_keys_and_drift(workspace: Workspace, dated: DatedPolar) -> None
     )
 
 
+def test_what_waits_to_be_applied_is_no_finding(workspace: Workspace, dated: DatedPolar) -> None:
+    """A filter that waits for its merge: an event that has its name is known, and none was read."""
+    healthy(dated)
+    workspace.write({"llm-tokens": named("export"), "exports": named("export")})
+    done = check(workspace)
+    assert (done.returncode, body(done)) == (0, "Check: nothing is wrong. 2 meters were looked at.\n")
+
+
 @pytest.mark.unmeasured
 @pytest.mark.parametrize(("hour", "code"), [(14, 3), (10, 0)])
 def test_a_day_of_silence_is_seen_by_the_hour(
