@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from polar_iac.apply.events import Applied, Event, Skipped
-from polar_iac.apply.facts import needs_of, needs_to_archive
 from polar_iac.ci.host import host_for
 from polar_iac.cli import options
 from polar_iac.cli.audit import Audit, audited
@@ -20,7 +19,7 @@ from polar_iac.cli.error_boundary import command
 from polar_iac.cli.inputs import Inputs, Selection, read_inputs
 from polar_iac.cli.output import print_error, print_result
 from polar_iac.cli.review import check_project, is_applied, permit, selection_of
-from polar_iac.cli.session import open_session, read_facts
+from polar_iac.cli.session import open_session
 from polar_iac.cli.terminal import (
     STOPPED,
     Progress,
@@ -32,8 +31,6 @@ from polar_iac.cli.terminal import (
 )
 from polar_iac.clock import Stop, SystemClock
 from polar_iac.errors import ExitCode
-from polar_iac.facts.model import Facts
-from polar_iac.plan.facts import with_facts, with_shown_blocks
 from polar_iac.plan.model import Plan
 from polar_iac.plan.saved import read_plan
 from polar_iac.report.results import event_text, result_text, skipped_text
@@ -42,6 +39,7 @@ from polar_iac.state.machine_lock import machine_lock
 
 if TYPE_CHECKING:
     from polar_iac.apply.session import ApplySession, LiveMeters
+    from polar_iac.cli.facts import KnownFacts
     from polar_iac.polar.client import PolarClient
 
 
@@ -130,17 +128,17 @@ def apply(
             ) as (session, client):
                 live = session.read_live(client)
                 plan = session.plan(live)
-                # Whoever is asked sees every fact. What was reviewed needs those alone that stop an archive.
+                # Here, so that `apply --help` does not wait for the HTTP client.
+                from polar_iac.cli.facts import FactsSource, KnownFacts
+
+                source = FactsSource(inputs, connection, facts, client, session.clock)
                 is_asked = not (auto_approve or reviewed or digest)
-                needs = (needs_of if is_asked else needs_to_archive)(plan, facts.level)
-                known = read_facts(needs, plan, inputs, connection, facts, client, session.clock)
-                plan = audit.record.plan = _joined(plan, known, reviewed)
+                known = KnownFacts.of(plan, source, reviewed, is_asked=is_asked)
+                plan = audit.record.plan = known.joined(plan)
                 print_result(plan_text(plan, str(selection.file), columns(sys.stdout)))
                 _permit(plan, live, inputs, reviewed, digest=digest, max_changes=max_changes)
                 if plan.wanted and not auto_approve:
-                    plan, live = _confirm(
-                        session, client, plan, lambda fresh: _joined(fresh, known, reviewed)
-                    )
+                    plan, live = _confirm(session, client, plan, known)
                 _execute(session, client, plan, live, audit, stop, progress)
         print_error(host_for(os.environ).publish_results(plan, audit.record.events))
         _say_commit(common, plan, inputs.lockfile_path, is_first=is_first)
@@ -202,24 +200,17 @@ def _check_options(digest: str | None, reviewed: Plan | None, *, auto_approve: b
         raise click.UsageError("--digest takes 32 to 64 hexadecimal digits, as the plan shows them")
 
 
-def _joined(plan: Plan, known: Facts, reviewed: Plan | None) -> Plan:
-    """Return the plan with its facts. What a saved plan showed as blocked by facts is blocked, too."""
-    joined = with_facts(plan, known)
-    return with_shown_blocks(joined, reviewed) if reviewed else joined
-
-
 def _confirm(
-    session: ApplySession, client: PolarClient, plan: Plan, joined: Callable[[Plan], Plan]
+    session: ApplySession, client: PolarClient, plan: Plan, known: KnownFacts
 ) -> tuple[Plan, LiveMeters]:
     """Ask, then plan again, because someone may have changed something while the prompt was open.
 
-    `joined` joins a plan to the facts. Raises click.Abort on a no, and StalePlanError when the plan is not
-    the one that was shown.
+    Raises click.Abort on a no, and StalePlanError when the plan is not the one that was shown.
     """
     bills = any(change.action not in ("mark", "release", "blocked") for change in plan.changes)
     confirm(plan.environment, session.manifest.server(plan.environment), plan.wanted, bills=bills)
     live = session.read_live(client)
-    fresh = joined(session.plan(live))
+    fresh = known.joined(session.plan(live))
     permit(fresh, plan)
     return fresh, live
 

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polar_iac.apply.facts import Needs, gather, needs_of
 from polar_iac.apply.jobs import Limits
 from polar_iac.apply.session import ApplySession, LiveMeters, Session, pinned_organization
 from polar_iac.cli import options
@@ -17,10 +16,8 @@ from polar_iac.cli.options import Connection
 from polar_iac.cli.terminal import Progress
 from polar_iac.clock import Clock
 from polar_iac.errors import RefusedError
-from polar_iac.facts.model import Facts
 from polar_iac.files import state_directory, state_path
 from polar_iac.plan.drift import Drift, find_drift
-from polar_iac.plan.facts import with_facts
 from polar_iac.plan.model import Plan
 from polar_iac.state import journal
 
@@ -42,36 +39,12 @@ def plan_once(
         return session.plan(None)
     with _connect(inputs, connection, clock, progress) as client:
         plan = session.plan(session.read_live(client, progress.reach))
-        needs = needs_of(plan, facts.level)
-        return with_facts(plan, read_facts(needs, plan, inputs, connection, facts, client, clock))
+        if not plan.changes:
+            return plan
+        # Here, so that a plan without changes does not wait for it.
+        from polar_iac.cli.facts import FactsSource
 
-
-def read_facts(
-    needs: Needs,
-    plan: Plan,
-    inputs: Inputs,
-    connection: Connection,
-    facts: options.Facts,
-    client: PolarClient,
-    clock: Clock,
-) -> Facts:
-    """Read the facts that a plan needs. Nothing is sent where it needs none, and nothing is raised."""
-    if not needs.any:
-        return Facts()
-    # Here, so that a plan without changes does not wait for it.
-    from polar_iac.polar.facts_access import Place, open_facts
-
-    environment = plan.environment
-    place = Place(
-        environment,
-        inputs.manifest.server(environment),
-        plan.organization_id,
-        lambda: state_directory(inputs.lockfile_path),
-        connection.allow_http,
-    )
-    budget = facts.requests, facts.timeout
-    with open_facts(place, os.environ, *budget, clock=clock, now=client.now) as reader:
-        return gather(needs, reader)
+        return FactsSource(inputs, connection, facts, client, clock).planned(plan)
 
 
 def drift_once(

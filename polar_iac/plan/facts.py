@@ -54,7 +54,7 @@ def with_shown_blocks(plan: Plan, shown: Plan) -> Plan:
     return replace(
         plan,
         changes=tuple(
-            replace(change, action="blocked", cause="attached", reason=blocked[change.digest].reason)
+            _blocked(change, blocked[change.digest].reason)
             if change.action == "archive" and change.digest in blocked
             else change
             for change in plan.changes
@@ -252,8 +252,13 @@ def _with_attached(change: Change, facts: Facts) -> Change:
         f"cannot be archived: {users} {'uses it; remove it' if one else 'use it; remove them'} first. "
         f"{REPLACED}."
     )
-    blocked = replace(change, action="blocked", cause="attached", reason=reason)
-    return _added(blocked, replace(note, severity="warning"))
+    return _added(_blocked(change, reason), replace(note, severity="warning"))
+
+
+def _blocked(change: Change, reason: str | None) -> Change:
+    """Return an archive as blocked. What an archive does is said by the plan that does it."""
+    notes = tuple(note for note in change.notes if note.kind != "archive")
+    return replace(change, action="blocked", cause="attached", reason=reason, notes=notes)
 
 
 def _product(price: Price) -> dict[str, str | bool]:
@@ -276,7 +281,7 @@ def _hangs(
     else:
         nothing = {
             "no live price": prices is not None,
-            "no benefit that credits it": credits_ is not None,
+            "no credit benefit": credits_ is not None,
         }
         parts = [f"{' and '.join(text for text, known in nothing.items() if known)} uses this meter"]
     if prices is None:
@@ -285,7 +290,7 @@ def _hangs(
         parts.append("Benefits were not read")
     if prices and spec and any(field.path in _SHOWN for field in change.fields):
         parts.append(_shown(prices[0], spec))
-    if prices is not None:
+    if prices is not None and (change.action == "archive" or not prices):
         parts.append(REPLACED)
     return ". ".join(parts)
 

@@ -125,7 +125,7 @@ class TestNotes:
         write(facts, calls={"unit": "custom", "custom_label": "call", "custom_multiplier": 1000})
         assert note(planned(facts), "calls", "attached")["text"] == (
             "product Pro ($0.50 / call) uses this meter. Shown as $500.00 per 1,000 calls; charged $0.50 a "
-            f"call, as before. {REPLACED}"
+            "call, as before"
         )
 
 
