@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from polar_iac.polar.facts_answers import (
     life_from,
     list_page_from,
     names_from,
+    own_items,
     prices_from,
 )
 from polar_iac.polar.facts_budget import DAYS, MAX_DAYS, Budget, LackError
@@ -72,6 +73,7 @@ class FactsReader:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._own, self._facts, self._budget = own, facts, budget
+        self._organization_id = organization_id
         self._organization = {"organization_id": organization_id} if organization_id else {}
         self._now = now
         self._customers = Customers()
@@ -135,9 +137,15 @@ class FactsReader:
 
     def names(self) -> tuple[EventName, ...] | Gap:
         """Return every event name of the organization, most recent first. Sends one request per 100."""
-        return self._gap_or(
-            "names", lambda: self._all("names", "/events/names", {"sorting": "-last_seen"}, names_from)
-        )
+        # A name does not say whose it is.
+        query = {"sorting": "-last_seen", **self._organization}
+
+        def read() -> tuple[EventName, ...]:
+            return tuple(
+                name for page in self._pages("names", "/events/names", query) for name in names_from(page)
+            )
+
+        return self._gap_or("names", read)
 
     def prices(self) -> tuple[Price, ...] | Gap:
         """Return every live price that has a meter. Sends one request per 100 products.
@@ -145,12 +153,14 @@ class FactsReader:
         Polar cannot list products by meter, and does not list replaced prices (observed).
         """
         query = {"sorting": "created_at"}
-        return self._gap_or("products", lambda: self._all("products", "/products/", query, prices_from))
+        return self._gap_or("products", lambda: self._own_items("products", "/products/", query, prices_from))
 
     def credits(self) -> tuple[Credit, ...] | Gap:
         """Return every benefit that credits units of a meter. Sends one request per 100."""
         query = {"type": "meter_credit", "sorting": "created_at"}
-        return self._gap_or("benefits", lambda: self._all("benefits", "/benefits/", query, credits_from))
+        return self._gap_or(
+            "benefits", lambda: self._own_items("benefits", "/benefits/", query, credits_from)
+        )
 
     def events_page(
         self, name: str, start: str, end: str, page: int = 1, limit: int = PAGE, *, newest_first: bool = False
@@ -182,22 +192,32 @@ class FactsReader:
         except ApiError as error:
             return Gap(source, "failed", str(error))
 
-    def _all(
+    def _own_items(
         self, source: Source, path: str, query: Mapping[str, Any], read: Callable[[Page], Sequence[T]]
     ) -> tuple[T, ...]:
-        """Read all pages. A page with nothing new ends the list: an item that moved is not taken twice."""
-        found: list[T] = []
+        """Read the organization's items. Raises LackError when all are another one's: so is the token then.
+
+        They are not asked for by organization: of another one there would be none, as if nothing was sold.
+        """
+        pages = list(self._pages(source, path, query))
+        own = [
+            page.model_copy(update={"items": own_items(page.items, self._organization_id)}) for page in pages
+        ]
+        if any(page.items for page in pages) and not any(page.items for page in own):
+            raise LackError("failed", f"the token in {self._facts.name} is of another organization")
+        return tuple(item for page in own for item in read(page))
+
+    def _pages(self, source: Source, path: str, query: Mapping[str, Any]) -> Iterator[Page]:
+        """Yield all pages. One with nothing new ends the list; an item that moved is not on two pages."""
         seen: set[str] = set()
-        page, last = 1, 1
-        while page <= last:
-            params = {**query, "page": page, "limit": PAGE, **self._organization}
-            answer = list_page_from(self._get(source, path, params))
-            new = [i for i, item in enumerate(ids_of(answer.items)) if item not in seen]
-            seen.update(ids_of(answer.items))
-            found += read(answer.model_copy(update={"items": [answer.items[i] for i in new]}))
-            last = answer.pagination.max_page if new else 0
-            page += 1
-        return tuple(found)
+        number, last = 1, 1
+        while number <= last:
+            page = list_page_from(self._get(source, path, {**query, "page": number, "limit": PAGE}))
+            new = [item for item, id_ in zip(page.items, ids_of(page.items), strict=True) if id_ not in seen]
+            seen.update(ids_of(page.items))
+            yield page.model_copy(update={"items": new})
+            last = page.pagination.max_page if new else 0
+            number += 1
 
     def _get(self, source: Source, path: str, params: Mapping[str, Any]) -> Any:
         """Send one GET, and return the JSON of its 2xx answer. Raises LackError, or ApiError if it failed."""

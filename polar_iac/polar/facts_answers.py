@@ -201,3 +201,8 @@ def list_page_from(answer: Any) -> Page:
 def ids_of(items: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what tells the items of a list apart: their ids, or the name and source of an event name."""
     return [str(item.get("id") or (item.get("name"), item.get("source"))) for item in items]
+
+
+def own_items(items: Sequence[dict[str, Any]], organization_id: str | None) -> list[dict[str, Any]]:
+    """Return the items of an organization; all of them if it is not known."""
+    return [item for item in items if organization_id in (None, item.get("organization_id", organization_id))]

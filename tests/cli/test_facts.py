@@ -174,6 +174,16 @@ class TestArchives:
         sent = sorted(polar.tape.sent("PATCH"), key=str)
         assert sent == [{"is_archived": True}, {"name": "Renamed"}]
 
+    def test_a_change_that_was_reviewed_with_facts_is_made_without_them(
+        self, facts: Workspace, polar: Served
+    ) -> None:
+        write(facts, calls={"filter": OTHER}, new={})
+        document = planned(facts, POLAR_ACCESS_TOKEN=READ)
+        assert note(document, "calls", "freeze")["data"]["state"] == "open"
+        digest = ["--digest", document["digest"]]
+        facts.ok("apply", "-e", "sandbox", "-y", *digest, POLAR_FACTS_TOKEN_SANDBOX="")
+        assert (polar.tape.count("PATCH"), polar.tape.count("POST")) == (1, 1)
+
     def test_what_a_plan_file_shows_as_blocked_is_skipped(self, attached: Workspace, polar: Served) -> None:
         attached.ok("plan", "-e", "sandbox", "--out", "plan.json", POLAR_ACCESS_TOKEN=READ)
         done = attached.run("apply", "plan.json", "-y", POLAR_FACTS_TOKEN_SANDBOX="")

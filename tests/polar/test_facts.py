@@ -256,6 +256,27 @@ class TestPricesAndCredits:
         assert credits_ == (Credit(identifier(30), METER, "Free images"),)
         assert parse_qs(tape.exchanges[0].query)["type"] == ["meter_credit"]
 
+    def test_another_organizations_token_is_not_taken_for_one_that_sells_nothing(self) -> None:
+        theirs = {**product(10, "Pro", price(20)), "organization_id": identifier(99)}
+        with (
+            scripted(lambda *_: page(theirs)) as (url, _),
+            reader(url, organization_id=ORGANIZATION) as facts,
+        ):
+            gap = facts.prices()
+        text = "the token in POLAR_FACTS_TOKEN_SANDBOX is of another organization"
+        assert gap == Gap("products", "failed", text)
+
+    def test_a_persons_token_shows_the_organizations_own_alone(self) -> None:
+        theirs = {**product(10, "Theirs", price(20)), "organization_id": identifier(99)}
+        ours = {**product(11, "Ours", price(21)), "organization_id": ORGANIZATION}
+        with (
+            scripted(lambda *_: page(theirs, ours)) as (url, _),
+            reader(url, organization_id=ORGANIZATION) as facts,
+        ):
+            prices = facts.prices()
+        assert not isinstance(prices, Gap)
+        assert [price.product for price in prices] == ["Ours"]
+
     def test_a_page_without_anything_new_ends_a_list(self) -> None:
         """A proxy that ignores `page` must not use the budget up."""
         with scripted(lambda *_: page(product(10, "Pro"), pages=9)) as (url, tape), reader(url) as facts:
