@@ -70,7 +70,10 @@ class Credit:
 
 @dataclass(frozen=True)
 class Window:
-    """Events of one stretch of time that were read whole. `start` and `end` are RFC 3339, both exclusive."""
+    """Events that one request read, oldest first: a stretch of the list of a name's events.
+
+    `start` and `end` are the times of the first and the last, as RFC 3339.
+    """
 
     start: str
     end: str
@@ -79,7 +82,7 @@ class Window:
 
 @dataclass(frozen=True)
 class EventsRead:
-    """Events of one name that were read, out of `total` between `start` and `end`.
+    """Events of one name that were read, out of `total` between `start` and `end`, both exclusive.
 
     An event is a mapping with `name`, `source`, `timestamp`, `metadata` and `customer_id` (an anonymous
     number as text, or None), as `meter.meaning` takes it. All were read when `read == total`.

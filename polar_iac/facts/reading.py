@@ -79,12 +79,7 @@ def read_events(
     portions = deal(totals, wants, period, reader.left)
     for name, number in _by_turns([[(name, n) for n in p.pages] for name, p in portions.items()]):
         reader.page(name, number, portions[name].size)
-    return {
-        name: EventsRead(
-            name, period.after, period.until, total, reader.windows(name, portions.get(name)), as_of
-        )
-        for name, total in totals.items()
-    }
+    return {name: reader.read(name, total, portions.get(name), as_of) for name, total in totals.items()}
 
 
 class _Reader:
@@ -107,7 +102,13 @@ class _Reader:
             self._pages[key] = page
         return page
 
-    def windows(self, name: str, portion: Portion | None) -> tuple[Window, ...]:
+    def read(self, name: str, total: int, portion: Portion | None, as_of: str) -> EventsRead:
+        """Return what was read of a name. An event may have come since the first page told the total."""
+        windows = self._windows(name, portion)
+        total = max(total, sum(len(window.events) for window in windows))
+        return EventsRead(name, self._period.after, self._period.until, total, windows, as_of)
+
+    def _windows(self, name: str, portion: Portion | None) -> tuple[Window, ...]:
         """Return the pages of a portion that were read before the first that was not, oldest first.
 
         All of them are in random order, so these are a random sample.

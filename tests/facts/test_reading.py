@@ -120,6 +120,18 @@ def test_an_event_that_moved_to_the_next_page_is_read_once_and_not_all_are_read(
     assert len(set(places(read))) == len(places(read)) == read.read == 299
 
 
+def test_an_event_that_came_meanwhile_is_read_as_well() -> None:
+    listed = Listed({"call": 299})
+
+    def page(name: str, start: str, end: str, number: int, size: int) -> Page | None:
+        found = listed.page(name, start, end, number, size)
+        listed.totals = {"call": 300}
+        return found
+
+    read = read_events(page, [Want("m", ("call",))], PERIOD, "2026-11-25T00:00:00Z", 55)["call"]
+    assert (read.read, read.total) == (300, 300)
+
+
 TOTALS = st.sampled_from([0, 1, 99, 100, 101, 500, 999, 1_001, 4_000, 30_000])
 
 
