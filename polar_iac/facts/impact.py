@@ -41,7 +41,8 @@ class Impact:
     `both`, `only_before` and `only_after` count the events that were read and that each of the two matches.
     `before` is None for a create. Where not all events were read, `estimated` says that `after` is an
     estimate, `error` is its half-width: the whole `after` is within it in 95 of 100 samples. What is not
-    estimated is None, as are customers and days then. `customers` have another quantity in some month, out of
+    estimated is None, as are customers and days then; of a sum `at_least` may say what it comes to in 95 of
+    100 samples, or more. `customers` have another quantity in some month, out of
     `customers_total` of whom an event is matched before or after. `unlike` holds the days on which Polar's
     own quantity is another one than the events make.
     """
@@ -60,6 +61,7 @@ class Impact:
     daily: tuple[DayImpact, ...] = ()
     estimated: bool = False
     unlike: tuple[str, ...] = ()
+    at_least: float | None = None
 
     @property
     def is_exact(self) -> bool:

@@ -127,11 +127,12 @@ def sampled_impact(
     seen = {read.name: [sides.see(window.events) for window in read.windows] for read in reads}
     events = [s for windows in seen.values() for window in windows for s in window]
     known = _known_before(events, sides, period, usage)
+    by_name = {reach.name: reach for reach in reaches}
+    windows = [_Read(read, by_name[read.name], seen[read.name]) for read in reads]
     estimate = None
-    if all(read.read == read.total or len(read.windows) >= FEWEST_WINDOWS for read in reads):
-        by_name = {reach.name: reach for reach in reaches}
-        windows = [_Read(read, by_name[read.name], seen[read.name]) for read in reads]
-        estimate = _after(before, after, sides, windows, known)
+    if all(read.is_whole or len(read.windows) >= FEWEST_WINDOWS for read in windows):
+        has_all = by_name.keys() <= seen.keys()
+        estimate = _after(before, after, sides, windows, known, has_all_names=has_all)
     largest = max(known or 0.0, estimate.value if estimate else 0.0)
     stated = estimate.rounded() if estimate and estimate.error <= WIDEST * largest else None
     return Impact(
@@ -145,6 +146,9 @@ def sampled_impact(
         of=sum(read.total for read in reads),
         error=(stated.error or None) if stated else None,
         estimated=stated is not None and stated.error > 0,
+        at_least=_at_least_after(sides.after, windows)
+        if stated is None and after.aggregation.func == "sum"
+        else None,
     )
 
 
@@ -188,12 +192,17 @@ def _after(
     sides: Sides,
     reads: Sequence[_Read],
     known: float | None,
+    *,
+    has_all_names: bool,
 ) -> Estimate | None:
-    """Estimate what is matched after: of what was matched before, else of all events that there are."""
+    """Estimate what is matched after: of what was matched before, else of all events that there are.
+
+    The latter needs every name that matters, the former only those that make a difference.
+    """
     narrows = all(read.is_whole or read.reach.narrows for read in reads)
     if known is not None and narrows and before and _same_aggregation(before, after):
         return _less(sides.after, reads, known)
-    if after.aggregation.func == "count":
+    if after.aggregation.func == "count" and has_all_names:
         samples = [read.sample(lambda s: float(s.after), lambda s: float(not s.after)) for read in reads]
         return estimate_taken(samples, sum(read.events.total for read in reads))
     return None
@@ -208,10 +217,7 @@ def _less(side: Side, reads: Sequence[_Read], known: float) -> Estimate | None:
 
     None where a number below 0 was read, since less than nothing can be kept then.
     """
-
-    def worth(s: Seen) -> float:
-        return side.meter.quantity([s.event]) or 0.0
-
+    worth = _worth(side)
     seen = [s for read in reads for window in read.windows for s in window if s.before or s.after]
     if any(worth(s) < 0 for s in seen):
         return None
@@ -230,3 +236,28 @@ def _less(side: Side, reads: Sequence[_Read], known: float) -> Estimate | None:
         return None
     gained = sum(worth(s) for s in seen if s.after and not s.before)
     return Estimate(known - taken.value + gained, taken.error)
+
+
+def _worth(side: Side) -> Worth:
+    """Return what tells how much an event that is matched adds to an additive quantity."""
+    return lambda s: side.meter.quantity([s.event]) or 0.0
+
+
+def _at_least_after(side: Side, reads: Sequence[_Read]) -> float | None:
+    """Return what a sum comes to at least. None where a number below 0 was read, or nothing is certain.
+
+    It holds as an error does, and needs no total: only what may be above it is unknown.
+    """
+    worth = _worth(side)
+    if any(worth(s) < 0 for read in reads for window in read.windows for s in window if s.after):
+        return None
+    samples = [read.sample(lambda s: worth(s) if s.after else 0.0, lambda _: 0.0) for read in reads]
+    sampled = sum(not sample.is_whole for sample in samples)
+    low = max(
+        sum(sum(sample.taken) for sample in samples),
+        _at_least(samples, lambda sample: sample.taken, RISK / max(sampled, 1)),
+    )
+    if low <= 0:
+        return None
+    unit = 10.0 ** (math.floor(math.log10(low)) - 2)  # three digits
+    return math.floor(low / unit) * unit

@@ -102,10 +102,14 @@ def _data(impact: Impact) -> dict[str, Any]:
         "error": impact.error,
         "daily": [{"date": day.date, "before": day.before, "after": day.after} for day in impact.daily],
         "estimated": impact.estimated,
+        "at_least": impact.at_least,
     }
 
 
 def _created(change: Change, after: MeterSpec, impact: Impact) -> str:
+    if impact.after is None and impact.at_least is not None:
+        least = f"{words.number(impact.at_least)} {_noun(after)}"
+        return f"would have counted at least {least} over {_span(impact)}; more is {_not_estimated(impact)}"
     if impact.after is None:
         return f"usage over {_span(impact)} {_not_estimated(impact)}"
     if impact.is_exact and not impact.only_after:

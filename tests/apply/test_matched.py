@@ -113,6 +113,7 @@ def test_a_narrower_filter_counts_less(polar: Served) -> None:
         "of": 441,
         "error": None,
         "estimated": False,
+        "at_least": None,
     }
 
 
@@ -195,6 +196,14 @@ def test_of_many_events_a_sample_is_read_within_the_budget(polar: Served) -> Non
     (note,) = notes(noted(polar, changed(polar, wide, narrow), requests=16), "impact")
     assert note.text == ("matched usage over Oct 26 – Nov 24 UTC not estimated: 1,000 of 1,200 events read")
     assert note.data["quantity"] == {"before": None, "after": None}
+    # Of the sum of a new meter no total is known.
+    (note,) = notes(noted(polar, plan(desired({"tokens": tokens(ONLY_4O)})), requests=12), "impact")
+    least = note.data["at_least"]
+    assert 0.5 * after < least < after
+    assert note.text == (
+        f"would have counted at least {least:,.0f} matched tokens over Oct 26 – Nov 24 UTC; "
+        "more is not estimated: 1,000 of 1,200 events read"
+    )
 
 
 def test_where_no_request_is_left_the_gap_says_so(polar: Served) -> None:

@@ -24,6 +24,12 @@ CLAUSES: dict[str, list[tuple[str, str, Any]]] = {
     "kept": [("name", "eq", "call"), ("kept", "eq", 1)],
     "other": [("name", "eq", "call"), ("kept", "eq", 0)],
 }
+CALLS_AND_JOBS = spec(
+    filter={
+        "conjunction": "or",
+        "clauses": [{"property": "name", "operator": "eq", "value": name} for name in ("call", "job")],
+    }
+)
 COUNT = {"func": "count"}
 SUM = {"func": "sum", "property": "n"}
 
@@ -121,6 +127,24 @@ def test_a_new_meter_that_counts_is_estimated_of_all_events() -> None:
 def test_a_filter_that_moves_both_ways_is_estimated_where_it_counts() -> None:
     found = impact(meter("kept", COUNT), meter("other", COUNT), read(windows=50), known=7_000)
     assert (found.before, found.after) == near(7_000, 3_000)
+
+
+def test_a_count_of_names_that_were_not_all_read_is_not_estimated() -> None:
+    """What the others count is part of it, although the change makes no difference to them."""
+    before, after = meter("all", COUNT), meter("kept", COUNT)
+    names = [reach("call", before, after), reach("job", CALLS_AND_JOBS, CALLS_AND_JOBS)]
+    found = sampled_impact(before, after, [read()], PERIOD, None, names)
+    assert (found.after, found.estimated) == (None, False)
+    assert sampled_impact(before, after, [read()], PERIOD, usage(12_000), names).estimated
+
+
+def test_a_sum_without_a_known_total_comes_to_a_certain_amount_at_least() -> None:
+    found = impact(None, meter("all"), read(windows=50))
+    assert found.after is None
+    assert found.at_least is not None
+    assert 44_000 < found.at_least < 50_000
+    assert impact(None, meter("all"), read(n=-1)).at_least is None
+    assert impact(None, meter("all"), read(n=0)).at_least is None
 
 
 def test_an_estimate_has_two_digits_of_its_error_which_still_holds() -> None:

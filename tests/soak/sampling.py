@@ -20,7 +20,7 @@ def run(seed: int, _directory: Path) -> Sequence[Outcome]:
     kind = list(KINDS)[seed % len(KINDS)]
     outcomes = [trial(kind, seed // len(KINDS) * BATCH + number) for number in range(BATCH)]
     missed = sum(not outcome.covered for outcome in outcomes)
-    assert missed <= MISSED, f"{kind}: {missed} of {BATCH} are outside of the stated error"
+    assert missed <= MISSED, f"{kind}: {missed} of {BATCH} are outside of what is stated"
     return outcomes
 
 

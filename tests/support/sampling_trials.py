@@ -75,8 +75,10 @@ REQUESTS = (55, 26, 12)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial: stated or not, and then whether the truth is within the error, and the error as
-    a part of the usage before.
+    """What came of a trial: an error as a part of the usage before, or nothing that is stated.
+
+    Of the sum of a new meter a bound is stated, and the error is what it falls short of. `covered` tells
+    whether the truth is within the error.
     """
 
     kind: str
@@ -129,14 +131,14 @@ def usage_of(worth: Sequence[float]) -> Usage:
 def trial(kind: str, seed: int) -> Outcome:
     """Draw a population, read a sample of it as a plan does, and compare the estimate with the whole.
 
-    The meter sums a property, mostly, or counts, or is a new one that counts. Which pages are read depends
-    on name and period alone, so each trial draws its events anew.
+    The meter sums a property, mostly, or counts, or is a new one. Which pages are read depends on name and
+    period alone, so each trial draws its events anew.
     """
     random = Random(f"{kind} {seed}")
     draw = KINDS[kind](random)
     events = [draw(random, place) for place in range(EVENTS)]
-    case = random.choice(["sum", "sum", "sum", "count", "create"])
-    func = "sum" if case == "sum" else "count"
+    case = random.choice(["sum", "sum", "sum", "count", "new count", "new sum"])
+    func = case.removeprefix("new ")
     worth = [value if func == "sum" else 1.0 for value, _ in events]
 
     def read_page(_name: str, _start: str, _end: str, page: int, size: int) -> Page:
@@ -145,14 +147,17 @@ def trial(kind: str, seed: int) -> Outcome:
 
     requests = REQUESTS[seed % len(REQUESTS)]
     reads = read_events(read_page, [Want("m", (NAME,))], PERIOD, "2026-11-25T00:00:00Z", requests)
-    before = None if case == "create" else meter(func, narrow=False)
+    before = None if case.startswith("new") else meter(func, narrow=False)
     after = meter(func, narrow=True)
     usage = None if before is None else usage_of(worth)
     impact = sampled_impact(before, after, [reads[NAME]], PERIOD, usage, [reach(NAME, before, after)])
     windows = len(reads[NAME].windows)
+    truth = sum(value for value, (_, lost) in zip(worth, events, strict=True) if not lost)
+    if case == "new sum":
+        least = impact.at_least or 0.0
+        return Outcome(kind, case, windows, stated=least > 0, covered=least <= truth, error=1 - least / truth)
     if impact.after is None:
         return Outcome(kind, func, windows, stated=False, covered=True, error=0.0)
-    truth = sum(value for value, (_, lost) in zip(worth, events, strict=True) if not lost)
     whole, error = sum(worth), impact.error or 0.0
     covered = abs(impact.after - truth) <= error + 1e-9 * whole
     return Outcome(kind, func, windows, stated=True, covered=covered, error=error / whole)
