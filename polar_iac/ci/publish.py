@@ -26,6 +26,7 @@ from polar_iac.plan.drift import Drift
 from polar_iac.plan.model import Plan
 from polar_iac.report.audit import CiRun
 from polar_iac.report.comment.budget import TruncatableBlock
+from polar_iac.report.comment.charts import charts_markdown
 from polar_iac.report.comment.check import check_markdown
 from polar_iac.report.comment.document import headline, plan_markdown, result_markdown
 from polar_iac.report.comment.drift import drift_markdown
@@ -83,7 +84,10 @@ class Publisher(ABC):
             limit=self._limit,
             whole=self.step_log_name,
         )
-        self._summarize(markdown)
+        charts = charts_markdown(plans)
+        # Where the summary is nearly full, the plan is worth more than its charts.
+        fits = len(f"{markdown}\n{charts}".encode()) < self.summary_room()
+        self._summarize(f"{markdown}\n{charts}" if charts and fits else markdown)
         self.write_outputs(plan_outputs(plans, several=several))
         return self.annotate(plan_annotations(plans, self.annotation_limit))
 

@@ -1,0 +1,80 @@
+"""Usage by day as charts in the summary of a run, in Mermaid, which GitHub draws.
+
+A chart holds numbers and days alone: what others wrote stands above it, escaped as everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from polar_iac.plan.model import Change, Plan
+from polar_iac.report.comment.escape import MARKUP, clipped, strong
+from polar_iac.report.evidence import Impact, evidence
+from polar_iac.report.risks import RISKS, risk
+from polar_iac.report.usage import difference, matched, span
+from polar_iac.report.wording import labels, quantity
+
+MOST_CHARTS = 10
+_MOST_DAYS = 31
+_TITLE = "#### Matched usage by day"
+_LEGEND = (
+    "Bars: what each meter counts as it is. Line: what it would have counted as planned. Usage is not what "
+    "was billed: an event bills only through a subscription with a price, after trials, credits, caps and "
+    "discounts."
+)
+
+
+def charts_markdown(plans: Sequence[Plan]) -> str:
+    """Return a chart for each change whose usage by day is known, the worst first, or an empty string.
+
+    Of more than ten changes, the first ones have one.
+    """
+    names = labels(plans)
+    found = [
+        (change, impact, name if len(plans) > 1 else "")
+        for plan, name in zip(plans, names, strict=True)
+        for change in plan.changes
+        if (impact := evidence(change).impact) and _has_usage(impact) and change.action != "blocked"
+    ]
+    if not found:
+        return ""
+    found.sort(key=lambda one: RISKS.index(kind) if (kind := risk(one[0])) else len(RISKS))
+    shown = found[:MOST_CHARTS]
+    rest = len(found) - len(shown)
+    more = [f"… and {quantity(rest, 'more meter')} without a chart"] if rest else []
+    blocks = [_TITLE, _LEGEND, *(_chart(*one) for one in shown), *more]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _has_usage(impact: Impact) -> bool:
+    return any(day.before or day.after for day in impact.daily)
+
+
+def _chart(change: Change, impact: Impact, name: str) -> str:
+    spec = change.after or change.before
+    noun = f": {matched(spec, MARKUP)}{difference(impact, MARKUP)}" if spec else ""
+    where = f" · {strong(clipped(name))}" if name else ""
+    title = f"{strong(clipped(change.key))}{where}{noun} a day, {span(impact)}"
+    return "\n".join([title, "", "```mermaid", "xychart-beta", *_lines(impact), "```"])
+
+
+def _lines(impact: Impact) -> Iterator[str]:
+    """Yield the axes, and the numbers before and after. A new meter has the latter alone, as bars."""
+    daily = impact.daily[-_MOST_DAYS:]
+    # With the month at every label, thirty would not fit.
+    yield f'    x-axis "days, UTC" [{", ".join(str(one.day.day) for one in daily)}]'
+    before, after = [one.before for one in daily], [one.after for one in daily]
+    highest = max(*before, *after, 0.0)
+    lowest = min(*before, *after, 0.0)
+    yield f"    y-axis {_number(lowest)} --> {_number(highest or 1)}"
+    if impact.before is not None:
+        yield f"    bar [{', '.join(map(_number, before))}]"
+        yield f"    line [{', '.join(map(_number, after))}]"
+    else:
+        yield f"    bar [{', '.join(map(_number, after))}]"
+
+
+def _number(number: float) -> str:
+    """Return a number without an exponent, which a chart cannot read."""
+    text = f"{number:.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
