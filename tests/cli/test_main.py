@@ -15,6 +15,7 @@ from polar_iac.cli.main import COMMANDS, FLAGS, cli
 from polar_iac.cli.options import FORMATS
 from polar_iac.report.formats import RENDERERS
 from tests.support.command import Workspace, on_terminal
+from tests.support.fork_server import ForkServer
 
 CONTEXT = click.Context(cli)
 
@@ -116,9 +117,9 @@ def test_options_before_the_command_are_the_commands(before: str, after: str) ->
     ],
 )
 def test_what_is_not_understood_is_answered_under_the_usage(
-    tmp_path: Path, written: str, answer: str
+    tmp_path: Path, warmed: ForkServer, written: str, answer: str
 ) -> None:
-    done = Workspace(tmp_path, {}).run(*written.split())
+    done = Workspace(tmp_path, {}, warmed).run(*written.split())
     assert (done.returncode, done.stdout) == (1, "")
     usage, *_, message = done.stderr.splitlines()
     assert usage.startswith("Usage: ")
@@ -126,8 +127,8 @@ def test_what_is_not_understood_is_answered_under_the_usage(
 
 
 @pytest.mark.parametrize("written", ["plan", "validate", "apply none", "plan -e local --target x"])
-def test_other_errors_show_no_usage(tmp_path: Path, written: str) -> None:
-    workspace = Workspace(tmp_path, {})
+def test_other_errors_show_no_usage(tmp_path: Path, warmed: ForkServer, written: str) -> None:
+    workspace = Workspace(tmp_path, {}, warmed)
     if "--target" in written:
         workspace.write({})
     done = workspace.run(*written.split())
@@ -150,9 +151,9 @@ def test_other_errors_show_no_usage(tmp_path: Path, written: str) -> None:
     ],
 )
 def test_colors_are_chosen(
-    tmp_path: Path, arguments: list[str], variables: dict[str, str], colored: bool
+    tmp_path: Path, warmed: ForkServer, arguments: list[str], variables: dict[str, str], colored: bool
 ) -> None:
-    done = Workspace(tmp_path, {}).run("validate", *arguments, **variables)
+    done = Workspace(tmp_path, {}, warmed).run("validate", *arguments, **variables)
     assert ("\x1b[" in done.stderr) == colored
 
 

@@ -17,6 +17,7 @@ from polar_iac.polar.connection import Connection, check_base_url
 from polar_iac.polar.errors import TransientError
 from tests.support.build import meter
 from tests.support.command import COMMAND, HANG_SECONDS, Workspace, clean_environment
+from tests.support.fork_server import ForkServer
 
 MANIFEST = {"calls": meter(name="Calls ✓ é")}
 
@@ -37,8 +38,8 @@ def run(
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    made = Workspace(tmp_path, {"POLAR_ACCESS_TOKEN": "polar_oat_x"})
+def workspace(tmp_path: Path, warmed: ForkServer, measures: bool) -> Workspace:
+    made = Workspace(tmp_path, {"POLAR_ACCESS_TOKEN": "polar_oat_x"}, warmed, measures=measures)
     made.write(MANIFEST)
     return made
 

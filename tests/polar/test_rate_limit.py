@@ -24,7 +24,7 @@ from polar_iac.state.lockfile import Lockfile
 from tests.support.build import PROJECT, desired, identifier, meter, plan
 from tests.support.served_polar import scripted
 
-pytestmark = pytest.mark.unmeasured  # a thousand creates through the same lines
+pytestmark = pytest.mark.unmeasured  # hundreds of creates through the same lines
 
 
 class VirtualClock:
@@ -81,7 +81,7 @@ class VirtualClock:
 
 
 @pytest.mark.parametrize("parallelism", [1, 4])
-def test_a_thousand_creates_keep_to_a_hundred_a_minute(tmp_path: Path, parallelism: int) -> None:
+def test_hundreds_of_creates_keep_to_a_hundred_a_minute(tmp_path: Path, parallelism: int) -> None:
     clock = VirtualClock(parallelism)
     waits: list[float] = []
     limited = RateLimit(100, 60.0, clock.now)
@@ -96,7 +96,7 @@ def test_a_thousand_creates_keep_to_a_hundred_a_minute(tmp_path: Path, paralleli
             on_wait=waits.append,
         ) as client,
     ):
-        manifest = desired({f"m{n}": meter(name=f"Meter {n}") for n in range(1000)})
+        manifest = desired({f"m{n}": meter(name=f"Meter {n}") for n in range(300)})
         lock = tmp_path / "lock.json"
         state_directory(lock)
         with Journal(path_for(lock), Lockfile("sandbox", None, PROJECT)) as journal:
@@ -113,11 +113,11 @@ def test_a_thousand_creates_keep_to_a_hundred_a_minute(tmp_path: Path, paralleli
                     clock=clock,
                 )
             )
-            assert len(journal.meters) == 1000
+            assert len(journal.meters) == 300
         assert all(isinstance(event, Applied) for event in events)
-        assert len(events) == 1000
-    # 1,000 POSTs and the ten pages of the sweep: ten windows to wait for.
-    assert clock.now() <= 10 * 60 * 1.15
+        assert len(events) == 300
+    # 300 POSTs and the pages of the sweep: three windows to wait for.
+    assert 2 * 60 < clock.now() <= 3 * 60 * 1.15
     assert waits
     assert all(0 <= wait <= 62 for wait in waits)
 
