@@ -212,7 +212,7 @@ class TestArchives:
         words_ = " ".join(output.split())
         assert "Polar will almost certainly refuse this" in words_
         assert "blocked: cannot be archived: products Pro" in words_
-        assert "1 change" in words_
+        assert "Apply this change to sandbox?" in words_
         assert "is_archived" not in str(polar.tape.sent("PATCH"))
 
     def test_what_is_blocked_by_facts_is_no_change(self, attached: Workspace) -> None:
