@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 PAGE = 100
 """Items of one request. Polar silently clamps a larger limit (observed)."""
+_MOST_PAGES = 10
+"""Most pages of a list that are read. Names of events that hold an id, for example, may be many thousands."""
 _EARLIEST = "2023-01-01T00:00:00Z"
 """Earliest start of quantities (observed)."""
 _SCOPES: Mapping[Source, str] = {
@@ -208,11 +210,16 @@ class FactsReader:
         return tuple(item for page in own for item in read(page))
 
     def _pages(self, source: Source, path: str, query: Mapping[str, Any]) -> Iterator[Page]:
-        """Yield all pages. One with nothing new ends the list; an item that moved is not on two pages."""
+        """Yield all pages. One with nothing new ends the list; an item that moved is not on two pages.
+
+        Raises LackError after the first page of a list that would take too many requests from all others.
+        """
         seen: set[str] = set()
         number, last = 1, 1
         while number <= last:
             page = list_page_from(self._get(source, path, {**query, "page": number, "limit": PAGE}))
+            if page.pagination.max_page > _MOST_PAGES:
+                raise LackError("budget", f"the list has more than {_MOST_PAGES * PAGE:,} entries")
             new = [item for item, id_ in zip(page.items, ids_of(page.items), strict=True) if id_ not in seen]
             seen.update(ids_of(page.items))
             yield page.model_copy(update={"items": new})

@@ -169,10 +169,12 @@ class TestArchives:
     ) -> None:
         """The token of the apply sees neither products nor benefits: Polar refuses the archive."""
         digest = planned(attached, POLAR_ACCESS_TOKEN=READ)["digest"]
+        polar.tape.clear()
         done = attached.run("apply", "-e", "sandbox", "-y", "--digest", digest, POLAR_FACTS_TOKEN_SANDBOX="")
         assert done.returncode == 1
         sent = sorted(polar.tape.sent("PATCH"), key=str)
         assert sent == [{"is_archived": True}, {"name": "Renamed"}]
+        assert {e.path for e in polar.tape.exchanges if e.method == "GET"} == {"/v1/meters/"}
 
     def test_a_change_that_was_reviewed_with_facts_is_made_without_them(
         self, facts: Workspace, polar: Served

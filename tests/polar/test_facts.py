@@ -375,6 +375,17 @@ class TestBudget:
         assert tape.count("GET") == 2
         assert gaps["products"] == Gap("products", "budget", "the 2 requests of --facts-requests are used up")
 
+    def test_a_list_that_is_too_long_leaves_the_budget_to_others(self) -> None:
+        """Names of events that hold an id may be many thousands."""
+        gaps, tape = asked(lambda *_: page({"id": identifier(1)}, pages=11))
+        text = "the list has more than 1,000 entries"
+        assert [gaps[source] for source in ("names", "products", "benefits")] == [
+            Gap("names", "budget", text),
+            Gap("products", "budget", text),
+            Gap("benefits", "budget", text),
+        ]
+        assert [e.path for e in tape.exchanges].count("/v1/events/names") == 1
+
     def test_sandbox_gets_a_fifth_of_its_limit_a_minute(self) -> None:
         text = "a fifth of Polar's limit, 20 requests a minute, is used up"
         with scripted(lambda *_: page()) as (url, tape), reader(url, clock=FakeClock()) as facts:
