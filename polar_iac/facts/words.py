@@ -7,6 +7,9 @@ from decimal import Decimal, InvalidOperation
 
 from polar_iac.meter.spec import MeterSpec
 
+_DIGITS = 30
+"""Most digits of an amount of money, before the point or after it."""
+
 
 def number(quantity: float) -> str:
     """Return a quantity as people read it. Examples: `1,284,002`, `0.25`, `1,284,002.5`."""
@@ -38,7 +41,7 @@ def money(cents: str, currency: str, units: int = 1) -> str | None:
         amount = Decimal(cents) * units / 100
     except InvalidOperation:
         return None
-    if not amount.is_finite():
+    if not amount.is_finite() or abs(amount.adjusted()) > _DIGITS:
         return None
     whole, _, rest = f"{amount:,f}".partition(".")
     text = f"{whole}.{rest.rstrip('0').ljust(2, '0')}"

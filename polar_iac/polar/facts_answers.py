@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ValidationError
+from pydantic import AwareDatetime, BaseModel, FiniteFloat, ValidationError
 
 from polar_iac.facts.model import Credit, Day, EventName, Price
 from polar_iac.polar.answers import Page
@@ -17,20 +18,20 @@ T = TypeVar("T")
 
 class _Bucket(BaseModel):
     timestamp: AwareDatetime
-    quantity: float
+    quantity: FiniteFloat
 
 
 class _Quantities(BaseModel):
     quantities: list[_Bucket]
-    total: float
+    total: FiniteFloat
 
 
 class _Name(BaseModel):
     name: str
     source: Literal["user", "system"]
     occurrences: int
-    first_seen: str
-    last_seen: str
+    first_seen: AwareDatetime
+    last_seen: AwareDatetime
 
 
 class _Event(BaseModel):
@@ -97,7 +98,13 @@ def life_from(answer: Any) -> float:
 def names_from(page: Page) -> list[EventName]:
     """Return the names of a page."""
     read = _parsed(lambda: [_Name.model_validate(item) for item in page.items], "a list of event names")
-    return [EventName(n.name, n.source, n.occurrences, n.first_seen, n.last_seen) for n in read]
+    return [
+        EventName(n.name, n.source, n.occurrences, _moment(n.first_seen), _moment(n.last_seen)) for n in read
+    ]
+
+
+def _moment(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def prices_from(page: Page) -> list[Price]:

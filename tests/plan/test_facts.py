@@ -320,7 +320,14 @@ def test_numbers_are_written_as_people_read_them(quantity: float, text: str) -> 
 
 @pytest.mark.parametrize(
     ("cents", "text"),
-    [("50", "$0.50"), ("0.5", "$0.005"), ("100000.000000000000", "$1,000.00"), ("x", None), ("NaN", None)],
+    [
+        ("50", "$0.50"),
+        ("0.5", "$0.005"),
+        ("100000.000000000000", "$1,000.00"),
+        ("x", None),
+        ("NaN", None),
+        ("1e99", None),
+    ],
 )
 def test_money_is_written_from_cents(cents: str, text: str | None) -> None:
     assert words.money(cents, "usd") == text

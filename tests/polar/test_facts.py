@@ -362,6 +362,17 @@ class TestGaps:
         gaps, _ = asked(lambda *_: (200, {"content-type": "application/json"}, payload))
         assert {source: gap.lack for source, gap in gaps.items()} == dict.fromkeys(OPERATIONS, "failed")
 
+    @pytest.mark.parametrize("quantity", ["1e400", "NaN", "-Infinity"])
+    def test_a_quantity_that_is_no_number_is_no_usage(self, quantity: str) -> None:
+        payload = f'{{"quantities": [], "total": {quantity}}}'.encode()
+        gaps, _ = asked(lambda *_: (200, {"content-type": "application/json"}, payload))
+        assert gaps["usage"].lack == "failed"
+
+    def test_a_name_that_was_seen_at_no_time_is_no_name(self) -> None:
+        item = {"name": "a", "source": "user", "occurrences": 1, "first_seen": "", "last_seen": "soon"}
+        gaps, _ = asked(lambda *_: page(item))
+        assert gaps["names"].lack == "failed"
+
     def test_nobody_there_is_a_failure(self) -> None:
         with reader("http://127.0.0.1:9") as facts:
             gap = facts.names()
