@@ -14,7 +14,6 @@ from polar_iac.facts.model import EventsRead, Facts
 from polar_iac.facts.names import NameReach, counts_system_events, reaches
 from polar_iac.facts.period import Period
 from polar_iac.facts.sampling import sampled_impact
-from polar_iac.meter.filter import ORDER_OPERATORS
 from polar_iac.meter.meaning.events import ABSENT, OWN_FIELDS, Event, bare, lookup
 from polar_iac.meter.meaning.filters import compile_filter
 from polar_iac.meter.spec import MeterSpec
@@ -23,6 +22,8 @@ from polar_iac.yaml.scalars import nearest
 
 _NEARLY_ALL = 0.95
 """Part of the events that lack a property, from which on it is said."""
+_MOST_KEYS = 200
+"""Most keys of metadata among which a property's nearest is looked for, the frequent ones first."""
 _WORD = re.compile(r"[A-Za-z]{1,30}")
 """A property that can be a word of a sentence."""
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -259,13 +260,13 @@ _EVERY = frozenset({"text", "a number", "true or false", "a list", "an object", 
 
 
 def _types(clause: Mapping[str, Any]) -> frozenset[str]:
-    """Return the types of which a clause matches some values."""
+    """Return the types that a clause is made for.
+
+    `ne` takes values of all others, and billing a bool for 1 and 0, but nobody means that.
+    """
     if clause["operator"] in ("like", "not_like"):  # the text of any value is looked at
         return _EVERY
-    kind = _type(clause["value"])
-    orders = clause["operator"] in ORDER_OPERATORS
-    # A bool equals 1 and 0 for billing.
-    return frozenset({kind, "true or false"} if kind == "a number" and not orders else {kind})
+    return frozenset({_type(clause["value"])})
 
 
 def _type(value: Any) -> str:
@@ -310,6 +311,6 @@ def _property_note(asked: _Asked, events: Sequence[Event], which: str, as_of: st
 
 def _nearest(name: str, events: Sequence[Event]) -> dict[str, Any] | None:
     """Return the key of the metadata that was probably meant, as a name of events is given."""
-    keys = Counter(key for event in events for key in event.metadata)
-    like = nearest(name, tuple(sorted(keys.keys() - {name})))
+    keys = Counter(key for event in events for key in event.metadata if key != name)
+    like = nearest(name, tuple(sorted(key for key, _ in keys.most_common(_MOST_KEYS))))
     return None if like is None else {"name": like, "occurrences": keys[like], "last": None}

@@ -74,10 +74,10 @@ def impact(
 @pytest.mark.unmeasured
 def test_samples_lie_within_their_stated_errors() -> None:
     """Few of the trials of `python -m tests.soak sampling`. By their seeds none of these is off."""
-    outcomes = [trial(kind, seed) for kind in KINDS for seed in range(2)]
+    outcomes = [trial(kind, number % 3) for number, kind in enumerate(KINDS)]
     assert all(outcome.covered for outcome in outcomes)
     assert sum(outcome.stated for outcome in outcomes) >= 0.8 * len(outcomes)
-    assert {outcome.windows for outcome in outcomes} == {50, 25}
+    assert {outcome.windows for outcome in outcomes} == {50, 25, 11}
 
 
 @pytest.mark.unmeasured
