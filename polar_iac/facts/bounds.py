@@ -3,9 +3,9 @@
 The parts are not negative. For a supposed mean `m` and a stake `s` from 0 to 1, each part `x` multiplies a
 capital by `1 + s·(x/m − 1)`. If the mean is `m` or less, the expected capital is at most 1, whatever the
 distribution: so a capital of 40 or more has a chance of at most 1 in 40. The bound is the smallest mean that
-is not refuted so. It holds for parts drawn with or without replacement, and for one part drawn from each of
-several stretches of equal length (the product of means is largest where all are equal), so a customer with
-60 % of the usage, a burst, or a value a million times the usual may make it low but not wrong.
+is not refuted so. It holds for parts drawn with replacement, and without (the mean of all products of some
+numbers is at most the power of their mean, by Maclaurin's inequality). A customer with 60 % of the usage, a
+burst, or a value a million times the usual may make it low but not wrong.
 
 Known as betting (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", 2023).
 """

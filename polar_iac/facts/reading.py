@@ -1,9 +1,9 @@
 """Choice of the events to read for several meters, within a number of requests, and their reading.
 
 A name whose events fit is read whole, by pages of 100. Of others a sample is read: windows of few events
-each, one at a random place in each of as many equal stretches of the list. Requests are what is scarce, and
-many small windows tell more than few large ones. The places are drawn by a generator that the name, the
-period and the count seed, so the same plan reads the same events. They are read in random order: if the
+each, at random places of the whole list. Requests are what is scarce, and many small windows tell more than
+few large ones. The places are drawn by a generator that the name, the period and the count seed, so the same
+plan reads the same events. All windows have the same chance, and they are read in random order: if the
 requests end early, what was read is a random sample, too.
 """
 
@@ -177,14 +177,15 @@ def _portions_of(
 
 
 def _portion(name: str, total: int, period: Period, size: int, windows: int) -> Portion:
-    """Draw one page of each of as many stretches of the list as there are windows, in random order."""
+    """Draw as many pages of the list as there are windows, in random order.
+
+    Not one of each of as many stretches: these would differ in length, and pages of the shorter ones would
+    have a larger chance, on which no error can be stated.
+    """
     pages = -(-total // size)
-    windows = min(windows, pages)
     # The same plan must read the same events again. Nothing here is a secret.
     random_ = random.Random(f"{name} {period.first} {period.last} {total} {size}")  # noqa: S311
-    drawn = [random_.randrange(pages * n // windows, pages * (n + 1) // windows) + 1 for n in range(windows)]
-    random_.shuffle(drawn)
-    return Portion(size, tuple(drawn))
+    return Portion(size, tuple(random_.sample(range(1, pages + 1), min(windows, pages))))
 
 
 def _by_turns(lists: Sequence[Sequence[Any]]) -> Iterator[Any]:
