@@ -60,6 +60,7 @@ NEVER: dict[str, frozenset[str]] = {
     "plan.same_events": IO,
     "plan.facts": IO,
     "plan.impact": IO,
+    "plan.properties": IO,
     "plan.drift": IO,
     "plan.check": IO,
     "plan.document": IO,
