@@ -146,7 +146,9 @@ def deal(
     waiting = [Want(w.key, tuple(n for n in w.names if n in totals)) for w in wants]
     waiting.sort(key=lambda want: (sum(totals[name] for name in want.names), want.key))
     for place, want in enumerate(waiting):
-        share = left // (len(waiting) - place)
+        known = {*portions, *want.names}
+        others = sum(not known.issuperset(later.names) for later in waiting[place + 1 :])
+        share = left // (1 + others)
         for name, portion in _portions_of(want, totals, portions, period, share):
             portions[name] = portion
             left -= _cost(portion)

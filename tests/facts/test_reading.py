@@ -91,6 +91,11 @@ def test_two_meters_share_the_requests_and_what_both_need() -> None:
     assert len(set(listed.asked)) == len(listed.asked)
 
 
+def test_meters_of_one_name_have_all_requests_for_it() -> None:
+    read = Listed({"call": 81_233}).read(("call",), ("call",), ("call",))["call"]
+    assert len(read.windows) == 50
+
+
 def test_where_requests_end_what_was_read_is_spread_as_well() -> None:
     listed = Listed({"call": 81_233}, ends_after=21)
     read = listed.read(("call",))["call"]
