@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,7 +42,8 @@ def _notes(change: Change) -> tuple[Note, ...]:
         return ()
     if change.before is None:
         return _counted(change.after)
-    return (_difference(change.before.canonical["filter"], change.after.canonical["filter"]),)
+    before, after = change.before.canonical, change.after.canonical
+    return (_difference(before["filter"], after["filter"], after["aggregation"]),)
 
 
 def _counted(spec: MeterSpec) -> tuple[Note, ...]:
@@ -74,19 +75,63 @@ def _with_a_quantity(filter_: Json, aggregation: Json) -> Json | None:
     return None
 
 
-def _difference(before: Json, after: Json) -> Note:
+def _difference(before: Json, after: Json, aggregation: Json) -> Note:
     """Return what a changed filter counts no longer, and what it counts now."""
     lost, gained = find(before, after), find(after, before)
+    no_longer = lost.event and (_typical(before, after, aggregation) or lost.event)
+    now = gained.event and (_typical(after, before, aggregation) or gained.event)
     parts = [
-        f"{words}, for example: {event_text(finding.event, before, after)}"
-        for words, finding in (("no longer counted", lost), ("now counted", gained))
-        if finding.event is not None
+        f"{words}, for example: {event_text(event, before, after)}"
+        for words, event in (("no longer counted", no_longer), ("now counted", now))
+        if event is not None
     ]
     if not parts:
         return _balances(before, after)
     relation = _relation(lost, gained)
     strictly = f"counts strictly {relation}: " if relation in ("less", "more") else ""
-    return _note(strictly + "; ".join(parts), relation=relation, no_longer=lost.event, now=gained.event)
+    return _note(strictly + "; ".join(parts), relation=relation, no_longer=no_longer, now=now)
+
+
+_MOST_ASKED = 3
+"""Most properties of changed clauses that a typical event must have. Of more, nothing is typical."""
+
+
+def _typical(matched: Json, missed: Json, aggregation: Json) -> Json | None:
+    """Return an event that one filter alone matches, with the properties that the change is about.
+
+    What a product really sends has them. Example: of `model != "gpt-4o"`, which also leaves out what has no
+    `model`, the event of that model.
+    """
+    one, other = [*_leaves(matched)], [*_leaves(missed)]
+    changed: dict[str, list[Any]] = {}
+    for clause in [c for c in one if c not in other] + [c for c in other if c not in one]:
+        if clause["property"] not in ("name", "source", "timestamp"):
+            changed.setdefault(clause["property"], []).append(clause["value"])
+    if len(changed) > _MOST_ASKED:
+        return None
+    present = [_present(name, values) for name, values in changed.items()]
+    counted = aggregation.get("property")
+    quantity = [{"property": counted, "operator": "eq", "value": 150}] if counted else []
+    for clauses in ([*present, *quantity], present) if quantity else (present,):
+        event = find({"conjunction": "and", "clauses": [matched, *clauses]}, missed).event
+        if event is not None and is_ingestible(event):
+            return event
+    return None
+
+
+def _present(name: str, values: Sequence[Any]) -> Json:
+    """Return a clause that asks for a property, of the type with which it is compared."""
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        return {"property": name, "operator": "gt", "value": 0}
+    return {"property": name, "operator": "ne", "value": ""}
+
+
+def _leaves(part: Json) -> Iterator[Json]:
+    for inner in part["clauses"]:
+        if "clauses" in inner:
+            yield from _leaves(inner)
+        else:
+            yield inner
 
 
 def _relation(lost: Finding, gained: Finding) -> str:

@@ -44,8 +44,20 @@ def created(filter_: Json, **aggregation: Any) -> tuple[Note, ...]:
 class TestAChangedFilter:
     def test_what_is_counted_no_longer(self) -> None:
         note = changed(every(LLM), every(LLM, clause("tokens", "gte", 150)))
-        assert note.text == ("counts strictly less: no longer counted, for example: `{name: llm.completion}`")
+        assert note.text == (
+            "counts strictly less: no longer counted, for example: `{name: llm.completion, tokens: 1}`"
+        )
         assert note.data["relation"] == "less"
+
+    def test_a_typical_event_has_what_is_asked_for_and_a_quantity(self) -> None:
+        """`!=` leaves out an event without `model` as well, and few products send one."""
+        before = meter(filter=every(LLM), aggregation={"func": "sum", "property": "tokens"})
+        after = before | {"filter": every(LLM, clause("model", "ne", "gpt-4o"))}
+        manifest, recorded = desired({"calls": after}), {"calls": record(1, **before)}
+        (change,) = plan(manifest, recorded, [live(1, **before)]).changes
+        assert example(change).text.endswith(
+            "for example: `{name: llm.completion, model: gpt-4o, tokens: 150}`"
+        )
 
     def test_what_is_counted_now(self) -> None:
         note = changed(every(LLM, clause("tokens", "eq", 150)), every(LLM, clause("tokens", "gte", 150)))
