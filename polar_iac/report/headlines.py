@@ -144,20 +144,19 @@ def marks_only(change: Change) -> bool:
 
 
 def stake_words(change: Change, markup: Markup) -> str:
-    """Return what is known to hang on a meter whose billing changes, as in `bills: product **Pro**`.
+    """Return what is known to use a meter whose billing changes, as in `product **Pro** ($0.50 / export)`.
 
     Empty where nothing was read.
     """
-    attached, stake_ = evidence(change).attached, stake(change)
+    attached = evidence(change).attached
     if attached is None:
         return ""
-    benefits = attached.benefits or ()
-    if stake_ != "may bill":
-        whole = users(attached.products or (), benefits, change.before or change.after, markup)
-        return f"bills: {whole}" if stake_ == "bills" else f"balances only: {whole}"
+    if stake(change) != "may bill":
+        spec = change.before or change.after
+        return users(attached.products or (), attached.benefits or (), spec, markup)
     if attached.products is None:
-        return "may bill: products were not read"
-    return "may bill: no live price uses it, and replaced ones cannot be seen"
+        return "products were not read"
+    return "no live price uses it, and replaced ones cannot be seen"
 
 
 @dataclass(frozen=True)

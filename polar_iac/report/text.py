@@ -266,11 +266,12 @@ def _headline_of(change: Change, context: _Context) -> Headline | None:
 def _headline_lines(change: Change, made: Headline, width: int) -> Iterator[str]:
     """Yield the headline of a change after its grade in a word, and what is known to use the meter."""
     grade_, stake_ = grade(change), stake(change)
-    words = {"billing": stake_, "blocked": "blocked", "invoice": "invoice", "internal": "note"}
+    invoice = "no effect" if risk(change) == "nothing" else "invoice"
+    words = {"billing": stake_, "blocked": "blocked", "invoice": invoice, "internal": "note"}
     for line in wrapped(made.whole.lstrip(": "), f"      {words[grade_]}: ", width):
         yield emphasized(grade_, line)
-    if grade_ == "billing" and evidence(change).attached:
-        yield from wrapped(stake_words(change, _MARKUP), "      ", width)
+    if grade_ == "billing" and (used := stake_words(change, _MARKUP)):
+        yield from wrapped(used, "      used by: " if stake_ != "may bill" else "      ", width)
 
 
 def _same_refusal(changes: Sequence[Change], environment: str, context: _Context) -> Iterator[str]:

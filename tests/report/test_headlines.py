@@ -214,7 +214,7 @@ def test_the_terminal_says_the_same(name: str) -> None:
     grades = {
         "counts-less": "may bill",
         "frozen": "blocked",
-        "counts-nothing": "invoice",
+        "counts-nothing": "no effect",
         "in-use": "blocked",
         "read": "invoice",
     }
@@ -261,7 +261,7 @@ def test_grades_differ_at_a_glance() -> None:
             [attached([], [FREE])],
             "balances",
             "1 changes balances",
-            "balances only: benefit **Free exports** · ",
+            "balances: benefit **Free exports** · ",
         ),
         (
             [attached([PRO, TEAM | {"unit_amount": "0.5", "is_archived": True}], None)],
@@ -282,7 +282,8 @@ def test_it_bills_only_where_a_live_price_is_known(
     terminal = said(planned)
     assert f"sandbox · organization 1dbfc517 {counted}" in terminal
     assert f" {known}: counts less. No longer" in terminal
-    assert (words.removesuffix(" · ").replace("**", "") in terminal) == bool(notes)
+    used = re.sub("^(bills|balances): ", "used by: ", words).removeprefix("may bill: ").removesuffix(" · ")
+    assert (used.replace("**", "") in terminal) == bool(notes)
 
 
 def test_an_impact_of_no_event_is_less_than_a_bill() -> None:

@@ -54,7 +54,7 @@ from polar_iac.report.evidence import evidence
 from polar_iac.report.filters import shown_fields
 from polar_iac.report.headlines import Headline, headline, marks_only, says_reason, stake_words
 from polar_iac.report.replacement import ANOTHER_METER, CHECKLIST, WHAT_MOVES
-from polar_iac.report.risks import GRADE_SIGNS, RISKS, Grade, Risk, grade, grade_of, risks
+from polar_iac.report.risks import GRADE_SIGNS, RISKS, Grade, Risk, grade, grade_of, risks, stake
 from polar_iac.report.usage import bars
 from polar_iac.report.wording import listed, quantity, value
 
@@ -180,6 +180,7 @@ class KeyChanges:
             impact = evidence(change).impact
             usage = bars(impact) if impact and change.action != "blocked" else ""
             stakes = stake_words(change, MARKUP) if grade(change) == "billing" else ""
+            stakes = f"{stake(change)}: {stakes}" if stakes else ""
             return " · ".join(filter(None, [f"{code(usage)} a day" if usage else "", stakes]))
 
         place = [self.quoted_name]
