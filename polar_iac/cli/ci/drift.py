@@ -20,7 +20,7 @@ from polar_iac.errors import ExitCode, PolarIacError
 
 @step
 def drift() -> int:
-    """Look for drift, and for what else is wrong, in each environment."""
+    """Look for drift, and for what else is wrong."""
     inputs = read_inputs(os.environ)
     checkout = enter(inputs)
     with suppress(GitError):

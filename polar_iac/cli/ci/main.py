@@ -20,7 +20,7 @@ STEPS = {
     "keep": ("polar_iac.cli.ci.apply.keep", "Push the lockfiles that an apply has written."),
     "drift": (
         "polar_iac.cli.ci.drift.drift",
-        "Look for drift, and for what else is wrong, in each environment.",
+        "Look for drift, and for what else is wrong.",
     ),
     "issue": ("polar_iac.cli.ci.drift.issue", "Open, update or close the issue about it."),
 }
