@@ -18,11 +18,8 @@ STEPS = {
     "begin": ("polar_iac.cli.ci.apply.begin", "Check what is to be applied, and say how."),
     "stopped": ("polar_iac.cli.ci.apply.stopped", "Explain why an apply ended, and what was left."),
     "keep": ("polar_iac.cli.ci.apply.keep", "Push the lockfiles that an apply has written."),
-    "drift": (
-        "polar_iac.cli.ci.drift.drift",
-        "Look for drift, and for what else is wrong.",
-    ),
-    "issue": ("polar_iac.cli.ci.drift.issue", "Open, update or close the issue about it."),
+    "drift": ("polar_iac.cli.ci.drift.drift", "Look for drift, and for what else is wrong."),
+    "issue": ("polar_iac.cli.ci.drift.issue", "Open, update or close the issue about what is wrong."),
 }
 
 
