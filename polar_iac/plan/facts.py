@@ -99,7 +99,9 @@ def _names(part: Filter) -> Iterator[str]:
 def _joined(change: Change, environment: str, facts: Facts) -> Change:
     usage = facts.usage.get(change.id or "")
     if usage and usage.life is not None and changes_counting(change) and change.before:
-        change = _replaced(change, _forecast(usage, change.before, f"-e {environment} {change.key}"))
+        credits_ = [credit for credit in facts.credits or () if credit.meter_id == change.id]
+        asked = f"`polar-iac probe -e {environment} {change.key}` tells"
+        change = _replaced(change, _forecast(usage, change.before, credits_, asked))
     if facts.names and change.action == "create":
         change = _added(change, _frozen_at_once(change, facts.names, facts.as_of))
     if facts.names:
@@ -124,16 +126,20 @@ def _replaced(change: Change, note: Note) -> Change:
 # Freezing
 
 
-def _forecast(usage: Usage, spec: MeterSpec, asked: str) -> Note:
+def _forecast(usage: Usage, spec: MeterSpec, credits_: Sequence[Credit], probe: str) -> Note:
     """Return what usage says of a change of filter or aggregation. Only Polar's own answer is certain."""
     counted = [day.date for day in usage.days if day.quantity]
     if not (usage.life or counted):
-        text = (
-            "counted 0 since 2023: Polar will probably take this, unless a credit has frozen the meter; "
-            f"`polar-iac probe {asked}` tells"
-        )
-        data = {"state": "open", "events": 0 if spec.aggregation.func == "count" else None, "last": None}
-        return Note("freeze", "info", text, "usage", usage.as_of, data)
+        events = 0 if spec.aggregation.func == "count" else None
+        data = {"state": "unknown" if credits_ else "open", "events": events, "last": None}
+        if credits_:
+            users, one = _users((), credits_, spec)
+            text = (
+                f"counted 0 since 2023, but {users} {'credits' if one else 'credit'} this meter, and a credit"
+            )
+            return Note("freeze", "warning", f"{text} freezes it, too; {probe}", "usage", usage.as_of, data)
+        text = "counted 0 since 2023: Polar will probably take this, unless a credit has frozen the meter"
+        return Note("freeze", "info", f"{text}; {probe}", "usage", usage.as_of, data)
     last = counted[-1] if counted else None
     data = {
         "state": "likely",

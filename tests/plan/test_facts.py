@@ -120,6 +120,16 @@ class TestForecast:
         data = {"state": "open", "events": 0, "last": None}
         assert note == Note("freeze", "info", text, "usage", AS_OF, data)
 
+    def test_what_a_benefit_credits_may_be_frozen_without_usage(self) -> None:
+        credits_ = [Credit("c", METER, "Free calls"), Credit("d", identifier(2), "Other")]
+        facts = Facts(usage=usage(0), credits=credits_)
+        (note,) = notes(with_facts(changed(filter=every(clause("other"))), facts), "freeze")
+        assert note.text == (
+            "counted 0 since 2023, but benefit Free calls credits this meter, and a credit freezes it, too; "
+            "`polar-iac probe -e sandbox calls` tells"
+        )
+        assert (note.severity, note.data["state"]) == ("warning", "unknown")
+
     @pytest.mark.parametrize("found", [{}, usage(None)])
     def test_without_usage_it_stays_unknown(self, found: dict[str, Usage]) -> None:
         note = self.forecast(found)
