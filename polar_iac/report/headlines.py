@@ -224,7 +224,8 @@ class _Sentences:
             more = " ".join([*self._examples(), *([KEPT] if kept else [])])
             others = ["unseen"] if risk(self.change) == "nothing" else ["attached"]
             start = " counts again, and " if unarchived else " "
-            return self.headline(start + self._counts(), "impact", "example", *others, *kept, more=more)
+            text = start + self._counts() + self._refused()
+            return self.headline(text, "impact", "example", *others, *kept, more=more)
         if unarchived:
             return self.headline(" counts again.", "attached")
         if "invoice" in impacts:
@@ -253,6 +254,11 @@ class _Sentences:
             f"{words.number(impact.after)} {nouns[1]}{difference(impact, self.markup)} {where}."
             f"{doubt(impact)}"
         )
+
+    def _refused(self) -> str:
+        """Return what usage says of the change. Its note has the numbers."""
+        is_likely = self.facts.freeze is not None and self.facts.freeze.state == "likely"
+        return f" {self.markup.strong('Polar will almost certainly refuse this')}." if is_likely else ""
 
     def _counts_alike(self, impact: Impact, after: MeterSpec) -> str:
         days = quantity(impact.days, "day")

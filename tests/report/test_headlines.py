@@ -332,6 +332,18 @@ def test_impacts_in_words(given: Note, words: str) -> None:
     assert line(narrower(given)).startswith(f"🔴 **llm-tokens** {words} No longer counted")
 
 
+def test_a_change_that_polar_will_refuse_says_so_before_the_diff() -> None:
+    likely = note("freeze", {"state": "likely", "events": 5, "last": "2026-11-24"}, "warning", "counted 5")
+    text = comment(narrower(likely))
+    assert "🔴 **llm-tokens** counts less. **Polar will almost certainly refuse this**. No longer" in text
+    assert "- ⚠️ counted 5 (" in text
+    assert "may bill: counts less. Polar will almost certainly refuse this. No longer" in said(
+        narrower(likely)
+    )
+    # What is likely of a new meter does not refuse it.
+    assert "almost certainly" not in comment(created(likely))
+
+
 def test_quantities_of_two_aggregations_are_not_compared() -> None:
     planned = plan(
         desired({"llm-tokens": meter(**LLM | {"aggregation": {"func": "max", "property": "defaced"}})}),
