@@ -572,9 +572,16 @@ def test_bookkeeping_alone_is_not_a_change() -> None:
 
 
 def test_notes_alone_are_not_a_change() -> None:
-    text = comment(plan(desired({}), {}, [live(1, "zeta-a")]))
+    manifest = desired({"calls": meter()}, removed=[{"from": "gone"}])
+    text = comment(plan(manifest, {"calls": record(1)}, [live(1)]))
     assert text.startswith("Polar meters: no changes · sandbox.")
-    assert "neither this manifest nor this lockfile knows it" in "".join(read_comment(text).words)
+    assert "which is not in this lockfile: nothing is left to do" in "".join(read_comment(text).words)
+
+
+def test_what_was_so_before_the_pull_request_is_not_in_its_comment() -> None:
+    planned = plan(desired({}), {}, [live(1, "zeta-a")])
+    assert comment(planned).count("\n") == 3
+    assert "neither this manifest nor this lockfile knows it" in plan_text(planned, "meters.yaml")
 
 
 def test_evidence_says_where_it_is_from() -> None:

@@ -39,6 +39,8 @@ from polar_iac.report.wording import (
 _LISTED = 20
 """Most notes, and most changes of the lockfile, that are listed."""
 _TARGETS = 10
+_STANDING = frozenset({"unknown-here", "unmarked"})
+"""Kinds of notes about what is as it was before the pull request. The text of a plan has them."""
 _LEGEND: Mapping[Action, str] = {
     "create": "a new meter. It bills nothing until a price uses it.",
     "archive": "the meter stops counting. Polar deletes nothing.",
@@ -288,6 +290,7 @@ def _notes_and_bookkeeping(plans: Sequence[Plan], context: CommentContext) -> It
         (index, f"{note_sign(note)} {prose(note.text)}")
         for index, plan in enumerate(plans)
         for note in plan.notes
+        if note.kind not in _STANDING
     )
     if notes:
         yield _folded_list(f"Notes: {len(notes):,}", notes)
