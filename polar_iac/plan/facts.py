@@ -273,6 +273,7 @@ def _product(price: Price) -> dict[str, str | bool]:
         "name": price.product,
         "price_id": price.id,
         "unit_amount": price.unit_amount,
+        "currency": price.currency,
         "is_archived": price.product_archived,
     }
 

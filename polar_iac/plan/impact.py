@@ -93,6 +93,7 @@ def _data(impact: Impact) -> dict[str, Any]:
         "daily": [{"date": day.date, "before": day.before, "after": day.after} for day in impact.daily],
         "estimated": impact.estimated,
         "at_least": impact.at_least,
+        "unlike": len(impact.unlike),
     }
 
 

@@ -38,6 +38,16 @@ class Counted:
 
 
 @dataclass(frozen=True)
+class Late:
+    """What a meter that is archived counted in the last days. The quantity is None where it is not known."""
+
+    days: int
+    quantity: float | None
+    last: date | None
+    as_of: date
+
+
+@dataclass(frozen=True)
 class Impact:
     """Matched usage before and after a change, between two UTC days, both included.
 
@@ -56,6 +66,8 @@ class Impact:
     read: int
     of: int
     error: float | None
+    at_least: float | None
+    """What a quantity that is not estimated comes to, or more."""
     unlike: int
     """Number of days on which Polar's own quantities differ from what its events come to."""
     daily: tuple[Counted, ...]
@@ -129,6 +141,7 @@ class Evidence:
     """All facts of a change that could be read, and by kind the notes that they are from."""
 
     freeze: Freeze | None
+    usage: Late | None
     impact: Impact | None
     unseen: Unseen | None
     attached: Attached | None
@@ -157,6 +170,12 @@ def _freeze(note: Note) -> Freeze:
     return Freeze(_text(note.data["state"]), _day(note.as_of) if refused else None)
 
 
+def _late(note: Note) -> Late:
+    data = note.data
+    quantity, last = _optional(_number, data["quantity"]), _optional(_day, data["last"])
+    return Late(_count(data["days"]), quantity, last, _day(note.as_of))
+
+
 def _impact(note: Note) -> Impact:
     data = note.data
     events, quantity = data["events"], data["quantity"]
@@ -178,6 +197,7 @@ def _impact(note: Note) -> Impact:
         read=_count(data["read"]),
         of=_count(data["of"]),
         error=_optional(_number, data.get("error")),
+        at_least=_optional(_number, data.get("at_least")),
         unlike=_count(data.get("unlike", 0)),
         daily=tuple(daily),
     )
@@ -234,6 +254,7 @@ def _example(note: Note) -> Example:
 
 _READERS: Mapping[str, Callable[[Note], Any]] = {
     "freeze": _freeze,
+    "usage": _late,
     "impact": _impact,
     "unseen": _unseen,
     "attached": _attached,

@@ -100,7 +100,7 @@ def headline(change: Change, markup: Markup, *, has_lines: bool, says_kept: bool
         case "create":
             return sentences.created()
         case "archive":
-            return sentences.headline(" stops counting: it is archived.", "attached")
+            return sentences.archived()
         case "settle":
             return Headline(" was created twice: the duplicate is archived.")
         case "release":
@@ -191,6 +191,19 @@ class _Sentences:
             f"{agree(count, 'uses', 'use')} it; remove {agree(count, 'it', 'them')} first."
         )
 
+    def archived(self) -> Headline:
+        late, spec = self.facts.usage, self.change.before
+        text = " stops counting: it is archived."
+        if late is None or spec is None:
+            return self.headline(text, "attached")
+        counted = "0"
+        if late.last:
+            noun = matched(spec, self.markup)
+            counted = noun if late.quantity is None else f"{words.number(late.quantity)} {noun}"
+            counted += f", last {words.day(str(late.last), str(late.as_of))}"
+        days = quantity(late.days, "day")
+        return self.headline(f"{text} In the last {days} it counted {counted}.", "attached", "usage")
+
     def created(self) -> Headline:
         impact, unseen, example = self.facts.impact, self.facts.unseen, self.facts.example
         seen = self._seen(unseen) if unseen else ""
@@ -208,9 +221,14 @@ class _Sentences:
         return self.headline(text, "impact", "unseen", "example", more=" ".join(parts))
 
     def _would_have_counted(self, impact: Impact) -> str:
-        if impact.after is None or self.change.after is None:
+        if self.change.after is None:
             return f"usage over {span(impact)} {not_estimated(impact)}"
         noun = matched(self.change.after, self.markup)
+        if impact.after is None and impact.at_least is not None:
+            least = f"{words.number(impact.at_least)} {noun}"
+            return f"would have counted at least {least} over {span(impact)}; more is {not_estimated(impact)}"
+        if impact.after is None:
+            return f"usage over {span(impact)} {not_estimated(impact)}"
         return (
             f"would have counted {words.number(impact.after)} {noun}{difference(impact, self.markup)} over "
             f"{span(impact)}{customers(impact, created=True)}"

@@ -52,7 +52,7 @@ SEVERITIES: Mapping[Risk, Literal["error", "warning"]] = {
 An error (⛔, red) is what is not carried out, a warning (⚠️, yellow) what to look at. Notes that are neither
 (ℹ️) are no risk. What customers read has no severity: it is shown with its change, and not annotated.
 """
-_IMPLIED = frozenset({"archive", "attached", "freeze", "gap", "impact", "outside", "rematch"})
+_IMPLIED = frozenset({"archive", "attached", "freeze", "gap", "impact", "outside", "rematch", "usage"})
 """Kinds of the warnings that come with another risk, and add none."""
 
 

@@ -114,6 +114,7 @@ def test_a_narrower_filter_counts_less(polar: Served) -> None:
         "error": None,
         "estimated": False,
         "at_least": None,
+        "unlike": 0,
     }
 
 

@@ -210,6 +210,7 @@ class TestWhatIsAttached:
                     "name": product,
                     "price_id": f"{product}-price",
                     "unit_amount": "50.000000000000",
+                    "currency": "usd",
                     "is_archived": product == "Old",
                 }
                 for product in ("Pro", "Team", "Old")

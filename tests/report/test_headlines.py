@@ -29,6 +29,7 @@ PRO = {
     "id": identifier(50),
     "name": "Pro",
     "price_id": identifier(60),
+    "currency": "usd",
     "unit_amount": "50.000000000000",
     "is_archived": False,
 }
@@ -264,6 +265,12 @@ def test_grades_differ_at_a_glance() -> None:
             "balances: benefit **Free exports** · ",
         ),
         (
+            [attached([PRO | {"currency": "eur"}])],
+            "bills",
+            "1 changes what is billed",
+            "bills: product **Pro** (`0.50 EUR / unit`) · ",
+        ),
+        (
             [attached([PRO, TEAM | {"unit_amount": "0.5", "is_archived": True}], None)],
             "bills",
             "1 changes what is billed",
@@ -299,6 +306,23 @@ def test_an_impact_of_no_event_is_less_than_a_bill() -> None:
     )
     # Of a sample nobody knows what the others hold.
     assert grade(narrower(impact(5, 5, events=same, of=81_233)).changes[0]) == "billing"
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"days": 30, "quantity": 41_200, "last": "2026-11-23"}, "41,200 matched events, last yesterday"),
+        ({"days": 30, "quantity": None, "last": "2026-11-03"}, "matched events, last November 3"),
+        ({"days": 1, "quantity": 0, "last": None}, "0"),
+    ],
+)
+def test_an_archive_says_what_was_counted_of_late(data: dict[str, Any], words: str) -> None:
+    planned = archived(note("usage", data, "warning"))
+    days = "1 day" if data["days"] == 1 else "30 days"
+    sentence = f"stops counting: it is archived. In the last {days} it counted {words}."
+    assert line(planned) == f"🔴 **exports** {sentence}"
+    assert f"may bill: {sentence}" in said(planned)
+    assert risks(planned.changes[0]) == ["archive"]
 
 
 # Impacts
@@ -365,6 +389,22 @@ def test_a_new_meter_says_what_it_would_have_counted() -> None:
     assert "note: is new: would have counted 40 matched events over Oct 26" in said(created(given))
 
 
+@pytest.mark.parametrize(
+    ("at_least", "words"),
+    [
+        (None, "usage over Oct 26 – Nov 24 UTC not estimated: 1,000 of 81,233 events read."),
+        (
+            44_000.5,
+            "would have counted at least 44,000.5 matched events over Oct 26 – Nov 24 UTC; more is not "
+            "estimated: 1,000 of 81,233 events read.",
+        ),
+    ],
+)
+def test_what_is_not_estimated_of_a_new_meter(at_least: float | None, words: str) -> None:
+    given = impact(None, None, read=1_000, of=81_233, at_least=at_least, customers=None)
+    assert line(created(given)).startswith(f"⚪ **audio-calls** is new: {words}")
+
+
 def test_usage_by_day_is_a_line_of_bars() -> None:
     daily = [
         {"date": f"2026-11-{day:02}", "before": before, "after": after}
@@ -410,7 +450,7 @@ def test_missing_facts_are_one_line_and_a_missing_scope_is_none() -> None:
 
 
 @pytest.mark.parametrize("shape", ["text", "wrong", "deep", "empty"])
-@pytest.mark.parametrize("kind", ["freeze", "impact", "unseen", "attached", "example"])
+@pytest.mark.parametrize("kind", ["freeze", "usage", "impact", "unseen", "attached", "example"])
 def test_a_note_of_another_shape_is_shown_by_its_text(kind: str, shape: str) -> None:
     data: dict[str, Any] = {
         "text": {"state": 5, "start": "x", "event_name": 5, "products": "x", "relation": 5},
