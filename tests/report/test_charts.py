@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,15 @@ def test_the_worst_change_comes_first_and_ten_have_a_chart() -> None:
     assert "audio-calls" not in text
     assert text.endswith("\n\n… and 3 more meters without a chart\n")
     assert len(text) < 20_000
+
+
+def test_no_two_days_have_one_label() -> None:
+    """Thirty days from Feb 10, 2026: equal labels would be one place of the axis."""
+    first = date(2026, 2, 10)
+    daily = [{"date": str(first + timedelta(n)), "before": 5, "after": n} for n in range(30)]
+    text = charts_markdown([narrower(impact(5, 3, daily=daily))])
+    assert "[10, 11, 12, 13, " in text
+    assert ', 28, 1, 2, 3, 4, 5, 6, 7, 8, 9, "10\'", "11\'"]' in text
 
 
 def test_without_usage_by_day_there_is_no_chart() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from polar_iac.ci.github import GitHubLinks
 from polar_iac.plan.model import Note, Plan
+from polar_iac.report.comment.charts import charts_markdown
 from polar_iac.report.comment.document import plan_markdown
 from tests.report.test_headlines import (
     EVENT,
@@ -190,3 +191,8 @@ def test_a_picture_shows_a_comment_as_it_is(name: str) -> None:
     golden(GOLDEN / f"picture-{name}.md", text)
     read_comment(text)
     assert (PICTURES / f"{name}.png").stat().st_size < 150_000
+
+
+def test_the_picture_of_the_summary_shows_a_chart_as_it_is() -> None:
+    golden(GOLDEN / "picture-chart.md", charts_markdown(environments()))
+    assert (PICTURES / "chart.png").stat().st_size < 150_000

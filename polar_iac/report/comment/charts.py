@@ -6,6 +6,7 @@ A chart holds numbers and days alone: what others wrote stands above it, escaped
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import date
 
 from polar_iac.plan.model import Change, Plan
 from polar_iac.report.comment.escape import MARKUP, clipped, strong
@@ -47,7 +48,7 @@ def charts_markdown(plans: Sequence[Plan]) -> str:
 
 
 def _has_usage(impact: Impact) -> bool:
-    return any(day.before or day.after for day in impact.daily)
+    return any(one.before or one.after for one in impact.daily)
 
 
 def _chart(change: Change, impact: Impact, name: str) -> str:
@@ -61,8 +62,7 @@ def _chart(change: Change, impact: Impact, name: str) -> str:
 def _lines(impact: Impact) -> Iterator[str]:
     """Yield the axes, and the numbers before and after. A new meter has the latter alone, as bars."""
     daily = impact.daily[-_MOST_DAYS:]
-    # With the month at every label, thirty would not fit.
-    yield f'    x-axis "days, UTC" [{", ".join(str(one.day.day) for one in daily)}]'
+    yield f'    x-axis "days, UTC" [{", ".join(_labels([one.day for one in daily]))}]'
     before, after = [one.before for one in daily], [one.after for one in daily]
     highest = max(*before, *after, 0.0)
     lowest = min(*before, *after, 0.0)
@@ -72,6 +72,18 @@ def _lines(impact: Impact) -> Iterator[str]:
         yield f"    line [{', '.join(map(_number, after))}]"
     else:
         yield f"    bar [{', '.join(map(_number, after))}]"
+
+
+def _labels(days: Sequence[date]) -> Iterator[str]:
+    """Yield a label for each day, no two alike, since equal ones would be one place of the axis.
+
+    With the month at every label, thirty would not fit. Example: from Feb 10 the last ones of thirty days are
+    `8`, `9`, `10'` and `11'`.
+    """
+    seen = set[int]()
+    for one in days:
+        yield f'"{one.day}\'"' if one.day in seen else str(one.day)
+        seen.add(one.day)
 
 
 def _number(number: float) -> str:
