@@ -305,8 +305,16 @@ def _day(value: Any) -> date:
 
 
 def _event(value: Any) -> Mapping[str, Any]:
-    """Return an event as `meter.meaning` makes it: with a name, a source and metadata."""
-    _text(value["name"]), _text(value["source"])
-    if not isinstance(value["metadata"], dict):
+    """Return an event as `meter.meaning` makes it: with a name, a source, metadata and perhaps a time."""
+    metadata = value["metadata"]
+    # Of Polar's own objects, such as `_llm`, the members are scalars.
+    members = [one for inner in metadata.values() for one in (inner.values() if _is_map(inner) else [inner])]
+    scalars = [*members, value.get("timestamp")]
+    if not _is_map(metadata) or not all(one is None or isinstance(one, str | int | float) for one in scalars):
         raise TypeError("not an event")
-    return dict(value)
+    event = {"name": _text(value["name"]), "source": _text(value["source"]), "metadata": metadata}
+    return event | ({"timestamp": value["timestamp"]} if "timestamp" in value else {})
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, dict)

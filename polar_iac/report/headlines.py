@@ -15,7 +15,7 @@ from polar_iac.meter.meaning.building import is_ingestible
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.examples import asked_of
 from polar_iac.plan.model import Change, Note
-from polar_iac.report.evidence import Attached, Evidence, Example, Impact, Unseen, evidence
+from polar_iac.report.evidence import Attached, Evidence, Impact, Unseen, evidence
 from polar_iac.report.risks import risk, stake
 from polar_iac.report.usage import (
     Markup,
@@ -51,6 +51,10 @@ _BLOCKED: Mapping[str, str] = {
     "attached": "cannot be archived: it is in use",
 }
 """Predicates of blocked changes by their cause, whose reason follows. The others have their own words."""
+_WITHOUT_EXAMPLE = {
+    "invoices": "Invoices unchanged; balances may differ.",
+    "unknown": "No example was found of an event that is counted differently.",
+}
 _MARKED = {
     "adopted": "is adopted: writes only the ownership marker",
     "moved": "has a new key: writes only the ownership marker",
@@ -215,10 +219,12 @@ class _Sentences:
         if impact:
             text = f" is new: {self._would_have_counted(impact)}.{doubt(impact)}"
         parts = [f"{seen[0].upper()}{seen[1:]}."] if seen else []
+        counted = []
         if example and example.counted and example.units is not None:
+            counted = ["example"]
             units = f"{words.number(example.units)} {agree(example.units == 1, 'unit', 'units')}"
             parts.append(f"Counts, for example: {self._event(example.counted)} ({units}).")
-        return self.headline(text, "impact", "unseen", "example", more=" ".join(parts))
+        return self.headline(text, "impact", "unseen", *counted, more=" ".join(parts))
 
     def _would_have_counted(self, impact: Impact) -> str:
         if self.change.after is None:
@@ -239,11 +245,13 @@ class _Sentences:
         unarchived = self.change.action == "unarchive"
         if "billing" in impacts:
             kept = ["rematch"] if says_kept and "rematch" in self.facts.notes else []
-            more = " ".join([*self._examples(), *([KEPT] if kept else [])])
+            examples = self._examples()
+            more = " ".join([*examples, *([KEPT] if kept else [])])
             others = ["unseen"] if risk(self.change) == "nothing" else ["attached"]
+            others += ["example"] if examples else []
             start = " counts again, and " if unarchived else " "
             text = start + self._counts() + self._refused()
-            return self.headline(text, "impact", "example", *others, *kept, more=more)
+            return self.headline(text, "impact", *others, *kept, more=more)
         if unarchived:
             return self.headline(" counts again.", "attached")
         if "invoice" in impacts:
@@ -311,7 +319,8 @@ class _Sentences:
             )
             if event is not None
         ]
-        return found or [_without_example(example)]
+        without = _WITHOUT_EXAMPLE.get(example.relation)
+        return found or ([without] if without else [])
 
     def _event(self, event: Mapping[str, Any]) -> str:
         """Return an event as in `llm.completion {model: gpt-4o, tokens: 150}`."""
@@ -347,9 +356,3 @@ class _Sentences:
             seen.append(f"amounts in units of {one} instead of {other}")
         instead = listed(seen) or "another unit"
         return f": customers will see {instead} on invoices issued from now on. Nothing counted changes."
-
-
-def _without_example(example: Example) -> str:
-    if example.relation == "invoices":
-        return "Invoices unchanged; balances may differ."
-    return "No example was found of an event that is counted differently."

@@ -449,14 +449,18 @@ def test_missing_facts_are_one_line_and_a_missing_scope_is_none() -> None:
     assert "\n\nℹ️ sandbox: Facts are incomplete: " in both
 
 
-@pytest.mark.parametrize("shape", ["text", "wrong", "deep", "empty"])
+@pytest.mark.parametrize("shape", ["text", "wrong", "deep", "empty", "nothing"])
 @pytest.mark.parametrize("kind", ["freeze", "usage", "impact", "unseen", "attached", "example"])
 def test_a_note_of_another_shape_is_shown_by_its_text(kind: str, shape: str) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(5_000):
+        deep = {"a": deep}
     data: dict[str, Any] = {
         "text": {"state": 5, "start": "x", "event_name": 5, "products": "x", "relation": 5},
         "wrong": {"state": None, "start": "2026-11-24", "end": "2026-13-45", "products": [5], "no_longer": 5},
-        "deep": {"state": [], "events": [], "products": [{"id": 1}], "now": {"name": "x"}},
+        "deep": {"state": [], "events": [], "products": [{"id": 1}], "now": EVENT | {"metadata": deep}},
         "empty": {"no_longer": {}},
+        "nothing": {},
     }
     given = note(kind, data[shape], "warning", "as a plan file says")
     for planned in (narrower(given), created(given), frozen(given), archived(given)):
