@@ -194,12 +194,12 @@ def test_a_module_never_imports_what_its_layer_forbids(name: str) -> None:
         assert not beyond, f"{module} loads {beyond}"
 
 
-def test_within_the_reports_only_the_table_of_formats_knows_the_comment() -> None:
+def test_within_the_reports_only_the_tables_of_formats_know_the_comment() -> None:
     """A module that the comment shares with the text on a terminal belongs to both, and so beside them."""
     comment = frozenset({"polar_iac.report.comment"})
     reports = {n for n in ALL if level(n) == level("polar_iac.report") and not within(n, comment)}
     knowing = {n for n in reports if any(within(other, comment) for other in ours(n))}
-    assert knowing == {"polar_iac.report.formats"}
+    assert knowing == {f"polar_iac.report.{kind}formats" for kind in ("", "check_", "drift_")}
 
 
 def test_help_loads_nothing_but_click() -> None:

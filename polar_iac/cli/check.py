@@ -26,7 +26,8 @@ from polar_iac.files import state_directory
 from polar_iac.plan.check import Check, find_problems, watched_meters
 from polar_iac.plan.facts import with_facts
 from polar_iac.polar.facts_access import Place, open_facts
-from polar_iac.report.formats import CHECK_RENDERERS, check_replaceable, report_file, write_rendered
+from polar_iac.report.check_formats import CHECK_RENDERERS
+from polar_iac.report.formats import check_replaceable, report_file, write_rendered
 from polar_iac.report.wording import listed
 
 

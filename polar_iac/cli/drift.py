@@ -22,7 +22,8 @@ from polar_iac.cli.terminal import Progress, columns
 from polar_iac.clock import SystemClock
 from polar_iac.errors import ExitCode, PolarIacError
 from polar_iac.plan.drift import Drift
-from polar_iac.report.formats import DRIFT_RENDERERS, check_replaceable, report_file, write_rendered
+from polar_iac.report.drift_formats import DRIFT_RENDERERS
+from polar_iac.report.formats import check_replaceable, report_file, write_rendered
 from polar_iac.report.wording import listed
 
 

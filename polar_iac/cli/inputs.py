@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING
 import click
 
 from polar_iac.cli.options import STANDARD_INPUT
-from polar_iac.errors import PolarIacError
 from polar_iac.files import refuse_tracked_state
 from polar_iac.manifest import read as manifest
 from polar_iac.manifest.model import Manifest
@@ -95,7 +93,7 @@ def inputs_for(selection: Selection, desired: Manifest) -> Inputs:
     recorded = lockfile.read(path, environment, desired.project)
     if not selection.targets_may_be_gone:
         _check_targets(selection.targets, desired, recorded)
-    return Inputs(desired, recorded, path, _other_organizations(desired, environment, beside))
+    return Inputs(desired, recorded, path, lockfile.other_organizations(desired, environment, beside))
 
 
 def _environment(selection: Selection) -> str:
@@ -104,27 +102,6 @@ def _environment(selection: Selection) -> str:
             "choose an environment: -e local, -e sandbox or -e production (or POLAR_ENVIRONMENT)"
         )
     return selection.environment
-
-
-def _other_organizations(desired: Manifest, environment: str, beside: Path) -> dict[str, str]:
-    """Return what the manifest and lockfiles say of other environments' organizations.
-
-    Of the environments that need no definition each has a server of its own, and so another organization.
-    """
-    from polar_iac.state import lockfile  # here, as in `read_inputs`
-
-    others: dict[str, str] = {}
-    for name in desired.environments:
-        if name == environment or not {name, environment} & desired.servers.keys():
-            continue
-        organization_id = desired.organizations.get(name)
-        # Its own run reports what is wrong with another lockfile.
-        with suppress(PolarIacError):
-            path = lockfile.default_path(beside, name)
-            organization_id = organization_id or lockfile.read(path, name, desired.project).organization_id
-        if organization_id:
-            others[organization_id] = name
-    return others
 
 
 def check_environment(name: str, manifest_: Manifest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 from polar_iac.lint.subject import TEXT_FIELDS, Place
@@ -80,14 +81,18 @@ def equivalent(one: FilterJson, other: FilterJson) -> bool:
 
 @lru_cache(maxsize=50_000)
 def _ask(question: str, *texts: str) -> bool:
-    # Here, so that `validate` of a plain manifest does not wait for the decision procedure.
-    from polar_iac.meter import meaning
-
     filters = [json.loads(text) for text in texts]
     if question == "unreachable":
-        return meaning.ingestible_witness(*filters).status == "none"
-    answer: bool | None = getattr(meaning, question)(*filters)
+        return bool(meaning().ingestible_witness(*filters).status == "none")
+    answer: bool | None = getattr(meaning(), question)(*filters)
     return answer is True
+
+
+def meaning() -> ModuleType:
+    """Return the package that evaluates filters. It is loaded late: a plain manifest does not wait for it."""
+    from polar_iac.meter import meaning
+
+    return meaning
 
 
 def covers_all(one: Clause, other: Clause) -> bool:

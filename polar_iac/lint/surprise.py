@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from polar_iac.lint.deciding import implies, joined
+from polar_iac.lint.deciding import implies, joined, meaning
 from polar_iac.lint.rule import Finding
 from polar_iac.lint.subject import Checks, Subject
 from polar_iac.meter.declared import TYPES
@@ -83,9 +83,6 @@ def _disagreement(
 
     `_is_bool` tells 1 and true apart for the cache.
     """
-    # Here, so that `validate` without -v does not wait for the engines.
-    from polar_iac.meter.meaning import evaluate
-
     clause = {"property": "p", "operator": operator, "value": value}
     events: list[dict[str, Any]] = [
         {"name": "e", "source": "user", "timestamp": "2026-01-01T00:00:00Z", "metadata": {"p": candidate}}
@@ -94,7 +91,7 @@ def _disagreement(
     ]
     if not events:
         return None
-    outcome = evaluate({"conjunction": "and", "clauses": [clause]}, {"func": "count"}, events)
+    outcome = meaning().evaluate({"conjunction": "and", "clauses": [clause]}, {"func": "count"}, events)
     for event, billed, counted in zip(events, outcome.billing, outcome.sql_matched or (), strict=False):
         if billed is not counted:
             return event["metadata"]["p"], bool(billed)

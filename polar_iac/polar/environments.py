@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -15,6 +16,9 @@ from polar_iac.manifest.environments import variable
 from polar_iac.polar.client import BASE_URLS, ORGANIZATION_TOKEN, PolarClient
 from polar_iac.polar.connection import check_base_url
 from polar_iac.polar.network_variables import unusable_variable
+
+if TYPE_CHECKING:
+    from polar_iac.local import LocalPolar
 
 LOCAL_TOKEN = "polar_oat_local"  # noqa: S105  opens the embedded Polar, which guards nothing
 LOCAL_DATABASE = "local.sqlite"
@@ -42,15 +46,10 @@ def connect(
     request, in seconds.
     """
     if environment == "local":
-        from polar_iac.local import LocalPolar
-
-        local = LocalPolar(state_directory() / LOCAL_DATABASE)
-        try:
+        with closing(local_polar(state_directory())) as local:
             transport = httpx.WSGITransport(app=local)
             with PolarClient("http://localhost", LOCAL_TOKEN, transport=transport, clock=clock) as client:
                 yield client
-        finally:
-            local.close()
         return
     own_token = token(environment, variables, pinned=organization_id is not None)
     if not own_token.startswith(ORGANIZATION_TOKEN) and organization_id is None:
@@ -74,6 +73,14 @@ def connect(
         raise unusable_variable(variables, error) from error
     with client:
         yield client
+
+
+def local_polar(directory: Path) -> LocalPolar:
+    """Open the embedded Polar whose database is in this directory."""
+    # Here, so that no other environment waits for it.
+    from polar_iac.local import LocalPolar
+
+    return LocalPolar(directory / LOCAL_DATABASE)
 
 
 def _setting(

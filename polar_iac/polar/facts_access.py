@@ -13,7 +13,7 @@ import httpx
 from polar_iac.clock import Clock
 from polar_iac.manifest.environments import variable
 from polar_iac.polar.connection import Connection, check_base_url
-from polar_iac.polar.environments import LOCAL_DATABASE, LOCAL_TOKEN, base_url, may_be_token, token
+from polar_iac.polar.environments import LOCAL_TOKEN, base_url, local_polar, may_be_token, token
 from polar_iac.polar.facts import Access, FactsReader
 from polar_iac.polar.facts_budget import Budget
 
@@ -59,9 +59,7 @@ def open_facts(
             return stack.enter_context(closing(opened))
 
         if place.environment == "local":
-            from polar_iac.local import LocalPolar
-
-            local = stack.enter_context(closing(LocalPolar(place.state_directory() / LOCAL_DATABASE)))
+            local = stack.enter_context(closing(local_polar(place.state_directory())))
             opened = connection("http://localhost", LOCAL_TOKEN, httpx.WSGITransport(app=local))
             own = facts = Access(opened, place.environment)
         else:

@@ -1,4 +1,4 @@
-"""Output formats of a plan, of drift, and of a check."""
+"""Output formats of a plan, and files of reports."""
 
 from __future__ import annotations
 
@@ -15,12 +15,8 @@ from click import unstyle
 
 from polar_iac.errors import PolarIacError
 from polar_iac.files import is_replaced, read_file, write_file
-from polar_iac.plan.check import Check
 from polar_iac.plan.document import plan_json, plans_json
-from polar_iac.plan.drift import Drift
 from polar_iac.plan.model import Plan
-from polar_iac.report.check import check_json, check_text
-from polar_iac.report.drift import drift_json, drift_text
 from polar_iac.report.text import plan_text
 from polar_iac.report.wording import WIDTH
 
@@ -74,52 +70,6 @@ RENDERERS: Mapping[str, Callable[[Sequence[Plan], RenderContext], str]] = {
     "markdown": _markdown,
 }
 """The table of formats. Each renders the plans of one run, one per environment."""
-
-
-def _drift_text(drifts: Sequence[Drift], context: RenderContext) -> str:
-    return "\n".join(drift_text(drift, context.manifest_file, context.width) for drift in drifts)
-
-
-def _drift_json(drifts: Sequence[Drift], _context: RenderContext) -> str:
-    return drift_json(drifts)
-
-
-def _drift_markdown(drifts: Sequence[Drift], context: RenderContext) -> str:
-    # Here, so that drift as text or JSON does not wait for the modules of the comment.
-    from polar_iac.report.comment.drift import drift_markdown
-
-    return drift_markdown(drifts, manifest_file=context.manifest_file, links=context.links)
-
-
-DRIFT_RENDERERS: Mapping[str, Callable[[Sequence[Drift], RenderContext], str]] = {
-    "text": _drift_text,
-    "json": _drift_json,
-    "markdown": _drift_markdown,
-}
-"""The formats of drift, by the names that those of a plan have."""
-
-
-def _check_text(checks: Sequence[Check], context: RenderContext) -> str:
-    return "\n".join(check_text(check, context.manifest_file) for check in checks)
-
-
-def _check_json(checks: Sequence[Check], _context: RenderContext) -> str:
-    return check_json(checks)
-
-
-def _check_markdown(checks: Sequence[Check], context: RenderContext) -> str:
-    # Here, so that a check as text or JSON does not wait for the modules of the comment.
-    from polar_iac.report.comment.check import check_markdown
-
-    return check_markdown(checks, manifest_file=context.manifest_file, links=context.links)
-
-
-CHECK_RENDERERS: Mapping[str, Callable[[Sequence[Check], RenderContext], str]] = {
-    "text": _check_text,
-    "json": _check_json,
-    "markdown": _check_markdown,
-}
-"""The formats of a check, by the names that those of a plan have."""
 
 
 def write_reports(reports: Sequence[str], plans: Sequence[Plan], context: RenderContext) -> None:

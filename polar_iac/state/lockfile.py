@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from polar_iac.errors import Diagnostic, DiagnosticError, PolarIacError, SourceSpan
 from polar_iac.files import read_file, state_path, write_atomically
+from polar_iac.manifest.model import Manifest
 from polar_iac.meter.canonical import canonical_json
 from polar_iac.meter.record import Record
 from polar_iac.state.schema import LOCKFILE, RECORD
@@ -133,6 +135,25 @@ def _document(lockfile: Lockfile) -> dict[str, Any]:
         "project": lockfile.project,
         "meters": meters,
     }
+
+
+def other_organizations(desired: Manifest, environment: str, beside: Path) -> dict[str, str]:
+    """Return what the manifest and lockfiles say of other environments' organizations.
+
+    Of the environments that need no definition each has a server of its own, and so another organization.
+    """
+    others: dict[str, str] = {}
+    for name in desired.environments:
+        if name == environment or not {name, environment} & desired.servers.keys():
+            continue
+        organization_id = desired.organizations.get(name)
+        # Its own run reports what is wrong with another lockfile.
+        with suppress(PolarIacError):
+            path = default_path(beside, name)
+            organization_id = organization_id or read(path, name, desired.project).organization_id
+        if organization_id:
+            others[organization_id] = name
+    return others
 
 
 def save(path: Path, lockfile: Lockfile) -> None:

@@ -25,8 +25,8 @@ from polar_iac.plan.check import (
 )
 from polar_iac.plan.drift import Drift, MeterDrift, find_drift
 from polar_iac.report.check import check_json, check_text, day
+from polar_iac.report.check_formats import CHECK_RENDERERS
 from polar_iac.report.comment.check import check_markdown
-from polar_iac.report.formats import CHECK_RENDERERS
 from tests.support.build import ORGANIZATION, PROJECT, desired, identifier, live, meter, plan, record
 from tests.support.comments import read_comment
 from tests.support.golden import golden, golden_block
