@@ -16,6 +16,7 @@ from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.examples import asked_of
 from polar_iac.plan.model import Change, Note
 from polar_iac.report.evidence import Attached, Evidence, Impact, Unseen, evidence
+from polar_iac.report.filters import aggregation
 from polar_iac.report.risks import risk, stake
 from polar_iac.report.usage import (
     Markup,
@@ -178,7 +179,8 @@ class _Sentences:
         changed = {field.path for field in self.change.fields}
         what = " and ".join(path for path in FROZEN_FIELDS if path in changed) or "filter"
         on = self.facts.freeze and self.facts.freeze.on
-        refused = f"refused a {what} change on {day(on)}" if on else f"refuses a {what} change"
+        change = f"{'an' if what.startswith('a') else 'a'} {what} change"
+        refused = f"refused {change} on {day(on)}" if on else f"refuses {change}"
         before, after = self.change.before, self.change.after
         archived = " It stays archived." if before and after and before.archived > after.archived else ""
         lines = " (lines below)" if has_lines else ""
@@ -300,8 +302,11 @@ class _Sentences:
         """Return how a changed meter counts where usage is not known."""
         paths = {field.path: field for field in self.change.fields}
         example = self.facts.example
-        if "aggregation" in paths:
-            return "otherwise" if "filter" not in paths else "other events, and otherwise"
+        if function := paths.get("aggregation"):
+            before, after = (
+                self.markup.code(clipped(aggregation(side))) for side in (function.before, function.after)
+            )
+            return f"{'other events, and ' if 'filter' in paths else ''}{after} instead of {before}"
         relations = {"less": "less", "more": "more", "other": "other events", "invoices": "the same"}
         return relations.get(example.relation, "otherwise") if example else "otherwise"
 

@@ -411,7 +411,7 @@ def test_a_cut_change_loses_lines_and_no_notes(padding: int) -> None:
     assert sum(line.startswith(("+", "-")) for line in read.code) == 400 - lines_cut
     assert f"{HOME}/blob/{SHA}/meters.yaml#L5" in read.links
     words = "".join(read.words)
-    assert "counts other events, and otherwise. No longer counted, for example: " in words
+    assert "counts other events, and `sum(bytes)` instead of `count`. No longer counted, for example" in text
     assert KEPT in words
     assert "freeze unknown" in words
     # A long filter hides no other field.

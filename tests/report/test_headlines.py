@@ -379,6 +379,20 @@ def test_quantities_of_two_aggregations_are_not_compared() -> None:
     )
 
 
+def test_without_usage_both_aggregations_are_named() -> None:
+    aggregation = {"func": "max", "property": "tokens"}
+    planned = plan(
+        desired({"llm-tokens": meter(**LLM | {"aggregation": aggregation})}),
+        {"llm-tokens": record(1, **LLM)},
+        [live(1, "llm-tokens", **LLM)],
+    )
+    assert line(planned).startswith(
+        "🔴 **llm-tokens** counts `max(tokens)` instead of `sum(tokens)`. Invoices keep"
+    )
+    blocked = one(planned, action="blocked", cause="frozen")
+    assert line(blocked).startswith("⛔ **llm-tokens** cannot change: Polar refuses an aggregation change")
+
+
 def test_a_new_meter_says_what_it_would_have_counted() -> None:
     events = {"both": 0, "only_before": 0, "only_after": 40}
     given = impact(None, 40, events=events, customers=None, customers_total=12)
