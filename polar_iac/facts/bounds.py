@@ -29,6 +29,8 @@ def lower_mean(parts: Sequence[float], risk: float) -> float:
     low, high = 0.0, sum(parts) / len(parts) if parts else 0.0
     for _ in range(_STEPS if high > 0 else 0):
         middle = (low + high) / 2
+        if not middle:  # below the smallest double
+            break
         if _capital(parts, middle) < 1 / risk:
             high = middle
         else:

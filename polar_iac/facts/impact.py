@@ -7,6 +7,7 @@ subscription with a price, after trials, credits, caps and discounts.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -213,7 +214,7 @@ def _added(quantities: Iterable[float | None]) -> float | None:
         if quantity is None:
             return None
         total += quantity
-    return total
+    return total if math.isfinite(total) else None
 
 
 def _customers(seen: Sequence[Seen], old: _Quantities | None, new: _Quantities) -> tuple[int, int]:

@@ -25,6 +25,8 @@ RISK = 0.05
 WIDEST = 0.5
 """Largest error that is stated, as a part of the usage. A larger one says nothing."""
 
+_TINY = 1e-300
+"""Quantity that is as good as none. A digit of a smaller one may be below the smallest double."""
 
 Worth = Callable[[Seen], float]
 
@@ -41,7 +43,7 @@ class Estimate:
 
         Example: 1,375,993.85 ± 266,012 is 1,380,000 ± 280,000.
         """
-        if not self.error:
+        if self.error < _TINY:
             return self
         digits = 1 - math.floor(math.log10(self.error))
         value, unit = round(self.value, digits), 10.0**-digits
@@ -257,7 +259,7 @@ def _at_least_after(side: Side, reads: Sequence[_Read]) -> float | None:
         sum(sum(sample.taken) for sample in samples),
         _at_least(samples, lambda sample: sample.taken, RISK / max(sampled, 1)),
     )
-    if low <= 0:
+    if not _TINY <= low < math.inf:
         return None
     unit = 10.0 ** (math.floor(math.log10(low)) - 2)  # three digits
     return math.floor(low / unit) * unit

@@ -10,9 +10,14 @@ from polar_iac.meter.spec import MeterSpec
 _DIGITS = 30
 """Most digits of an amount of money, before the point or after it."""
 
+_MOST = 1e18
+"""Quantity of which nobody reads the digits any more."""
+
 
 def number(quantity: float) -> str:
-    """Return a quantity as people read it. Examples: `1,284,002`, `0.25`, `1,284,002.5`."""
+    """Return a quantity as people read it. Examples: `1,284,002`, `0.25`, `1,284,002.5`, `1e+21`."""
+    if abs(quantity) >= _MOST:
+        return f"{quantity:.3g}"
     if quantity == int(quantity):
         return f"{int(quantity):,}"
     return f"{quantity:,.2f}".rstrip("0") if abs(quantity) >= 1 else f"{quantity:.3g}"

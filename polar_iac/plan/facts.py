@@ -296,7 +296,7 @@ def _hangs(
     if credits_ is None:
         parts.append("Benefits were not read")
     if prices and spec and any(field.path in _SHOWN for field in change.fields):
-        parts.append(_shown(prices[0], spec))
+        parts += filter(None, [_shown(prices[0], spec)])
     if prices is not None and (change.action == "archive" or not prices):
         parts.append(REPLACED)
     return ". ".join(parts)
@@ -321,11 +321,16 @@ def _users(prices: Sequence[Price], credits_: Sequence[Credit], spec: MeterSpec 
     return ", and ".join(parts), len(products) + len(benefits) == 1
 
 
-def _shown(price: Price, spec: MeterSpec) -> str:
-    """Say how a price is shown after a change of the unit, and that the charge is the same."""
+def _shown(price: Price, spec: MeterSpec) -> str | None:
+    """Say how a price is shown after a change of the unit, and that the charge is the same.
+
+    None of an amount that is no number.
+    """
     count = spec.custom_multiplier or 1
     shown = words.money(price.unit_amount, price.currency, count)
     charged = words.money(price.unit_amount, price.currency)
+    if shown is None or charged is None:
+        return None
     return (
         f"Shown as {shown} per {words.units(spec, count)}; charged {charged} a {words.units(spec)}, as before"
     )

@@ -155,7 +155,7 @@ def _difference(impact: Impact) -> str:
     """Return how much the quantity changes, in parentheses, and the error if it is estimated."""
     parts = []
     if impact.before and impact.after is not None:
-        percent = 100 * (impact.after - impact.before) / abs(impact.before)
+        percent = 100 * ((impact.after - impact.before) / abs(impact.before))
         number = f"{abs(percent):,.0f}" if abs(percent) >= 1 or not percent else f"{abs(percent):.1g}"
         parts.append(f"{'−' if percent < 0 else '+' if percent else ''}{number} %")
     if impact.error is not None:

@@ -26,6 +26,7 @@ from polar_iac.polar.facts_answers import (
     names_from,
     own_items,
     prices_from,
+    sound,
 )
 from polar_iac.polar.facts_budget import DAYS, MAX_DAYS, Budget, LackError
 from polar_iac.polar.transport import Answer, json_of
@@ -235,7 +236,7 @@ class FactsReader:
             raise LackError("scope", access.lack)
         while True:
             try:
-                return json_of(self._answered(source, access, access.connection, path, params))
+                return sound(json_of(self._answered(source, access, access.connection, path, params)))
             except LackError as lack:
                 if lack.lack == "scope":
                     self._refused[source] = lack

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, FiniteFloat, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, ValidationError
 
 from polar_iac.facts.model import Credit, Day, EventName, Price
 from polar_iac.polar.answers import Page
@@ -15,30 +17,46 @@ from polar_iac.polar.errors import TransientError
 
 T = TypeVar("T")
 
+_MOST_ITEMS = 10**12
+"""Items that no list has. Nothing can be drawn at random from some numbers above it."""
+
+
+def _in_utc(time: datetime) -> datetime:
+    """Return a time in UTC. Raises ValueError for the hours at either end of the calendar."""
+    try:
+        return time.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("a time that is out of range in UTC") from error
+
+
+_Quantity = Annotated[float, Field(gt=-1e300, lt=1e300)]
+"""A quantity of which some hundreds can be added up."""
+_Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
 
 class _Bucket(BaseModel):
     timestamp: AwareDatetime
-    quantity: FiniteFloat
+    quantity: _Quantity
 
 
 class _Quantities(BaseModel):
     quantities: list[_Bucket]
-    total: FiniteFloat
+    total: _Quantity
 
 
 class _Name(BaseModel):
     name: str
     source: Literal["user", "system"]
-    occurrences: int
-    first_seen: AwareDatetime
-    last_seen: AwareDatetime
+    occurrences: Annotated[int, Field(ge=0)]
+    first_seen: _Time
+    last_seen: _Time
 
 
 class _Event(BaseModel):
     id: str
     name: str
     source: str
-    timestamp: AwareDatetime
+    timestamp: _Time
     metadata: dict[str, Any]
     customer_id: str | None = None
     external_customer_id: str | None = None
@@ -104,7 +122,7 @@ def names_from(page: Page) -> list[EventName]:
 
 
 def _moment(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return time.isoformat().replace("+00:00", "Z")
 
 
 def prices_from(page: Page) -> list[Price]:
@@ -174,7 +192,7 @@ def events_from(page: Page, customers: Customers) -> EventsPage:
     """Return a page of events. Nothing else of their customers than the number is kept."""
     read = _parsed(lambda: [_Event.model_validate(item) for item in page.items], "a list of events")
     return EventsPage(
-        page.pagination.total_count,
+        max(page.pagination.total_count, len(read)),
         tuple(
             {
                 "name": event.name,
@@ -195,14 +213,30 @@ def _as_stored(metadata: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(cost, dict) or not isinstance(cost.get("amount"), str):
         return metadata
     try:
-        return {**metadata, "_cost": {**cost, "amount": float(cost["amount"])}}
+        amount = float(cost["amount"])
     except ValueError:
         return metadata
+    return {**metadata, "_cost": {**cost, "amount": amount}} if math.isfinite(amount) else metadata
+
+
+def sound(answer: Any) -> Any:
+    """Return an answer of finite numbers and Unicode text. Raises TransientError for any other.
+
+    Polar stores no other (observed). Python reads `NaN`, `1e400` and half of a surrogate pair all the same.
+    """
+    try:
+        json.dumps(answer, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise TransientError("the response holds what is no number, or no text (not from Polar)") from error
+    return answer
 
 
 def list_page_from(answer: Any) -> Page:
     """Parse a page of any list. Raises TransientError when the answer is not one."""
-    return _parsed(lambda: Page.model_validate(answer), "a list")
+    page = _parsed(lambda: Page.model_validate(answer), "a list")
+    if not 0 <= page.pagination.total_count <= _MOST_ITEMS:
+        raise TransientError("the response is not a list: nothing has so many entries (not from Polar)")
+    return page
 
 
 def ids_of(items: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -62,7 +62,7 @@ def difference(impact: Impact, markup: Markup) -> str:
     """Return how much the quantity changes, in parentheses, with its error if it is estimated."""
     parts = []
     if impact.before and impact.after is not None:
-        percent = 100 * (impact.after - impact.before) / abs(impact.before)
+        percent = 100 * ((impact.after - impact.before) / abs(impact.before))
         number = f"{abs(percent):,.0f}" if abs(percent) >= 1 or not percent else f"{abs(percent):.1g}"
         parts.append(f"{markup.minus if percent < 0 else '+' if percent else ''}{number} %")
     if not impact.is_exact and impact.error is not None:

@@ -112,6 +112,8 @@ def test_days_on_which_polar_counts_otherwise_are_named() -> None:
 def test_a_sum_beyond_a_double_is_no_impact() -> None:
     event = {"metadata": {"n": 10**400}, "customer_id": "1"}
     assert exact_impact(of(), of(func="sum", name="n"), [read(event)], PERIOD) is None
+    large = [{"metadata": {"n": 1e308}, "customer_id": str(number)} for number in range(2)]
+    assert exact_impact(of(), of(func="max", name="n"), [read(*large)], PERIOD) is None
 
 
 TIMES = (

@@ -96,6 +96,7 @@ def test_parts_that_are_alike_bound_their_mean_from_below(mean: float) -> None:
 def test_one_large_part_of_many_says_little() -> None:
     assert lower_mean([1.0] * 49 + [1e9], 0.025) < 1e9 / 50 / 10
     assert lower_mean([], 0.025) == 0
+    assert lower_mean([5e-324] + [0.0] * 49, 0.025) == 0
 
 
 def test_a_bound_is_seldom_above_the_mean_and_never_of_all_parts() -> None:
@@ -144,13 +145,15 @@ def test_a_sum_without_a_known_total_comes_to_a_certain_amount_at_least() -> Non
     assert found.at_least is not None
     assert 44_000 < found.at_least < 50_000
     assert impact(None, meter("all"), read(n=-1)).at_least is None
-    assert impact(None, meter("all"), read(n=0)).at_least is None
+    for nothing in (0, 5e-324, 1e308):  # too small, or too large, for a digit of it to be a double
+        assert impact(None, meter("all"), read(n=nothing)).at_least is None
 
 
 def test_an_estimate_has_two_digits_of_its_error_which_still_holds() -> None:
     assert Estimate(1_375_993.85, 266_012).rounded() == Estimate(1_380_000, 280_000)
     assert Estimate(0.12345, 0.0301).rounded() == Estimate(0.123, 0.031)
     assert Estimate(5.0, 0.0).rounded() == Estimate(5.0, 0.0)
+    assert Estimate(1.0, 5e-324).rounded() == Estimate(1.0, 5e-324)
     assert Estimate(100, 9.96).rounded() == Estimate(100, 10.0)
 
 

@@ -271,6 +271,11 @@ class TestWhatIsAttached:
         ]
         assert only(planned).action == "update"
 
+    def test_an_amount_that_is_no_number_is_not_shown(self) -> None:
+        unit = {"unit": "custom", "custom_label": "token", "custom_multiplier": 1000}
+        planned = with_facts(changed(**unit), Facts(prices=[price("Pro", "much")], credits=[]))
+        assert [note.text for note in notes(planned, "attached")] == ["product Pro uses this meter"]
+
     def test_a_change_of_metadata_is_no_matter_of_prices(self) -> None:
         planned = with_facts(changed(metadata={"owner": "kim"}), Facts(prices=[price("Pro")], credits=[]))
         assert notes(planned, "attached") == []
@@ -323,7 +328,14 @@ class TestShownBlocks:
 
 @pytest.mark.parametrize(
     ("quantity", "text"),
-    [(0, "0"), (1_284_002.0, "1,284,002"), (1234.5, "1,234.5"), (0.25, "0.25"), (-2.5, "-2.5")],
+    [
+        (0, "0"),
+        (1_284_002.0, "1,284,002"),
+        (1234.5, "1,234.5"),
+        (0.25, "0.25"),
+        (-2.5, "-2.5"),
+        (1e300, "1e+300"),
+    ],
 )
 def test_numbers_are_written_as_people_read_them(quantity: float, text: str) -> None:
     assert words.number(quantity) == text

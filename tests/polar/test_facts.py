@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -362,7 +363,7 @@ class TestGaps:
         gaps, _ = asked(lambda *_: (200, {"content-type": "application/json"}, payload))
         assert {source: gap.lack for source, gap in gaps.items()} == dict.fromkeys(OPERATIONS, "failed")
 
-    @pytest.mark.parametrize("quantity", ["1e400", "NaN", "-Infinity"])
+    @pytest.mark.parametrize("quantity", ["1e400", "NaN", "-Infinity", "1e307"])
     def test_a_quantity_that_is_no_number_is_no_usage(self, quantity: str) -> None:
         payload = f'{{"quantities": [], "total": {quantity}}}'.encode()
         gaps, _ = asked(lambda *_: (200, {"content-type": "application/json"}, payload))
@@ -372,6 +373,30 @@ class TestGaps:
         item = {"name": "a", "source": "user", "occurrences": 1, "first_seen": "", "last_seen": "soon"}
         gaps, _ = asked(lambda *_: page(item))
         assert gaps["names"].lack == "failed"
+
+    def test_a_time_that_is_none_in_utc_is_no_time(self) -> None:
+        late = "9999-12-31T23:59:59-05:00"
+        name = {"name": "a", "source": "user", "occurrences": 1, "first_seen": late, "last_seen": late}
+        gaps, _ = asked(lambda *_: page({**event(1), **name, "timestamp": late}))
+        assert (gaps["names"].lack, gaps["events"].lack) == ("failed", "failed")
+
+    @pytest.mark.parametrize("total", [-1, 10**30])
+    def test_a_list_of_an_impossible_length_is_none(self, total: int) -> None:
+        gaps, _ = asked(lambda *_: page(event(1), total=total))
+        assert gaps["events"].lack == "failed"
+
+    @pytest.mark.parametrize("value", ["NaN", "1e400", r'"\ud800"'])
+    def test_what_is_no_number_or_no_text_is_no_event(self, value: str) -> None:
+        listed = json.dumps(event(1, tokens="?")).replace('"?"', value)
+        payload = f'{{"items": [{listed}], "pagination": {{"total_count": 1, "max_page": 1}}}}'.encode()
+        gaps, _ = asked(lambda *_: (200, {"content-type": "application/json"}, payload))
+        assert gaps["events"].lack == "failed"
+
+    def test_events_that_are_listed_are_not_fewer_than_the_total(self) -> None:
+        with scripted(lambda *_: page(event(1), total=0)) as (url, _), reader(url) as facts:
+            found = facts.events_page("a", "2026-10-26T00:00:00Z", "2026-11-26T00:00:00Z")
+        assert isinstance(found, EventsPage)
+        assert found.total == 1
 
     def test_nobody_there_is_a_failure(self) -> None:
         with reader("http://127.0.0.1:9") as facts:
