@@ -69,6 +69,11 @@ class Impact:
         """Tell whether every event was read."""
         return self.read == self.of
 
+    @property
+    def is_refuted(self) -> bool:
+        """Tell whether Polar counted usage of the meter as it is, and no event that it lists is matched."""
+        return bool(self.unlike) and not (self.both or self.only_before)
+
 
 @dataclass(frozen=True)
 class Seen:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from polar_iac.facts import words
-from polar_iac.facts.model import Credit, EventName, Facts, Price, Usage
+from polar_iac.facts.model import Credit, EventName, Facts, Gap, Price, Usage
 from polar_iac.meter.canonical import canonical_property
 from polar_iac.meter.fields import FROZEN_FIELDS
 from polar_iac.meter.filter import Filter
@@ -27,6 +27,7 @@ _MOST = 5
 """Most products, and most benefits, that a text names."""
 _SHOWN = ("unit", "custom_label", "custom_multiplier")
 """Fields that decide how a price is shown, and never what is charged."""
+_REFUTED = "Polar counted usage, and lists no event that makes it"
 REPLACED = "Replaced prices, by which subscriptions may still pay, cannot be seen"
 
 
@@ -36,16 +37,14 @@ def with_facts(plan: Plan, facts: Facts) -> Plan:
     The digest of a blocked archive stays what it was.
     """
     counted = {change.place for change in impact_changes(plan.changes)}
-    changes = (_joined(change, plan.environment, facts) for change in plan.changes)
-    return replace(
-        plan,
-        changes=tuple(
-            _added(change, *impact_notes(change, facts)) if change.place in counted else change
-            for change in changes
-        ),
-        facts_requests=facts.requests,
-        facts_gaps=tuple(facts.gaps),
-    )
+    changes, refuted = [], list[str]()
+    for change in plan.changes:
+        joined = _joined(change, plan.environment, facts)
+        notes = impact_notes(joined, facts) if change.place in counted else ()
+        refuted += [change.key] if notes is None else []
+        changes.append(_added(joined, *(notes or ())))
+    gaps = [*facts.gaps, *([Gap("events", "failed", _REFUTED, tuple(refuted))] if refuted else [])]
+    return replace(plan, changes=tuple(changes), facts_requests=facts.requests, facts_gaps=tuple(gaps))
 
 
 def with_shown_blocks(plan: Plan, shown: Plan) -> Plan:

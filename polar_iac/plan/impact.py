@@ -21,8 +21,11 @@ _WORD = re.compile(r"[A-Za-z]{1,30}")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-def impact_notes(change: Change, facts: Facts) -> tuple[Note, ...]:
-    """Return what is known of an impact: nothing where a name that makes a difference was not read."""
+def impact_notes(change: Change, facts: Facts) -> tuple[Note, ...] | None:
+    """Return what is known of an impact: nothing where a name that makes a difference was not read.
+
+    None where the events that Polar lists cannot be all, since it counted usage that none of them makes.
+    """
     if facts.names is None or change.after is None:
         return ()
     period = facts_period(facts)
@@ -33,6 +36,8 @@ def impact_notes(change: Change, facts: Facts) -> tuple[Note, ...]:
     impact = None
     if not any(name.differs and name.name in missing for name in named):
         impact = _impact(change, change.after, facts, reads, named, is_whole=not missing)
+    if impact is not None and impact.is_refuted:
+        return None
     # Where events of a name are missing, nobody knows of how many the others were read.
     says = impact is not None and (impact.after is not None or not impact.is_exact)
     notes = [_note(change, change.after, impact, as_of)] if impact is not None and says else []

@@ -81,8 +81,11 @@ class Impact:
         return self.read == self.of
 
     def is_nothing(self, *, created: bool) -> bool:
-        """Tell whether no event is counted by a new meter, or none differently by a changed one."""
-        if not self.is_exact:
+        """Tell whether no event is counted by a new meter, or none differently by a changed one.
+
+        Not where Polar counted otherwise: the events are not all then.
+        """
+        if not self.is_exact or self.unlike:
             return False
         return self.counted == 0 if created else self.changed == 0 and self.before == self.after
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 from polar_iac.apply.facts import gather, needs_of
 from polar_iac.clock import SystemClock
-from polar_iac.facts.model import Facts
+from polar_iac.facts.model import Facts, Gap
 from polar_iac.local import LocalPolar, RateLimit
 from polar_iac.plan.facts import with_facts
 from polar_iac.plan.model import Change, Note, Plan
@@ -205,6 +205,22 @@ def test_of_many_events_a_sample_is_read_within_the_budget(polar: Served) -> Non
         f"would have counted at least {least:,.0f} matched tokens over Oct 26 – Nov 24 UTC; "
         "more is not estimated: 1,000 of 1,200 events read"
     )
+
+
+def test_usage_that_no_listed_event_makes_is_a_gap_and_not_without_effect(polar: Served) -> None:
+    """Polar's list of events lags behind, or is cut. What it counted is what it bills."""
+    ingest(polar, [event(1, 100)])
+    planned = changed(polar, tokens(), tokens(ONLY_4O))
+    facts = facts_of(polar, planned)
+    (read,) = facts.events.values()
+    for lost in (
+        replace(facts, events={read.name: replace(read, total=0, windows=())}),
+        replace(facts, names=(), events={}),
+    ):
+        joined = with_facts(planned, lost)
+        text = "Polar counted usage, and lists no event that makes it"
+        assert joined.facts_gaps == (Gap("events", "failed", text, ("tokens",)),)
+        assert not notes(joined.changes[0], "impact")
 
 
 def test_where_no_request_is_left_the_gap_says_so(polar: Served) -> None:

@@ -325,6 +325,14 @@ def test_an_archive_says_what_was_counted_of_late(data: dict[str, Any], words: s
     assert risks(planned.changes[0]) == ["archive"]
 
 
+def test_what_polar_counted_otherwise_is_not_without_effect() -> None:
+    """Not all of the events are listed then, so that nobody knows what the others hold."""
+    same = {"both": 800, "only_before": 0, "only_after": 0}
+    found = narrower(impact(5, 5, events=same, customers=0, customers_total=3, unlike=1))
+    assert grade(found.changes[0]) == "billing"
+    assert "Polar's own quantities differ on 1 of these days." in line(found)
+
+
 # Impacts
 
 
@@ -354,6 +362,16 @@ def test_an_archive_says_what_was_counted_of_late(data: dict[str, Any], words: s
 )
 def test_impacts_in_words(given: Note, words: str) -> None:
     assert line(narrower(given)).startswith(f"🔴 **llm-tokens** {words} No longer counted")
+
+
+def test_a_new_sum_that_is_not_estimated_comes_to_something_at_least() -> None:
+    least = impact(
+        None, None, read=1_000, of=81_233, customers=None, customers_total=None, at_least=612_000.0
+    )
+    assert (
+        "is new: would have counted at least 612,000 matched events over Oct 26 – Nov 24 UTC; more is not "
+        "estimated: 1,000 of 81,233 events read." in comment(created(least))
+    )
 
 
 def test_a_change_that_polar_will_refuse_says_so_before_the_diff() -> None:
