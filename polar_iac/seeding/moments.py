@@ -22,7 +22,10 @@ def read_duration(text: str) -> timedelta | None:
     if not _DURATION.fullmatch(text):
         return None
     parts = (timedelta(**{_UNITS[unit]: int(number)}) for number, unit in _PART.findall(text))
-    return sum(parts, timedelta()) or None
+    try:
+        return sum(parts, timedelta()) or None
+    except OverflowError:  # some million years
+        return None
 
 
 def read_moment(text: str) -> Moment | None:
@@ -41,5 +44,10 @@ def read_moment(text: str) -> Moment | None:
 
 
 def resolve(moment: Moment, now: datetime) -> datetime:
-    """Return the moment in time."""
-    return now - moment if isinstance(moment, timedelta) else moment
+    """Return the moment in time: the first of the calendar for one before it."""
+    if not isinstance(moment, timedelta):
+        return moment
+    try:
+        return now - moment
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)

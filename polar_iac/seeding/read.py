@@ -126,6 +126,9 @@ class _SeedReader:
         for node in self._items(root, "customers", "alice"):
             if isinstance(node, tree.Map):
                 self.reader.keys(node, _CUSTOMER, ("external_id",), node)
+                for name in _CUSTOMER:
+                    if name in node.entries:
+                        self.reader.text(node.entries[name], name)
                 yield Entry(node, self.reader.json(node))
             else:
                 for customer in self._ranged(node, self.reader.text(node, "a customer") or ""):

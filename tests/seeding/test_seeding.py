@@ -258,6 +258,7 @@ events:
   - {name: call, at: 2030-01-01}
   - {name: call, from: -1d, to: -2d}
   - {name: call, at: 1969-01-01}
+  - {name: call, at: -999999w}
   - {name: call, from: -30d, every: 1s}
 credits:
   - {customer: carol, meter: calls, units: x}
@@ -273,9 +274,10 @@ credits:
             "17:18 the time is in the future, and Polar takes no such event: write one such as `-1h`",
             "18:18 `from` is later than `to`: exchange them",
             "19:18 the time is before 1970: write a later one",
-            "20:5 a seed has at most 200,000 events, these make it 2,592,000: write fewer here",
-            "22:6 this file has no customer `carol`: add it under `customers`",
-            "22:37 units must be a whole number",
+            "20:18 the time is before 1970: write a later one",
+            "21:5 a seed has at most 200,000 events, these make it 2,592,000: write fewer here",
+            "23:6 this file has no customer `carol`: add it under `customers`",
+            "23:37 units must be a whole number",
         ]
 
     def test_a_file_that_is_no_seed_is_told(self, tmp_path: Path) -> None:
@@ -283,6 +285,10 @@ credits:
             (b"", "a seed is a map that begins with `version: 1`, got nothing"),
             (b"- 1", "a seed is a map that begins with `version: 1`, got a list"),
             (b"version: '1'", 'version must be the number 1, got "1": remove the quotes'),
+            (
+                b"version: 1\ncustomers: [{external_id: 5}]",
+                "external_id must be text, got the number 5: put it in quotes",
+            ),
             (b"events: []", "`version` is missing: begin the file with `version: 1`"),
         ):
             with pytest.raises(DiagnosticError) as raised:
@@ -306,6 +312,7 @@ credits:
         ("1", None),
         ("h", None),
         ("-1h", None),
+        ("999999w" * 200, None),
     ],
 )
 def test_durations(text: str, duration: timedelta | None) -> None:
