@@ -42,12 +42,10 @@ def observe(watched: Sequence[Watched], live: Sequence[LiveMeter], reader: Facts
 
 
 def _kept(read: T | Gap, gaps: list[Gap], one: Watched | None = None) -> T | None:
-    """Return what was read, or keep the gap. One reason has one text, whichever meter it is about."""
+    """Return what was read, or keep the gap."""
     if not isinstance(read, Gap):
         return read
-    if one is not None:
-        read = replace(read, text=read.text.replace(one.meter.id, "ID"), keys=(one.key,))
-    gaps.append(read)
+    gaps.append(read if one is None else replace(read, keys=(one.key,)))
     return None
 
 

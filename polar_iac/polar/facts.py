@@ -116,7 +116,7 @@ class FactsReader:
     def life(self, meter_id: str) -> float | Gap:
         """Return what a meter counted over its life: one request. Events before 2023 are out of reach."""
         query = _range(_EARLIEST, _moment(self._today()), "year")
-        return self._gap_or("usage", lambda: life_from(self._get("usage", _quantities(meter_id), query)))
+        return self._usage_or(meter_id, query, life_from)
 
     def is_quiet(self, meter_id: str) -> bool | Gap:
         """Tell whether a meter counted nothing in the last 24 hours: one request.
@@ -124,7 +124,7 @@ class FactsReader:
         Buckets are whole hours (observed), so that up to one hour more is looked at.
         """
         query = _range(_moment(self.now() - timedelta(hours=24)), _moment(self.now()), "hour")
-        hours = self._gap_or("usage", lambda: days_from(self._get("usage", _quantities(meter_id), query)))
+        hours = self._usage_or(meter_id, query, days_from)
         return hours if isinstance(hours, Gap) else not any(hour.quantity for hour in hours)
 
     def recent_usage(self, meter_id: str, days: int = DAYS) -> Usage | Gap:
@@ -135,7 +135,7 @@ class FactsReader:
         first = self._today() - timedelta(days=min(days, MAX_DAYS) - 1)
         # With UTC midnights each bucket is the day of its label, and both ends are buckets (observed).
         query = _range(_moment(first), _moment(self._today()), "day")
-        counted = self._gap_or("usage", lambda: days_from(self._get("usage", _quantities(meter_id), query)))
+        counted = self._usage_or(meter_id, query, days_from)
         return counted if isinstance(counted, Gap) else Usage(None, counted, self.as_of())
 
     def names(self) -> tuple[EventName, ...] | Gap:
@@ -186,6 +186,11 @@ class FactsReader:
             "events",
             lambda: events_from(list_page_from(self._get("events", "/events/", query)), self._customers),
         )
+
+    def _usage_or(self, meter_id: str, query: Mapping[str, str], read: Callable[[Any], T]) -> T | Gap:
+        """Read quantities. One reason has one text, whichever meter it is about."""
+        found = self._gap_or("usage", lambda: read(self._get("usage", _quantities(meter_id), query)))
+        return replace(found, text=found.text.replace(meter_id, "ID")) if isinstance(found, Gap) else found
 
     def _gap_or(self, source: Source, read: Callable[[], T]) -> T | Gap:
         try:

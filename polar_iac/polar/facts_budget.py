@@ -62,7 +62,9 @@ class Budget:
         if self._end is None:
             self._end = now + self._seconds
         if self.spent >= self._requests:
-            raise LackError("budget", f"the {self._requests} requests of --facts-requests are used up")
+            used = "1 request" if self._requests == 1 else f"{self._requests} requests"
+            verb = "is" if self._requests == 1 else "are"
+            raise LackError("budget", f"the {used} of --facts-requests {verb} used up")
         self._wait_for_share(now, self._end)
         left = self._end - self._clock.now()
         if left <= 0:

@@ -348,6 +348,8 @@ class TestGaps:
         ]
         assert {gap.lack for gap in gaps.values()} == {"failed"}
         assert gaps["names"].text == "GET /v1/events/names: Polar failed with status 502"
+        # The text is the same for all meters, so that it is said once.
+        assert gaps["usage"].text == "GET /v1/meters/ID/quantities: Polar failed with status 502"
 
     def test_a_request_that_is_sent_again_may_succeed(self) -> None:
         answers = iter([(500, {}, b"oops"), page()])
@@ -410,6 +412,8 @@ class TestBudget:
         gaps, tape = asked(lambda *_: page(), requests=2)
         assert tape.count("GET") == 2
         assert gaps["products"] == Gap("products", "budget", "the 2 requests of --facts-requests are used up")
+        gaps, _ = asked(lambda *_: page(), requests=1)
+        assert gaps["names"].text == "the 1 request of --facts-requests is used up"
 
     def test_a_list_that_is_too_long_leaves_the_budget_to_others(self) -> None:
         """Names of events that hold an id may be many thousands."""
