@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -73,8 +73,41 @@ def reaches(
         (n for n in names if n.source == "user" and _within(n, period)),
         key=lambda n: (-n.occurrences, n.name),
     )
-    found = [reach(n.name, before, after) for n in users]
+    alike = _Names(before, after)
+    found = [alike.reach(n.name) for n in users]
     return tuple(sorted((r for r in found if r.matters), key=lambda r: not r.differs))
+
+
+class _Names:
+    """Names under a change. One is decided for all that no clause of either filter tells apart.
+
+    Example: between filters of `a` and of `b` there are three answers, one for each and one for all others.
+    """
+
+    def __init__(self, before: MeterSpec | None, after: MeterSpec) -> None:
+        self._before, self._after = before, after
+        specs = [after] if before is None else [before, after]
+        self._tests = [
+            compile_filter({"conjunction": "and", "clauses": [clause]}).billing
+            for spec in specs
+            for clause in _about_name(spec.canonical["filter"])
+        ]
+        self._answers: dict[tuple[bool, ...], NameReach] = {}
+
+    def reach(self, name: str) -> NameReach:
+        event = Event(name, "user", "2025-01-01T00:00:00Z", {})
+        told = tuple(test(event) for test in self._tests)
+        if told not in self._answers:
+            self._answers[told] = reach(name, self._before, self._after)
+        return replace(self._answers[told], name=name)
+
+
+def _about_name(part: Json) -> Iterator[Json]:
+    for inner in part["clauses"]:
+        if "clauses" in inner:
+            yield from _about_name(inner)
+        elif bare(inner["property"]) == "name":
+            yield inner
 
 
 def counts_system_events(names: Iterable[EventName], spec: MeterSpec) -> bool:

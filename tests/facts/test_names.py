@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import date
 from typing import Any
 
+import pytest
+
 from polar_iac.facts.model import EventName
 from polar_iac.facts.names import NameReach, counts_system_events, reach, reaches
 from polar_iac.facts.period import Period
@@ -99,3 +101,20 @@ def test_system_events_do_not_matter_but_quantities_may_count_them() -> None:
     assert counts_system_events(names, EVERY)
     assert not counts_system_events(names, CALLS)
     assert not counts_system_events(names, meter(("source", "eq", "user")))
+
+
+def test_names_that_no_clause_tells_apart_are_decided_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An organization may have a thousand names, and a decision takes some milliseconds."""
+    decided: list[str] = []
+
+    def counted(name: str, before: MeterSpec | None, after: MeterSpec) -> NameReach:
+        decided.append(name)
+        return reach(name, before, after)
+
+    monkeypatch.setattr("polar_iac.facts.names.reach", counted)
+    before = meter(("name", "like", "call"), ("model", "eq", "a"))
+    after = meter(("name", "ne", "call.9"), ("model", "ne", "a"))
+    names = [seen(f"{word}.{number}") for word in ("call", "job") for number in range(50)]
+    found = reaches(names, before, after, PERIOD)
+    assert len(decided) == 3
+    assert {r.name: r for r in found} == {n.name: reach(n.name, before, after) for n in names}
