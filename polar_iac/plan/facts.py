@@ -42,7 +42,7 @@ def with_facts(plan: Plan, facts: Facts) -> Plan:
         joined = _joined(change, plan.environment, facts)
         notes = impact_notes(joined, facts) if change.place in counted else ()
         refuted += [change.key] if notes is None else []
-        changes.append(_added(joined, *(notes or ())))
+        changes.append(_added(_matched(joined, notes or ()), *(notes or ())))
     gaps = [*facts.gaps, *([Gap("events", "failed", _REFUTED, tuple(refuted))] if refuted else [])]
     return replace(plan, changes=tuple(changes), facts_requests=facts.requests, facts_gaps=tuple(gaps))
 
@@ -147,6 +147,23 @@ def _forecast(usage: Usage, spec: MeterSpec, credits_: Sequence[Credit], probe: 
     }
     text = f"{_counted(usage, spec)}: Polar will almost certainly refuse this"
     return Note("freeze", "warning", text, "usage", usage.as_of, data)
+
+
+def _matched(change: Change, notes: Sequence[Note]) -> Change:
+    """Return the change with another forecast where events are matched that add nothing.
+
+    Example: a sum of zeros. Billing has seen them, and that freezes.
+    """
+    impact = next((note for note in notes if note.kind == "impact"), None)
+    old = next((note for note in change.notes if note.kind == "freeze"), None)
+    if impact is None or old is None or old.data.get("state") not in ("open", "unknown"):
+        return change
+    if not (impact.data["events"]["both"] or impact.data["events"]["only_before"]):
+        return change
+    but = "counted 0 since 2023, but events" if old.source == "usage" else "events"
+    text = f"{but} match it, and one that does freezes it: Polar will almost certainly refuse this"
+    data = {"state": "likely", "events": None, "last": None}
+    return _replaced(change, Note("freeze", "warning", text, "events", impact.as_of, data))
 
 
 def _counted(usage: Usage, spec: MeterSpec) -> str:

@@ -207,6 +207,24 @@ def test_of_many_events_a_sample_is_read_within_the_budget(polar: Served) -> Non
     )
 
 
+def test_events_that_add_nothing_freeze_as_well(polar: Served) -> None:
+    ingest(polar, [event(1, 0), event(2, 0)])
+    planned = changed(polar, tokens(), tokens(ONLY_4O))
+    facts = facts_of(polar, planned)
+    (note,) = notes(with_facts(planned, facts).changes[0], "freeze")
+    assert note.text == (
+        "counted 0 since 2023, but events match it, and one that does freezes it: Polar will almost "
+        "certainly refuse this"
+    )
+    assert (note.severity, note.source, note.data["state"]) == ("warning", "events", "likely")
+    # As where nobody could read what it counted.
+    (note,) = notes(with_facts(planned, replace(facts, usage={})).changes[0], "freeze")
+    assert note.text.startswith("events match it, and one that does freezes it")
+    # Without events, nothing is known of them.
+    (note,) = notes(with_facts(planned, replace(facts, names=None)).changes[0], "freeze")
+    assert note.data["state"] == "open"
+
+
 def test_usage_that_no_listed_event_makes_is_a_gap_and_not_without_effect(polar: Served) -> None:
     """Polar's list of events lags behind, or is cut. What it counted is what it bills."""
     ingest(polar, [event(1, 100)])
