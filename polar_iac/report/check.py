@@ -30,6 +30,8 @@ _NAMES = 3
 """Most products, fields or keys that a line lists."""
 _LINES = 20
 """Most event names that the text lists."""
+_LARGE = 1e18
+"""Quantity of which nobody reads the digits any more."""
 _REMARK_COLUMN = 60
 """Most columns of a text that moves the remarks of all others."""
 _BLOCKED: Mapping[str, str] = {
@@ -122,8 +124,10 @@ def source(finding: Finding) -> SourceSpan | None:
 
 
 def _amount(daily: float) -> str:
-    """Return a quantity a day: whole, but with a digit more where it is small."""
+    """Return a quantity a day: whole, but with a digit more where it is small. What counted is never 0."""
     rounded = round(daily, 1)
+    if not rounded or abs(rounded) >= _LARGE:
+        return f"{daily:.1g}"
     return f"{rounded:,.0f}" if abs(rounded) >= 10 or rounded.is_integer() else f"{rounded:,}"
 
 

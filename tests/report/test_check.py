@@ -148,7 +148,16 @@ def test_what_one_meter_counts_could_not_be_read() -> None:
 
 @pytest.mark.parametrize(
     ("daily", "shown"),
-    [(41_199.6, "41,200"), (9.96, "10"), (10.4, "10"), (3.0, "3"), (0.25, "0.2"), (-12.3, "-12")],
+    [
+        (41_199.6, "41,200"),
+        (9.96, "10"),
+        (10.4, "10"),
+        (3.0, "3"),
+        (0.25, "0.2"),
+        (-12.3, "-12"),
+        (0.003, "0.003"),
+        (1e300, "1e+300"),
+    ],
 )
 def test_a_quantity_a_day_has_a_digit_more_where_it_is_small(daily: float, shown: str) -> None:
     assert f"counted {shown} a day until" in text_of(check_of(replace(STOPPED, daily=daily)))
