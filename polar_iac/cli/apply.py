@@ -29,7 +29,7 @@ from polar_iac.cli.terminal import (
     stopped_by_deadline,
     stopped_by_signals,
 )
-from polar_iac.clock import Stop, SystemClock
+from polar_iac.clock import Clock, Stop, SystemClock
 from polar_iac.errors import ExitCode
 from polar_iac.plan.model import Plan
 from polar_iac.plan.saved import read_plan
@@ -128,12 +128,8 @@ def apply(
             ) as (session, client):
                 live = session.read_live(client)
                 plan = session.plan(live)
-                # Here, so that `apply --help` does not wait for the HTTP client.
-                from polar_iac.cli.facts import FactsSource, KnownFacts
-
-                source = FactsSource(inputs, connection, facts, client, session.clock)
-                is_asked = not (auto_approve or reviewed or digest)
-                known = KnownFacts.of(plan, source, reviewed, is_asked=is_asked)
+                source = inputs, connection, facts, client, session.clock, reviewed
+                known = _known_facts(plan, *source, is_asked=not (auto_approve or reviewed or digest))
                 plan = audit.record.plan = known.joined(plan)
                 print_result(plan_text(plan, str(selection.file), columns(sys.stdout)))
                 _permit(plan, live, inputs, reviewed, digest=digest, max_changes=max_changes)
@@ -141,9 +137,35 @@ def apply(
                     plan, live = _confirm(session, client, plan, known)
                 _execute(session, client, plan, live, audit, stop, progress)
         print_error(host_for(os.environ).publish_results(plan, audit.record.events))
-        _say_commit(common, plan, inputs.lockfile_path, is_first=is_first)
-        audit.record.exit_code = _exit_code(common, audit.record.events, stop)
-        return audit.record.exit_code
+        return _end(common, plan, inputs, audit, stop, is_first=is_first)
+
+
+def _end(
+    common: options.Options, plan: Plan, inputs: Inputs, audit: Audit, stop: Stop, *, is_first: bool
+) -> ExitCode:
+    """Say what is left to do after an apply, record its exit code, and return that."""
+    _say_commit(common, plan, inputs.lockfile_path, is_first=is_first)
+    audit.record.exit_code = _exit_code(common, audit.record.events, stop)
+    return audit.record.exit_code
+
+
+def _known_facts(
+    plan: Plan,
+    inputs: Inputs,
+    connection: options.Connection,
+    facts: options.Facts,
+    client: PolarClient,
+    clock: Clock,
+    reviewed: Plan | None,
+    *,
+    is_asked: bool,
+) -> KnownFacts:
+    """Read the facts of an apply. `is_asked` is true if somebody is asked for approval."""
+    # Here, so that `apply --help` does not wait for the HTTP client.
+    from polar_iac.cli.facts import FactsSource, KnownFacts
+
+    source = FactsSource(inputs, connection, facts, client, clock)
+    return KnownFacts.of(plan, source, reviewed, is_asked=is_asked)
 
 
 def _execute(

@@ -17,7 +17,7 @@ Lack = Literal["scope", "limited", "budget", "timeout", "failed"]
 
 @dataclass(frozen=True)
 class Day:
-    """What a meter counted on one UTC day. `date` is as in 2026-11-24."""
+    """Quantity of a meter on one UTC day. `date` is as in 2026-11-24."""
 
     date: str
     quantity: float
@@ -25,7 +25,7 @@ class Day:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a meter counted, by SQL: over its life since 2023, and by day, oldest first.
+    """Quantities of a meter, by SQL: over its life since 2023, and by day, oldest first.
 
     `life` is None where only the days were read. `as_of` is RFC 3339.
     """

@@ -20,7 +20,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class NameReach:
-    """What a change can mean for the users' events of a name. What is not decided counts as possible.
+    """Effects that a change can have on the users' events of a name. Undecided ones count as possible.
 
     `differs`: some event may be matched on one side only, or make another quantity. Events of a name that
     does not differ are part of the total, not of the difference. `narrows`: whatever is matched after is

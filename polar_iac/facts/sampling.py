@@ -53,7 +53,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Sample:
-    """What a change takes away and keeps, in windows of one name, out of `total` events.
+    """Quantities that a change takes away and keeps, in windows of one name, out of `total` events.
 
     A window has at most `size` events. `taken` and `kept` have one number for each window that was read.
     """

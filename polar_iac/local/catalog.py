@@ -13,7 +13,7 @@ from polar_iac.local.tokens import no_organization_fault
 
 
 class Catalog:
-    """What is sold of one organization's meters, and to whom."""
+    """Products, benefits and customer meters of one organization."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -28,7 +28,7 @@ _ID: TypeAdapter[Any] = TypeAdapter(UUID4)
 
 Pairs = Sequence[tuple[str, str]]
 SortKeys = Mapping[str, Callable[[JsonObject], Any]]
-"""What a document is sorted by, for each criterion. None sorts as PostgreSQL sorts null."""
+"""Sort keys of a document, by criterion. None sorts as PostgreSQL sorts null."""
 
 
 def ids_parameter(name: str) -> Parameter:

@@ -56,7 +56,7 @@ _BY_PREFIX = {
     "all": (*_MOST, ORGANIZATIONS_READ),
     "noscope": (),
 }
-"""What a token `polar_oat_PREFIX_…` may do."""
+"""Scopes of a token `polar_oat_PREFIX_…`."""
 
 _SUBJECTS: tuple[tuple[re.Pattern[str], Subject | None], ...] = (
     (re.compile(r"polar_oat_expired_.*|polar_oat_0+"), None),

@@ -104,7 +104,7 @@ Finding = Stopped | Uncounted | Archived | NeverCounted | BlockedKey | Drifted
 
 @dataclass(frozen=True)
 class Check:
-    """What is wrong in one environment. `gaps` are facts that could not be read, so that more may be.
+    """Findings in one environment. `gaps` are facts that could not be read: more may be wrong.
 
     `as_of` is RFC 3339. `requests` is how many facts took, and `watched` how many meters were looked at.
     """

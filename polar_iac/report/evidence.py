@@ -30,7 +30,7 @@ class Freeze:
 
 @dataclass(frozen=True)
 class Counted:
-    """What a meter counted, or would have counted, on one UTC day."""
+    """Quantities of one UTC day: as a meter counted, and as it would have."""
 
     day: date
     before: float
@@ -39,7 +39,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Late:
-    """What a meter that is archived counted in the last days. The quantity is None where it is not known."""
+    """Quantity of the last days of a meter that is archived. The quantity is None where it is not known."""
 
     days: int
     quantity: float | None
@@ -67,7 +67,7 @@ class Impact:
     of: int
     error: float | None
     at_least: float | None
-    """What a quantity that is not estimated comes to, or more."""
+    """Lower bound of a quantity that is not estimated."""
     unlike: int
     """Number of days on which Polar's own quantities differ from what its events come to."""
     daily: tuple[Counted, ...]
@@ -113,7 +113,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Attached:
-    """What hangs on a meter: products with a live price by it, and the benefits that credit it.
+    """Dependents of a meter: products with a live price by it, and the benefits that credit it.
 
     None where they were not read.
     """

@@ -14,7 +14,7 @@ Risk = Literal["billing", "archive", "blocked", "nothing", "invoice", "outside",
 RISKS: tuple[Risk, ...] = ("billing", "archive", "blocked", "nothing", "invoice", "outside", "warning")
 Grade = Literal["billing", "blocked", "invoice", "internal"]
 Stake = Literal["bills", "balances", "may bill"]
-"""What hangs on a meter as far as is known: a live price, credits only, or it is not known."""
+"""Dependents of a meter, as far as they are known: a live price, credits only, or unknown."""
 
 GRADES: Mapping[Risk, Grade] = {
     "billing": "billing",

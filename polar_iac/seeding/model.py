@@ -60,12 +60,12 @@ class EventSeries:
     every: timedelta | None
     """None if the events are spread evenly from start to end."""
     times: int
-    """How many events there are for each customer: at each moment, or in all when they are spread."""
+    """Number of events of each customer: at each moment, or in all when they are spread."""
 
 
 @dataclass(frozen=True)
 class Seed:
-    """What a seed file says."""
+    """Content of a seed file."""
 
     document: tree.Document
     digest: str

@@ -29,7 +29,7 @@ _WRITTEN_AS = {"meter_id": "meter", "is_archived": "archived"}
 
 @dataclass
 class Sown:
-    """What a seed has made: ids by the names that the file gives, and how many events are new."""
+    """Results of a seed: ids by the names that the file gives, and how many events are new."""
 
     meters: dict[str, str] = field(default_factory=dict)
     customers: dict[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a check found, as Markdown for an issue."""
+"""Findings of a check, as Markdown for an issue."""
 
 from __future__ import annotations
 

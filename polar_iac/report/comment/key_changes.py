@@ -97,7 +97,7 @@ class KeyChanges:
 
     @cached_property
     def grade(self) -> Grade:
-        """How bad the worst of the changes is, at a glance."""
+        """Grade of the worst of the changes."""
         return grade_of(self.risks)
 
     @property
