@@ -243,7 +243,7 @@ class FactsReader:
             try:
                 return sound(json_of(self._answered(source, access, access.connection, path, params)))
             except LackError as lack:
-                if lack.lack == "scope":
+                if lack.lack in ("scope", "failed"):  # another token may be in order
                     self._refused[source] = lack
                 else:
                     self._over = lack
@@ -267,7 +267,8 @@ class FactsReader:
         if answer.status == httpx.codes.FORBIDDEN:
             raise LackError("scope", f"the token in {access.name} lacks the scope {_SCOPES[source]}")
         if answer.status == httpx.codes.UNAUTHORIZED:
-            raise LackError("scope", f"Polar does not accept the token in {access.name}")
+            text = f"Polar does not accept the token in {access.name}: it is wrong, expired or revoked"
+            raise LackError("failed", text)
         raise error_from(answer)
 
 

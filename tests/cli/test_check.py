@@ -244,7 +244,7 @@ def test_without_the_facts_token_usage_is_checked(
         ),
         (
             "polar_oat_expired_1",
-            "prices and event names (Polar does not accept the token in POLAR_FACTS_TOKEN_SANDBOX)",
+            f"prices and event names (Polar does not accept {TOKEN}: it is wrong, expired or revoked)",
         ),
     ],
 )

@@ -275,7 +275,6 @@ class TestGaps:
         ("token", "missing"),
         [
             ("", ["benefits", "names", "products"]),
-            ("polar_oat_expired_x", ["benefits", "names", "products"]),
             ("polar_oat_er_x", ["benefits", "products"]),
             ("polar_oat_pr_x", ["benefits", "names"]),
             ("polar_oat_br_x", ["names", "products"]),
@@ -294,6 +293,16 @@ class TestGaps:
         assert "POLAR_FACTS_TOKEN_SANDBOX" not in quiet.stdout + quiet.stderr
         assert verbose.stderr.count("POLAR_FACTS_TOKEN_SANDBOX") >= len(missing)
         assert quiet.returncode == verbose.returncode == 0
+
+    def test_an_expired_token_is_no_missing_scope(self, facts: Workspace) -> None:
+        """Somebody meant the facts to be there, so the reviewer is told that they are not."""
+        write(facts, calls={"filter": OTHER})
+        document = planned(facts, POLAR_FACTS_TOKEN_SANDBOX="polar_oat_expired_x")
+        assert dict(gaps(document)) == dict.fromkeys(["benefits", "names", "products"], "failed")
+        done = facts.run("plan", "-e", "sandbox", POLAR_FACTS_TOKEN_SANDBOX="polar_oat_expired_x")
+        assert done.returncode == 0
+        said = " ".join(done.stdout.split())
+        assert "the token in POLAR_FACTS_TOKEN_SANDBOX: it is wrong, expired or revoked" in said
 
     @pytest.mark.parametrize(
         ("status", "lack"), [("429 Too Many Requests", "limited"), ("502 Bad Gateway", "failed")]

@@ -318,12 +318,15 @@ class TestGaps:
         assert gaps == [Gap("names", "scope", scope)] * 2
         assert served.tape.count("GET") == 1
 
-    def test_a_facts_token_that_polar_does_not_take_lacks_every_scope(self) -> None:
+    def test_a_facts_token_that_polar_does_not_take_is_a_failure(self) -> None:
         with served_polar() as served:
             created = create(client(served.polar), **meter())
             with reader(served.url, POLAR_FACTS_TOKEN_SANDBOX="polar_oat_expired_x") as facts:
                 gap, usage = facts.names(), facts.usage(created["id"])
-        assert gap == Gap("names", "scope", "Polar does not accept the token in POLAR_FACTS_TOKEN_SANDBOX")
+        refused = (
+            "Polar does not accept the token in POLAR_FACTS_TOKEN_SANDBOX: it is wrong, expired or revoked"
+        )
+        assert gap == Gap("names", "failed", refused)
         assert isinstance(usage, Usage)
 
     @pytest.mark.parametrize(

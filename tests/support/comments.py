@@ -16,7 +16,7 @@ _BLOCKS = {"heading", "paragraph", "bullet_list", "list_item", "table", "thead",
 _SUMMARY = re.compile(r"<details>\n<summary>([A-Za-z0-9 ,:]+)</summary>\n")
 _MARKER = re.compile(r"<!-- polar-iac:[A-Za-z0-9_.:+/-]* -->\n")
 # Neither @, #, /, <, & nor anything else that means something to Markdown or to GitHub.
-_PLAIN = re.compile(r"[A-Za-z0-9 .,;:()'\"·→–−±+%…⚠️🛑ℹ🔴⛔🟠⚪-]*")
+_PLAIN = re.compile(r"[A-Za-z0-9 .,;:?()'\"·→–−±+%…⚠️🛑ℹ🔴⛔🟠⚪-]*")
 _REFERENCE = re.compile(
     r"\.(?=[A-Za-z])|(?<![0-9])\.(?=[0-9])"  # a host, a file; not 10.25
     r"|:[a-z0-9_+-]+:"  # an emoji
