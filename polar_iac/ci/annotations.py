@@ -13,7 +13,7 @@ from polar_iac.plan.drift import Drift
 from polar_iac.plan.model import Change, Plan
 from polar_iac.report.check import line, source
 from polar_iac.report.coverage import unheld_messages
-from polar_iac.report.risks import BILLING_PHRASES, RISKS, SEVERITIES, risks, stake
+from polar_iac.report.risks import BILLING_PHRASES, RISKS, SEVERITIES, prospect, risks
 from polar_iac.report.testing import failure_text
 from polar_iac.report.wording import labels, listed, settled, value
 from polar_iac.sanitize import printable
@@ -153,7 +153,7 @@ def _risk_of(change: Change) -> _Risk | None:
     warnings = "; ".join(note.text for note in change.notes if note.severity == "warning")
     fields = listed([field.path for field in change.fields if field.impact == "billing"])
     outside = listed([field.path for field in change.fields if field.origin != "manifest"])
-    billed = f"{BILLING_PHRASES[stake(change)][0]}: {fields}" if fields else "starts to bill again"
+    billed = f"{BILLING_PHRASES[prospect(change)][0]}: {fields}" if fields else "starts to bill again"
     description = {
         "billing": billed + (f". {warnings}" if warnings else ""),
         "outside": f"overwrites what was changed at Polar: {outside}" + (f". {warnings}" if warnings else ""),

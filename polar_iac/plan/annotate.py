@@ -15,12 +15,15 @@ from polar_iac.meter.record import Record
 from polar_iac.plan.model import Change, Note
 from polar_iac.plan.renames import Rename, renames
 
+PROBE = "polar-iac probe -e ENV KEY"
+"""The command in a note that many changes share. A report that shows it for one names that one."""
+
 
 def archiving_notes() -> tuple[Note, ...]:
     """Describe the effect of an archiving on billing."""
     text = (
-        "Archiving stops billing: usage while archived is never billed. Polar refuses if an active price "
-        "uses the meter, but not if only subscriptions on an old price do: those stop being billed."
+        "Usage while archived is never billed. Polar does not protect subscriptions on replaced prices: they "
+        "would stop being billed, and cannot be seen here."
     )
     return (Note("archive", "warning", text, "polar"),)
 
@@ -33,7 +36,7 @@ def rematching_notes(touched: Sequence[str]) -> tuple[Note, ...]:
         Note(
             "freeze",
             "warning",
-            "freeze unknown: `polar-iac probe -e ENV KEY` tells if Polar refuses this",
+            f"freeze unknown: `{PROBE}` tells if Polar refuses this",
             "polar",
             data={"state": "unknown", "events": None, "last": None},
         ),

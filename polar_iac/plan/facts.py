@@ -145,7 +145,7 @@ def _forecast(usage: Usage, spec: MeterSpec, credits_: Sequence[Credit], probe: 
         "events": int(usage.life or 0) if spec.aggregation.func == "count" else None,
         "last": last,
     }
-    text = f"{_counted(usage, spec)}: Polar will almost certainly refuse this"
+    text = f"{_counted(usage, spec)}: probably frozen. {probe} (it needs `meters:write`)"
     return Note("freeze", "warning", text, "usage", usage.as_of, data)
 
 

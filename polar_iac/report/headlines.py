@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from polar_iac.facts import words
-from polar_iac.meter.fields import FROZEN_FIELDS, FieldPath
+from polar_iac.meter.fields import FieldPath
 from polar_iac.meter.meaning.building import is_ingestible
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.examples import asked_of
 from polar_iac.plan.model import Change, Note
 from polar_iac.report.evidence import Attached, Evidence, Impact, Unseen, evidence
 from polar_iac.report.filters import aggregation
-from polar_iac.report.risks import risk, stake
+from polar_iac.report.replacement import frozen_words
+from polar_iac.report.risks import risk, stake, will_refuse
 from polar_iac.report.usage import (
     Markup,
     clipped,
@@ -34,6 +35,9 @@ from polar_iac.report.wording import agree, listed, quantity
 from polar_iac.yaml.write import flow
 
 KEPT = "Invoices keep what already matched; balances recompute the current period."
+BILLS_NOTHING = "Bills nothing until a price uses it."
+_REFUSED = "Polar will almost certainly refuse this change; the meter then stays as it is."
+_IF_TAKEN = "If Polar accepts it"
 MOST_KEPT = 2
 """Most keys of a report of which each says `KEPT`. Of more, a shared note says it once."""
 _EVENT = 200
@@ -77,6 +81,8 @@ class Headline:
     said: tuple[Note, ...] = ()
     more: str = ""
     """Sentences that follow, such as examples. They are the same in each environment, or almost."""
+    lead: str = ""
+    """Sentences on a line before the key, under which the others are to be read."""
 
     @property
     def whole(self) -> str:
@@ -170,14 +176,13 @@ class _Sentences:
     facts: Evidence
     markup: Markup
 
-    def headline(self, text: str, *kinds: str, more: str = "") -> Headline:
+    def headline(self, text: str, *kinds: str, more: str = "", lead: str = "") -> Headline:
         """Return a headline that says the facts of some kinds."""
         notes = self.facts.notes
-        return Headline(text, tuple(notes[kind] for kind in kinds if kind in notes), more)
+        return Headline(text, tuple(notes[kind] for kind in kinds if kind in notes), more, lead)
 
     def frozen(self, *, has_lines: bool) -> str:
-        changed = {field.path for field in self.change.fields}
-        what = " and ".join(path for path in FROZEN_FIELDS if path in changed) or "filter"
+        what = frozen_words(self.change)
         on = self.facts.freeze and self.facts.freeze.on
         change = f"{'an' if what.startswith('a') else 'a'} {what} change"
         refused = f"refused {change} on {day(on)}" if on else f"refuses {change}"
@@ -221,6 +226,7 @@ class _Sentences:
         if impact:
             text = f" is new: {self._would_have_counted(impact)}.{doubt(impact)}"
         parts = [f"{seen[0].upper()}{seen[1:]}."] if seen else []
+        parts.append(BILLS_NOTHING)
         counted = []
         if example and example.counted and example.units is not None:
             counted = ["example"]
@@ -252,8 +258,8 @@ class _Sentences:
             others = ["unseen"] if risk(self.change) == "nothing" else ["attached"]
             others += ["example"] if examples else []
             start = " counts again, and " if unarchived else " "
-            text = start + self._counts() + self._refused()
-            return self.headline(text, "impact", *others, *kept, more=more)
+            lead = f"{self.markup.own(_REFUSED)} {_IF_TAKEN}:" if will_refuse(self.change) else ""
+            return self.headline(start + self._counts(), "impact", *others, *kept, more=more, lead=lead)
         if unarchived:
             return self.headline(" counts again.", "attached")
         if "invoice" in impacts:
@@ -282,11 +288,6 @@ class _Sentences:
             f"{words.number(impact.after)} {nouns[1]}{difference(impact, self.markup)} {where}."
             f"{doubt(impact)}"
         )
-
-    def _refused(self) -> str:
-        """Return what usage says of the change. Its note has the numbers."""
-        is_likely = self.facts.freeze is not None and self.facts.freeze.state == "likely"
-        return f" {self.markup.strong('Polar will almost certainly refuse this')}." if is_likely else ""
 
     def _counts_alike(self, impact: Impact, after: MeterSpec) -> str:
         days = quantity(impact.days, "day")

@@ -7,12 +7,16 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from polar_iac.manifest.write import block
+from polar_iac.meter.fields import FROZEN_FIELDS
 from polar_iac.plan.model import Change
+from polar_iac.report.wording import Quote
 
 _LONGEST_KEY = 63
 _MOST = 3
 """Most blocks that a report has: whoever replaces more has seen how it is done."""
-ANOTHER_METER = "To bill by the new rule, put back what Polar has under this key, and add another meter"
+NEW_RULE = "To bill by the new rule"
+ANOTHER_METER = f"{NEW_RULE}, undo this change, and add another meter"
+"""The way out in one line, where the lines to paste are elsewhere."""
 WHAT_MOVES = "What moves when a frozen meter is replaced, and what does not"
 CHECKLIST = (
     "New prices reach new subscriptions only.",
@@ -20,9 +24,20 @@ CHECKLIST = (
     "on the old price may not be billed after an immediate switch.",
     "Credits do not move.",
     "A balance on the new meter may include earlier usage.",
-    "The old key keeps its block, as Polar has it, until nothing bills by its meter. Only then archive it.",
+    "Keep the old meter in the manifest, unchanged, until no price or subscription uses it. Then archive it.",
 )
 """Points to look after when a meter is replaced (read in Polar's source)."""
+
+
+def frozen_words(change: Change) -> str:
+    """Name what Polar refuses to change of a frozen meter, as in `filter and aggregation`."""
+    changed = {field.path for field in change.fields}
+    return " and ".join(path for path in FROZEN_FIELDS if path in changed) or "filter"
+
+
+def steps(change: Change, quote: Quote) -> tuple[str, str]:
+    """Return the two steps to another meter, of which the block to paste is the second one's end."""
+    return f"Under {quote(change.key)}, undo this change of the {frozen_words(change)}.", "Add this meter:"
 
 
 def _has_way_out(change: Change) -> bool:

@@ -6,15 +6,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+from polar_iac.meter.fields import FROZEN_FIELDS
 from polar_iac.plan.model import Change
 from polar_iac.report.evidence import evidence
-from polar_iac.report.wording import agree
+from polar_iac.report.wording import action_counts, agree
 
 Risk = Literal["billing", "archive", "blocked", "nothing", "invoice", "outside", "warning"]
 RISKS: tuple[Risk, ...] = ("billing", "archive", "blocked", "nothing", "invoice", "outside", "warning")
 Grade = Literal["billing", "blocked", "invoice", "internal"]
 Stake = Literal["bills", "balances", "may bill"]
 """Dependents of a meter, as far as they are known: a live price, credits only, or unknown."""
+Prospect = Literal["bills", "balances", "may bill", "refused"]
+"""Outcome for a bill: what is at stake, or nothing where Polar will almost certainly refuse."""
 
 GRADES: Mapping[Risk, Grade] = {
     "billing": "billing",
@@ -25,20 +28,25 @@ GRADES: Mapping[Risk, Grade] = {
 }
 """Grade of each risk. Another one, and a change without any, is internal."""
 GRADE_SIGNS: Mapping[Grade, str] = {"billing": "🔴", "blocked": "⛔", "invoice": "🟠", "internal": "⚪"}
-BILLING_PHRASES: Mapping[Stake, tuple[str, str]] = {
+BILLING_PHRASES: Mapping[Prospect, tuple[str, str]] = {
     "bills": ("changes what is billed", "change what is billed"),
     "balances": ("changes balances", "change balances"),
     "may bill": ("may change what is billed", "may change what is billed"),
+    "refused": (
+        "would change what is billed, but Polar will almost certainly refuse it",
+        "would change what is billed, but Polar will almost certainly refuse them",
+    ),
 }
 RISK_PHRASES: Mapping[Risk, tuple[str, str]] = {
     "archive": ("archives a meter", "archive meters"),
     "blocked": ("is blocked", "are blocked"),
-    "nothing": ("would have had no effect", "would have had no effect"),
+    "nothing": ("change would have had no effect", "changes would have had no effect"),
     "invoice": ("changes what customers read", "change what customers read"),
     "outside": ("overwrites a change made at Polar", "overwrite changes made at Polar"),
     "warning": ("has another warning", "have other warnings"),
 }
-"""Predicate of one change, and of several, that have a risk. Of one that is billed the stake decides."""
+"""Predicate of one change, and of several, that have a risk. Of one that is billed its prospect decides."""
+_NEW_NOTHING = ("new meter would count nothing", "new meters would count nothing")
 SEVERITIES: Mapping[Risk, Literal["error", "warning"]] = {
     "billing": "warning",
     "archive": "warning",
@@ -112,34 +120,68 @@ def stake(change: Change) -> Stake:
     return "balances" if credited else "may bill"
 
 
-def most_at_stake(changes: Iterable[Change]) -> Stake:
-    """Return the most serious stake of changes. A price that may exist is worse than known credits."""
-    stakes = {stake(change) for change in changes}
-    order: tuple[Stake, ...] = ("bills", "may bill", "balances")
-    return next(one for one in order if one in stakes)
+def will_refuse(change: Change) -> bool:
+    """Tell whether usage says that Polar will almost certainly refuse a change of what is counted."""
+    freeze = evidence(change).freeze
+    return (
+        freeze is not None
+        and freeze.state == "likely"
+        and change.action in ("update", "unarchive")
+        and any(field.path in FROZEN_FIELDS for field in change.fields)
+    )
 
 
-def risk_counts(found: Iterable[tuple[Sequence[Risk], Stake]]) -> list[str]:
+def prospect(change: Change) -> Prospect:
+    """Return what becomes of a bill by a change of what is counted."""
+    return "refused" if will_refuse(change) else stake(change)
+
+
+def adopts_only(changes: Iterable[Change]) -> bool:
+    """Tell whether each change that writes only a marker takes a meter over."""
+    return all(change.reason == "adopted" for change in changes if change.action == "mark")
+
+
+def change_counts(changes: Sequence[Change]) -> list[str]:
+    """Count changes by action: `1 to create`, `3 to update (1 likely refused)`, `60 to adopt`."""
+    counts = Counter[str](change.action for change in changes)
+    refused = Counter[str](change.action for change in changes if will_refuse(change))
+    texts = action_counts(counts)
+    if "mark" in texts and adopts_only(changes):
+        texts["mark"] = f"{counts['mark']:,} to adopt"
+    for action, count in refused.items():
+        of_these = f"{count:,} " if count < counts[action] else ""
+        texts[action] += f" ({of_these}likely refused)"
+    return [*texts.values()]
+
+
+def risk_counts(changes: Iterable[Change]) -> list[str]:
     """Say for each risk how many changes have it: `2 change what is billed`, `1 archives a meter`.
 
-    A change that has several is counted under each, so that every number counts what it says.
+    A change that has several is counted under each, so that every number counts what it says. Of one that
+    Polar will refuse nothing else is promised.
     """
-    return [part for _, parts in graded_counts(found) for part in parts]
+    return [part for _, parts in graded_counts(changes) for part in parts]
 
 
-def graded_counts(found: Iterable[tuple[Sequence[Risk], Stake]]) -> list[tuple[str, list[str]]]:
+def graded_counts(changes: Iterable[Change]) -> list[tuple[str, list[str]]]:
     """Return the counts of `risk_counts` by grade, each grade as its sign."""
-    counts, stakes = Counter[Risk](), Counter[Stake]()
-    for kinds, stake_ in found:
-        counts.update(kinds)
-        stakes.update([stake_] if "billing" in kinds else [])
+    counts, prospects, new = Counter[Risk](), Counter[Prospect](), 0
+    for change in changes:
+        kinds, becomes = risks(change), prospect(change)
+        counts.update(kind for kind in kinds if becomes != "refused" or kind in ("billing", "warning"))
+        prospects.update([becomes] if "billing" in kinds else [])
+        new += "nothing" in kinds and change.action == "create"
     # "another" refers to a risk that is counted before it.
     warning = ("has a warning", "have warnings") if counts.keys() == {"warning"} else RISK_PHRASES["warning"]
     phrases = {**RISK_PHRASES, "warning": warning}
     parts: dict[Grade, list[str]] = {grade_: [] for grade_ in GRADE_SIGNS}
     parts["billing"] = [
-        _counted(stakes[stake_], phrase) for stake_, phrase in BILLING_PHRASES.items() if stakes[stake_]
+        _counted(prospects[becomes], phrase)
+        for becomes, phrase in BILLING_PHRASES.items()
+        if prospects[becomes]
     ]
+    parts["invoice"] = [_counted(new, _NEW_NOTHING)] if new else []
+    counts["nothing"] -= new
     for kind, phrase in phrases.items():
         if counts[kind]:
             parts[grade_of([kind])].append(_counted(counts[kind], phrase))

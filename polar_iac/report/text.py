@@ -42,8 +42,8 @@ from polar_iac.report.layout import (
     warning,
     wrapped,
 )
-from polar_iac.report.replacement import ANOTHER_METER, CHECKLIST, WHAT_MOVES, replacements
-from polar_iac.report.risks import RISKS, grade, grade_of, risk, risk_counts, risks, stake
+from polar_iac.report.replacement import CHECKLIST, NEW_RULE, WHAT_MOVES, replacements, steps
+from polar_iac.report.risks import RISKS, change_counts, grade, risk, risk_counts, stake
 from polar_iac.report.usage import Markup, incomplete
 from polar_iac.report.wording import (
     MARKER,
@@ -54,6 +54,7 @@ from polar_iac.report.wording import (
     WIDTH,
     RefusalPart,
     action_counts,
+    asked,
     bookkeeping,
     field_label,
     labeled_groups,
@@ -127,6 +128,7 @@ class _Context:
     """Settings that all changes of a plan share. `shared` numbers the notes that several of them have."""
 
     width: int
+    environment: str
     blocks: Mapping[str, str]
     says_kept: bool
     only_marks: bool
@@ -139,7 +141,7 @@ def _changes(plan: Plan, width: int) -> Iterator[str]:
     alike = same_refusals(changes) | _same_marks(changes)
     blocks = replacements(changes, {change.key for change in changes})
     only_marks = all(change.action == "mark" for change in changes)
-    context = _Context(width, blocks, says_kept(changes), only_marks, {})
+    context = _Context(width, plan.environment, blocks, says_kept(changes), only_marks, {})
     shared = _shared_notes([change for change in changes if change.key not in alike], context)
     context = replace(context, shared=shared)
     for change in changes:
@@ -147,7 +149,7 @@ def _changes(plan: Plan, width: int) -> Iterator[str]:
         if change is same[0]:
             if len(same) == 1:
                 yield from _change(change, context)
-                yield from _replacement(blocks.get(change.key), width)
+                yield from _replacement(change, blocks.get(change.key), width)
             elif change.action == "mark":
                 yield from _marks(same, context)
             else:
@@ -183,20 +185,21 @@ def _marks(changes: Sequence[Change], context: _Context) -> Iterator[str]:
         yield in_columns(title, [*place, (change.id or "")[:8]], context.width)
 
 
-def _replacement(lines: str | None, width: int) -> Iterator[str]:
+def _replacement(change: Change, lines: str | None, width: int) -> Iterator[str]:
     """Yield the way out of a frozen meter: the block to paste, indented as it belongs under `meters:`."""
     if lines:
-        yield from wrapped(f"{ANOTHER_METER}:", "      ", width)
+        yield from wrapped(f"{NEW_RULE}:", "      ", width)
+        for number, step in enumerate(steps(change, _MARKUP.code), 1):
+            yield from wrapped(step, f"      {number}. ", width)
         yield from lines.rstrip("\n").split("\n")
 
 
 def _headline(plan: Plan) -> str:
     """Sum up the plan for a reviewer, the risks first: `1 archives a meter, 2 to create`."""
     counts = Counter(change.action for change in plan.changes)
-    found = [(change, risks(change)) for change in plan.changes]
-    others = sum(change.action == "update" and grade_of(kinds) == "internal" for change, kinds in found)
-    parts = risk_counts((kinds, stake(change)) for change, kinds in found)
-    parts += action_counts({name: counts[name] for name in ("create", "mark", "release")}).values()
+    others = sum(change.action == "update" and grade(change) == "internal" for change in plan.changes)
+    parts = risk_counts(plan.changes)
+    parts += change_counts([one for one in plan.changes if one.action in ("create", "mark", "release")])
     if others:
         other = " other" if others < counts["update"] else ""
         parts.append(f"{others:,}{other} to update")
@@ -267,6 +270,8 @@ def _headline_lines(change: Change, made: Headline, width: int) -> Iterator[str]
     """Yield the headline of a change after its grade in a word, and what is known to use the meter."""
     grade_, stake_ = grade(change), stake(change)
     invoice = "no effect" if risk(change) == "nothing" else "invoice"
+    for line in wrapped(made.lead, "      ", width) if made.lead else ():
+        yield emphasized(grade_, line)
     words = {"billing": stake_, "blocked": "blocked", "invoice": invoice, "internal": "note"}
     for line in wrapped(made.whole.lstrip(": "), f"      {words[grade_]}: ", width):
         yield emphasized(grade_, line)
@@ -306,7 +311,7 @@ def _change(change: Change, context: _Context) -> Iterator[str]:
         yield from _marker(change, width)
     for severity, text in said:
         if severity != "blocked":
-            yield from _note(severity, text, "      ", width)
+            yield from _note(severity, asked(text, context.environment, change.key), "      ", width)
 
 
 def _title(change: Change, indent: str, context: _Context, action: str | None = None) -> Iterator[str]:

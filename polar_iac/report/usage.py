@@ -15,7 +15,7 @@ from polar_iac.report.filters import aggregation
 from polar_iac.report.wording import Quote, agree, listed, quantity
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_BARS = "▁▂▃▅▇"
+_BARS = "▁▂▃▄▅▆▇█"
 _MOST_BARS = 31
 """Most days of one side of a line of bars."""
 _MOST_NAMES = 5
@@ -36,6 +36,8 @@ class Markup:
     quoted: Quote
     """Quotes a name, in quotation marks."""
     minus: str
+    own: Quote = str
+    """Emphasizes a sentence of our own, which quotes nothing."""
 
 
 def day(date_: date) -> str:
@@ -94,7 +96,10 @@ def doubt(impact: Impact) -> str:
 
 
 def bars(impact: Impact) -> str:
-    """Return usage by day as `▅▇▅ → ▂▃▂`, or of a new meter as `▅▇▅`. Empty without daily numbers."""
+    """Return usage by day as `▆█▆ → ▃▄▃`, or of a new meter as `▆█▆`. Empty without daily numbers.
+
+    The height of a bar is in proportion to its number, so that a third less looks like it.
+    """
     daily = impact.daily[-_MOST_BARS:]
     top = max((max(one.before, one.after) for one in daily), default=0)
     if top <= 0:

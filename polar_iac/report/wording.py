@@ -13,6 +13,7 @@ from typing import Any
 from polar_iac.manifest.write import block
 from polar_iac.meter.fields import FIELDS, FieldPath
 from polar_iac.meter.spec import MeterSpec
+from polar_iac.plan.annotate import PROBE
 from polar_iac.plan.model import ACTIONS, UNKNOWN_HERE, UNKNOWN_IMPORT, Bookkeeping, Change, MeterTests, Plan
 from polar_iac.plan.renames import renames
 from polar_iac.sanitize import printable
@@ -83,6 +84,17 @@ def labels(plans: Sequence[Plan]) -> list[str]:
     if len(set(names)) < len(names):
         names = [f"{name} {number}" for number, name in enumerate(names, 1)]
     return names
+
+
+def production_first(plans: Sequence[Plan]) -> list[Plan]:
+    """Return plans in the order in which they matter: production before the others, as they were given."""
+    return sorted(plans, key=lambda plan: plan.environment != "production")
+
+
+def all_blocked(count: int) -> str:
+    """Say that no change is carried out."""
+    changes = {1: "the only change is", 2: "both changes are"}.get(count, f"all {count:,} changes are")
+    return f"{changes} blocked"
 
 
 def action_counts(counts: Mapping[str, int], always: Sequence[str] = ()) -> dict[str, str]:
@@ -193,6 +205,11 @@ def unowned(plan: Plan, quote: Quote) -> str:
     meters = f"{quantity(plan.unowned, 'active meter')} here {'has' if one else 'have'} no owner"
     lists = quote(f"polar-iac import -e {plan.environment}")
     return f"{meters}: {lists} lists {'it' if one else 'them'}."
+
+
+def asked(text: str, environment: str | None, key: str) -> str:
+    """Return the text of a note in which the command names one key, and one environment if it is known."""
+    return text.replace(PROBE, f"polar-iac probe -e {environment or 'ENV'} {key}")
 
 
 # Refusals

@@ -143,7 +143,7 @@ def test_the_workflow_of_this_repository_plans_and_applies(hub: Hub) -> None:
         pull_request = Workflow("meters.yml", lambda: runner("pull_request"), on, read)
         assert pull_request.job("plan") is not None
         assert pull_request.job("sandbox", POLAR_WRITE_TOKEN="polar_oat_w1") is None
-        assert "sandbox and production" in comments(hub)[0]
+        assert "production and sandbox" in comments(hub)[0]
 
         queue = Workflow("meters.yml", lambda: runner("merge_group"), on, read)
         planned = queue.job("plan")
@@ -210,7 +210,7 @@ def test_imported_meters_are_taken_over_by_the_merge(
     imported = hub.merged().imported("sandbox", token | {"POLAR_ACCESS_TOKEN": "polar_oat_ro_ana"})
     hub.push({"meters.yaml": imported}, branch="topic")
     plan = hub.pull_request("topic").uses("plan", token, **inputs).expect()
-    assert "2 to mark" in headline(comments(hub)[0])
+    assert "2 to adopt" in headline(comments(hub)[0])
     assert polar.tape.writes() == []
 
     hub.move("main", to="topic")

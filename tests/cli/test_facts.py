@@ -94,7 +94,8 @@ class TestNotes:
         document = planned(facts)
         said = note(document, "calls", "freeze")
         day = words.day(said["data"]["last"], said["as_of"])
-        assert said["text"] == f"counted 2 since {day}, last {day}: Polar will almost certainly refuse this"
+        tells = "probably frozen. `polar-iac probe -e sandbox calls` tells (it needs `meters:write`)"
+        assert said["text"] == f"counted 2 since {day}, last {day}: {tells}"
         assert (said["source"], said["data"]["state"], said["data"]["events"]) == ("usage", "likely", 2)
         assert "counted 2 since" in facts.ok("plan", "-e", "sandbox")
 

@@ -64,6 +64,9 @@ def price(product: str, cents: str = "50.000000000000", *, archived: bool = Fals
     return replace(Price(f"{product}-price", METER, f"{product}-id", product, archived, cents), **fields)
 
 
+FROZEN = "probably frozen. `polar-iac probe -e sandbox calls` tells (it needs `meters:write`)"
+
+
 class TestForecast:
     def forecast(self, found: dict[str, Usage], **fields: Any) -> Note:
         planned = with_facts(changed(filter=every(clause("other")), **fields), Facts(usage=found))
@@ -72,7 +75,7 @@ class TestForecast:
 
     def test_what_counted_is_almost_certainly_frozen(self) -> None:
         note = self.forecast(usage(1_284_002, ("2026-03-03", 1_284_000), ("2026-11-26", 2)))
-        text = "counted 1,284,002 since March 3, last today: Polar will almost certainly refuse this"
+        text = f"counted 1,284,002 since March 3, last today: {FROZEN}"
         data = {"state": "likely", "events": 1_284_002, "last": "2026-11-26"}
         assert note == Note("freeze", "warning", text, "usage", AS_OF, data)
 
@@ -109,7 +112,7 @@ class TestForecast:
             [live(1, aggregation=largest)],
         )
         (note,) = notes(with_facts(planned, Facts(usage=usage(7, ("2026-11-26", 7)))), "freeze")
-        assert note.text == "has counted events, last today: Polar will almost certainly refuse this"
+        assert note.text == f"has counted events, last today: {FROZEN}"
 
     def test_what_counted_nothing_is_probably_open(self) -> None:
         note = self.forecast(usage(0))

@@ -230,7 +230,7 @@ def test_a_plan_without_changes_is_one_line() -> None:
 def test_two_plans_without_changes_are_one_line() -> None:
     text = comment(nothing(), nothing(environment="production"))
     read_comment(text)
-    assert text.startswith("Polar meters: no changes · sandbox and production. 2 meters match ")
+    assert text.startswith("Polar meters: no changes · production and sandbox. 2 meters match ")
 
 
 def test_a_comment_with_one_change_is_golden() -> None:
@@ -296,14 +296,14 @@ def test_a_comment_about_two_environments_is_golden() -> None:
     parsed = read_comment(text)
     assert parsed.skeleton.count("table_open") == 2
     assert parsed.headings[0] == (
-        "Polar meters<br>sandbox: 1 to create, 2 to update, 1 to archive<br>"
-        "production: 2 to create, 1 to update, 1 to archive, 1 blocked"
+        "Polar meters<br>production: 2 to create, 1 to update, 1 to archive, 1 blocked<br>"
+        "sandbox: 1 to create, 2 to update, 1 to archive"
     )
-    assert "🔴 sandbox: **premium-completions** counts less." in text
-    assert "<br>\n⛔ production: **premium-completions** cannot change: " in text
+    assert "\n⛔ production: **premium-completions** cannot change: " in text
+    assert "<br>\n🔴 sandbox: **premium-completions** counts less." in text
     images = text[text.index("⚪ production: **images** is new.") :]
-    assert "| unit label | unchanged |" in images  # a new meter bills nothing: no field is marked
-    assert "| name · invoice | `" in images
+    assert '| unit label | `"image"` | unchanged |' in images  # a new meter bills nothing: no field is marked
+    assert '| name · invoice | `"Images generated"` | `"Images"` → ' in images
     assert sorted(keys_shown(text)) == sorted(
         {change.key for parsed in (few(), in_production()) for change in parsed.changes}
     )
@@ -603,7 +603,7 @@ def test_the_same_plan_twice_is_described_once() -> None:
     text = comment(few(), production)
     read = read_comment(text)
     assert "table_open" not in read.skeleton
-    assert read.headings[0].endswith("sandbox and production")
+    assert read.headings[0].endswith("production and sandbox")
     assert keys_shown(text) == keys_shown(comment(few()))
 
 

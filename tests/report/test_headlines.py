@@ -377,13 +377,30 @@ def test_a_new_sum_that_is_not_estimated_comes_to_something_at_least() -> None:
 def test_a_change_that_polar_will_refuse_says_so_before_the_diff() -> None:
     likely = note("freeze", {"state": "likely", "events": 5, "last": "2026-11-24"}, "warning", "counted 5")
     text = comment(narrower(likely))
-    assert "🔴 **llm-tokens** counts less. **Polar will almost certainly refuse this**. No longer" in text
-    assert "- ⚠️ counted 5 (" in text
-    assert "may bill: counts less. Polar will almost certainly refuse this. No longer" in said(
-        narrower(likely)
+    refused = "Polar will almost certainly refuse this change; the meter then stays as it is."
+    assert f"\n**{refused}** If Polar accepts it:<br>\n🔴 **llm-tokens** counts less. No longer" in text
+    assert "\n- ⚠️ counted 5\n" in text  # without its source and time
+    assert f" {refused} If Polar accepts it: may bill: counts less. No longer" in said(narrower(likely))
+    production = comment(narrower(), replace(narrower(likely), environment="production"))
+    assert (
+        f"\nproduction: **{refused}** If Polar accepts it:<br>\n🔴 production: **llm-tokens** " in production
     )
+    assert "<br>\n🔴 sandbox: **llm-tokens** counts less.<br>\n" in production
     # What is likely of a new meter does not refuse it.
     assert "almost certainly" not in comment(created(likely))
+
+
+def test_no_count_promises_a_change_that_polar_will_refuse() -> None:
+    likely = note("freeze", {"state": "likely", "events": 5, "last": "2026-11-24"}, "warning", "counted 5")
+    planned = one(renamed(filter=NARROW), likely, attached([PRO]))
+    would = "1 would change what is billed, but Polar will almost certainly refuse it"
+    text = comment(planned)
+    assert text.startswith("### Polar meters: 1 to update (likely refused) · sandbox\n")
+    assert f"\n#### Look closely: 🔴 {would}\n" in text
+    assert f"organization 1dbfc517 {would} llm-tokens" not in said(planned)
+    assert f"organization 1dbfc517 {would} ~ llm-tokens" in said(planned)
+    two = replace(planned, changes=(*planned.changes, replace(renamed().changes[0], key="other")))
+    assert comment(two).startswith("### Polar meters: 2 to update (1 likely refused) · sandbox\n")
 
 
 def test_quantities_of_two_aggregations_are_not_compared() -> None:
@@ -416,7 +433,8 @@ def test_a_new_meter_says_what_it_would_have_counted() -> None:
     given = impact(None, 40, events=events, customers=None, customers_total=12)
     assert line(created(given)) == (
         "⚪ **audio-calls** is new: would have counted 40 matched events over Oct 26 – Nov 24 UTC; "
-        "12 customers with usage. Counts, for example: `audio_call` (1 unit)."
+        "12 customers with usage. Bills nothing until a price uses it. Counts, for example: `audio_call` "
+        "(1 unit)."
     )
     assert "note: is new: would have counted 40 matched events over Oct 26" in said(created(given))
 
@@ -442,12 +460,22 @@ def test_usage_by_day_is_a_line_of_bars() -> None:
         {"date": f"2026-11-{day:02}", "before": before, "after": after}
         for day, (before, after) in enumerate([(0, 0), (25, 20), (50, 0), (75, 50), (100, 70)], 1)
     ]
-    assert '<br>\n`▁▂▃▅▇ → ▁▂▁▃▅` a day · `"LLM tokens"` · ' in comment(
+    assert '<br>\nper day, before → after: `▁▃▅▆█ → ▁▂▁▅▆`<br>\n`"LLM tokens"` · ' in comment(
         narrower(impact(250, 140, daily=daily))
     )
     new = impact(None, 140, daily=[day | {"before": None} for day in daily])
-    assert "<br>\n`▁▂▁▅▇` a day · " in comment(created(new))
-    assert " a day" not in comment(narrower(impact(0, 0, daily=[daily[0]])))
+    assert "<br>\nper day: `▁▃▁▆█`<br>\n" in comment(created(new))
+    assert "per day" not in comment(narrower(impact(0, 0, daily=[daily[0]])))
+
+
+def test_a_note_of_one_key_names_it_in_its_command() -> None:
+    tells = "freeze unknown: `polar-iac probe -e {} llm-tokens` tells if Polar refuses this"
+    assert f"- ⚠️ {tells.format('sandbox')}\n" in comment(narrower())
+    assert f"warning: {tells.format('sandbox')}" in said(narrower())
+    production = replace(narrower(), environment="production")
+    assert f"- ⚠️ {tells.format('ENV')}\n" in comment(production, narrower())
+    known = replace(one(narrower(), note("freeze", {}, "info", "known")), environment="production")
+    assert f"- ⚠️ sandbox: {tells.format('sandbox')}\n" in comment(known, narrower())
 
 
 # What is folded, and what is left out
@@ -509,6 +537,11 @@ def test_marks_of_one_reason_are_one_line_and_their_keys_folded() -> None:
     terminal = said(adopted(60))
     assert terminal.count(" meter-") == 60
     assert "definitions changed" not in comment(adopted(3, new=meter(name="New")))
+    assert text.startswith("### Polar meters: 60 to adopt · sandbox\n")
+    assert "\n- **adopt**: writes only the marker" in text
+    assert "organization 1dbfc517 60 to adopt Adopts" not in terminal
+    assert "organization 1dbfc517 60 to adopt " in terminal
+    assert "\n\nsandbox: digest `" in text  # not that 0 are unchanged
     assert line(adopted(1)) == "⚪ **`meter-01`** is adopted: writes only the ownership marker."
 
 
@@ -530,7 +563,7 @@ def test_other_marks_are_told_apart(reason: MarkReason, words: str) -> None:
 # Several environments
 
 
-def test_each_environment_has_its_own_line_the_worst_first() -> None:
+def test_each_environment_has_its_own_line_production_first() -> None:
     production = replace(narrower(impact(1_000, 500)), environment="production")
     blocked = replace(
         narrower(),
@@ -540,10 +573,53 @@ def test_each_environment_has_its_own_line_the_worst_first() -> None:
     assert first.startswith("🔴 production: **llm-tokens** counts less: 1,000 → 500 ")
     assert second.startswith("⛔ sandbox: **llm-tokens** cannot change: ")
     both = comment(narrower(), production)
-    assert (
-        "\n🔴 sandbox: **llm-tokens** counts less.<br>\n🔴 production: **llm-tokens** counts less: 1," in both
-    )
+    assert "\n🔴 production: **llm-tokens** counts less: 1,000 → 500 matched tokens" in both
+    assert "<br>\n🔴 sandbox: **llm-tokens** counts less; its usage here was not read.<br>\n" in both
+    assert "not read" not in comment(narrower(), blocked)
     assert both.count("Invoices keep what already matched") == both.count("No longer counted, for") == 1
+
+
+def test_each_environment_has_its_own_counts_where_they_differ() -> None:
+    in_use = replace(
+        archived(IN_USE, action="blocked", cause="attached", reason="in use"), environment="production"
+    )
+    assert (
+        "\n#### Look closely, production: ⛔ 1 is blocked<br>Look closely, sandbox: 🔴 1 archives a meter\n"
+    ) in comment(archived(), in_use)
+    production = replace(archived(), environment="production")
+    # One of each is not one together: they are two meters.
+    other = replace(production.changes[0], key="other")
+    assert (
+        "\n#### Look closely, production: 🔴 1 archives a meter"
+        "<br>Look closely, sandbox: 🔴 1 archives a meter\n"
+    ) in comment(replace(production, changes=(other,)), archived())
+    assert "\n#### Look closely, production: 🔴 1 archives a meter\n" in comment(
+        production, replace(archived(), changes=())
+    )
+    assert "\n#### Look closely: 🔴 1 archives a meter\n" in comment(archived(), production)
+
+
+def test_of_environments_production_is_the_first() -> None:
+    plans = [replace(archived(), environment=name) for name in ("staging", "sandbox", "production")]
+    text = comment(*plans, replace(renamed(), environment="eu"))
+    assert text.startswith(
+        "### Polar meters<br>production, staging and sandbox: 1 to archive<br>eu: 1 to update\n"
+    )
+    assert "Polar's **production** (organization" in text
+
+
+# What is blocked
+
+
+def test_a_plan_in_which_all_is_blocked_changes_nothing() -> None:
+    place = "(organization `1dbfc517`)"
+    nothing = f"`apply` would change nothing in Polar's **sandbox** {place}: the only change is blocked."
+    assert f"\n\n{nothing}\n\n" in comment(frozen())
+    both = comment(frozen(), replace(frozen(), environment="production"))
+    assert f"**production** {place} and **sandbox** {place}: both changes are blocked.\n\n" in both
+    some = "Blocked changes are skipped; `apply` makes the others and exits 1."
+    assert some in comment(frozen(), replace(archived(), environment="production"))
+    assert some not in both + comment(archived())
 
 
 def test_equal_adoptions_of_two_environments_are_one_line() -> None:

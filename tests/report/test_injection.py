@@ -317,8 +317,8 @@ def test_nothing_breaks_out_of_a_comment(text: str) -> None:
     code = {line.replace("|", "\\u007c") for line in comment.code}
     assert visible(value(f"{text}!")).replace("|", "\\u007c") in code
     assert comment.headings[0].startswith(
-        "Polar meters<br>sandbox: 1 to create, 3 to update, 1 to archive, 1 to mark, 1 to settle, 2 blocked"
-        "<br>production: "
+        "Polar meters<br>production: 1 to create, 1 to update, 2 to archive, 1 to mark, 1 to settle, "
+        "2 blocked<br>sandbox: 1 to create, 3 to update, "
     )
 
 

@@ -50,7 +50,8 @@ LIKELY = replace(
         "freeze",
         {"state": "likely", "events": None, "last": "2026-11-24"},
         "warning",
-        "counted 14,284,002 since March 3, last today: Polar will almost certainly refuse this",
+        "counted 14,284,002 since March 3, last today: probably frozen. `polar-iac probe -e production "
+        "llm-tokens` tells (it needs `meters:write`)",
     ),
     source="usage",
 )

@@ -50,6 +50,7 @@ def test_a_change_of_the_name_alone_needs_no_way_out() -> None:
 
 def test_the_text_has_the_block_under_its_key_and_the_checklist_once() -> None:
     text = click.unstyle(plan_text(frozen("calls", "seats"), "meters.yaml"))
+    assert text.count("1. Under `calls`, undo this change of the filter.\n      2. Add this meter:\n") == 1
     first, second = text.index('! calls "API calls"'), text.index('! seats "API calls"')
     assert first < text.index("\n  calls-2:\n    name: API calls\n") < second < text.index("\n  seats-2:\n")
     for line in CHECKLIST:
@@ -59,9 +60,13 @@ def test_the_text_has_the_block_under_its_key_and_the_checklist_once() -> None:
 def test_the_comment_folds_it_at_its_key() -> None:
     text = plan_markdown([frozen("calls")], manifest_file="meters.yaml")
     title = text.index("⛔ **calls** cannot change: ")
-    start = text.index("<summary>Lines to paste, and what moves</summary>")
+    start = text.index("<summary>Lines to paste for <code>calls</code>, and what moves</summary>")
     end = text.index("</details>", start)
     assert title < start
+    assert (
+        "\n1. Under `calls`, undo this change of the filter.\n2. Add this meter:\n\n```yaml"
+        in text[start:end]
+    )
     assert "```yaml\nmeters:\n  calls-2:\n    name: API calls\n" in text[start:end]
     for line in CHECKLIST:
         assert f"\n- {line}\n" in text[start:end]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,14 @@ from polar_iac.meter.filter import OPERATOR_SIGNS, OPERATORS, Clause, Filter
 from polar_iac.meter.live import Made
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.document import plan_document, plan_json
-from polar_iac.plan.model import Plan, differences
+from polar_iac.plan.model import Note, Plan, differences
 from polar_iac.plan.read_document import plan_from_document
 from polar_iac.report.comment.document import plan_markdown
 from polar_iac.report.diagnostics import diagnostics_text
 from polar_iac.report.filters import expression, filter_diff, filter_of, outline
 from polar_iac.report.layout import SIGNS
 from polar_iac.report.results import event_text, result_text
-from polar_iac.report.risks import Risk, risk_counts
+from polar_iac.report.risks import risk_counts
 from polar_iac.report.stale import stale_text
 from polar_iac.report.text import plan_text
 from polar_iac.report.wording import TERMS, listed, meters_match, quantity
@@ -477,9 +477,9 @@ def test_diagnostics_are_golden() -> None:
 
 
 def test_warnings_without_another_risk_are_not_called_other_warnings() -> None:
-    def counts(*found: Sequence[Risk]) -> list[str]:
-        return risk_counts((kinds, "may bill") for kinds in found)
-
-    assert counts(["warning"]) == ["1 has a warning"]
-    assert counts(["warning"], ["warning"]) == ["2 have warnings"]
-    assert counts(["blocked"], ["warning"]) == ["1 is blocked", "1 has another warning"]
+    (new,) = plan(desired({"calls": meter()}), {}, []).changes
+    warned = replace(new, notes=(Note("meaning", "warning", "a doubt", "manifest"),))
+    blocked = replace(new, action="blocked", notes=())
+    assert risk_counts([warned]) == ["1 has a warning"]
+    assert risk_counts([warned, warned]) == ["2 have warnings"]
+    assert risk_counts([blocked, warned]) == ["1 is blocked", "1 has another warning"]

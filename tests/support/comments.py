@@ -12,8 +12,20 @@ from markdown_it.token import Token
 
 HOME = "https://github.com/acme/billing"
 
-_BLOCKS = {"heading", "paragraph", "bullet_list", "list_item", "table", "thead", "tbody", "tr", "th", "td"}
-_SUMMARY = re.compile(r"<details>\n<summary>([A-Za-z0-9 ,:]+)</summary>\n")
+_BLOCKS = {
+    "heading",
+    "paragraph",
+    "bullet_list",
+    "ordered_list",
+    "list_item",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+}
+_SUMMARY = re.compile(r"<details>\n<summary>([A-Za-z0-9 ,:]+(<code>[a-z0-9-]+</code>[a-z ,]+)?)</summary>\n")
 _MARKER = re.compile(r"<!-- polar-iac:[A-Za-z0-9_.:+/-]* -->\n")
 # Neither @, #, /, <, & nor anything else that means something to Markdown or to GitHub.
 _PLAIN = re.compile(r"[A-Za-z0-9 .,;:?()'\"·→–−±+%…⚠️🛑ℹ🔴⛔🟠⚪-]*")

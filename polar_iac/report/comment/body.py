@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import takewhile
 
+from polar_iac.plan.model import Change
 from polar_iac.report.comment.budget import Budget, TruncatableBlock, fair_cap
 from polar_iac.report.comment.context import CommentContext
 from polar_iac.report.comment.escape import details, prose, short_code, size
 from polar_iac.report.comment.key_changes import KeyChanges
 from polar_iac.report.headlines import marks
-from polar_iac.report.risks import GRADE_SIGNS, RISKS, graded_counts, most_at_stake
+from polar_iac.report.risks import GRADE_SIGNS, RISKS, graded_counts, prospect, risks
 from polar_iac.report.wording import action_counts, agree
 
 Place = tuple[str, str]
@@ -61,7 +62,7 @@ def _risky_blocks(
     entries = [entry for group in groups for entry in group]
     if not entries:
         return [], set()
-    title = f"#### Look closely: {_signed_counts(entries)}"
+    title = _look_closely(entries, context)
     inside = budget.part(budget.available)
     inside.reserve(title, _folded_more(len(entries), []))
     texts = _in_shares(groups, context, inside)
@@ -192,12 +193,23 @@ def _by_key(groups: Sequence[Sequence[str]], budget: Budget) -> str:
     return details(title, "\n".join(fitting)) if fitting else ""
 
 
-def _signed_counts(entries: Sequence[KeyChanges]) -> str:
-    """Count the changes by risk, and show the grade before the first count that has it."""
-    parts = []
-    for sign, counts in graded_counts((entry.risks, most_at_stake(entry.present)) for entry in entries):
-        parts.append(f"{sign} {', '.join(counts)}")
-    return " · ".join(parts)
+def _look_closely(entries: Sequence[KeyChanges], context: CommentContext) -> str:
+    """Return a title that counts the changes by risk, for each plan where their risks are not the same."""
+    by_plan = [[entry.changes[index] for entry in entries] for index in range(len(context.labels))]
+    kinds = {
+        tuple((*risks(change), prospect(change)) if change else None for change in changes)
+        for changes in by_plan
+    }
+    counts = [_signed_counts([change for change in changes if change]) for changes in by_plan]
+    if len(kinds) == 1:
+        return f"#### Look closely: {counts[0]}"
+    counted = zip(context.labels, counts, strict=True)
+    return "#### " + "<br>".join(f"Look closely, {label}: {text}" for label, text in counted if text)
+
+
+def _signed_counts(changes: Sequence[Change]) -> str:
+    """Count changes by risk, and show the grade before the first count that has it."""
+    return " · ".join(f"{sign} {', '.join(counts)}" for sign, counts in graded_counts(changes))
 
 
 def _counts(entries: Sequence[KeyChanges]) -> str:

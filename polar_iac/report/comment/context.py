@@ -12,6 +12,8 @@ from polar_iac.report.risks import GRADE_SIGNS
 from polar_iac.report.wording import listed
 
 BLOCKED_SIGN = GRADE_SIGNS["blocked"]
+_SAY_THE_DAY = frozenset({"freeze", "unseen"})
+"""Kinds of notes whose source and time are in JSON alone."""
 BRIEF = 60
 """Longest note that is repeated instead of numbered, in characters."""
 
@@ -42,6 +44,8 @@ class CommentContext:
     """For each plan, by the key of a frozen meter, the block of another meter in its place."""
     says_kept: bool = True
     """The headline of a change says what becomes of earlier usage: few changes have it."""
+    environments: Sequence[str] = ()
+    """The plans' environments."""
     only_marks: bool = False
     """The plans write markers, and do nothing else."""
 
@@ -101,7 +105,8 @@ def note_markdown(note: Note) -> str:
     """Return a note: its sign, its text, and the source and time of a fact that may have changed since."""
     # The seconds of a time say nothing: `2026-11-24T12:00:00Z` is shown as `2026-11-24T12:00Z`.
     time = re.sub(r"(?<=T\d\d:\d\d):\d\d(\.\d+)?(?=Z)", "", note.as_of or "")
-    as_of = f" ({code(note.source)}, {code(time)})" if time else ""
+    # The text of some says a day itself, and what to do.
+    as_of = f" ({code(note.source)}, {code(time)})" if time and note.kind not in _SAY_THE_DAY else ""
     return f"{note_sign(note)} {prose(note.text)}{as_of}"
 
 

@@ -7,7 +7,6 @@ is too long is cut between changes.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 from polar_iac.plan.model import SHORT_DIGEST, Action, Plan
@@ -15,21 +14,23 @@ from polar_iac.report.comment.body import changes_blocks
 from polar_iac.report.comment.budget import Budget, TruncatableBlock
 from polar_iac.report.comment.context import CommentContext, note_sign, plans_by_text
 from polar_iac.report.comment.escape import Links, code, details, prose, short_code
-from polar_iac.report.comment.key_changes import KeyChanges, numbered_notes
+from polar_iac.report.comment.key_changes import KeyChanges
+from polar_iac.report.comment.numbered import numbered_notes
 from polar_iac.report.comment.refusals import refusal_blocks
 from polar_iac.report.evidence import evidence
 from polar_iac.report.headlines import says_kept
 from polar_iac.report.replacement import replacements
-from polar_iac.report.risks import GRADE_SIGNS, Grade, grade
+from polar_iac.report.risks import GRADE_SIGNS, Grade, adopts_only, change_counts, grade, will_refuse
 from polar_iac.report.usage import incomplete
 from polar_iac.report.wording import (
     TERMS,
-    action_counts,
+    all_blocked,
     bookkeeping,
     labels,
     listed,
     meters_match,
     outcome_line,
+    production_first,
     quantity,
     says_the_usual,
     terms,
@@ -81,6 +82,7 @@ def plan_markdown(
 
     GitHub takes 65,536 characters. `whole` names the place that has the uncut comment.
     """
+    plans = production_first(plans)
     entries = _entries(plans)
     context = _context(plans, entries, links, whole)
     manifest = context.file(manifest_file)
@@ -161,6 +163,7 @@ def _context(
         said_above,
         ways_out,
         says_kept=says_kept(changes),
+        environments=[plan.environment for plan in plans],
         only_marks=all(change.action == "mark" for change in changes),
     )
 
@@ -183,16 +186,13 @@ def hidden_line(projects: Set[str], environments: Set[str]) -> str:
 
 def headline(plans: Sequence[Plan]) -> str:
     """Sum up the plans in one line, as in `2 to create, 1 to archive · sandbox`."""
-    return "; ".join(_headlines(plans))
+    return "; ".join(_headlines(production_first(plans)))
 
 
 def _headlines(plans: Sequence[Plan]) -> list[str]:
     """Sum up the plans, with one line for each distinct result."""
     names = labels(plans)
-    results = [
-        ", ".join(action_counts(Counter(change.action for change in plan.changes)).values()) or "no changes"
-        for plan in plans
-    ]
+    results = [", ".join(change_counts(plan.changes)) or "no changes" for plan in plans]
     places = {
         result: listed([names[index] for index in indices])
         for result, indices in plans_by_text(enumerate(results)).items()
@@ -220,8 +220,15 @@ def _introduction(plans: Sequence[Plan], context: CommentContext, manifest: str)
         f"**{label}**" + (f" (organization {code(plan.organization_id[:8])})" if plan.organization_id else "")
         for plan, label in zip(plans, context.labels, strict=True)
     ]
-    text = f"This is what `apply` would change in Polar's {listed(places)} to match {manifest}."
+    changes = [change for plan in plans for change in plan.changes]
+    blocked, count = sum(change.action == "blocked" for change in changes), len(changes)
+    tries = "try to change" if any(map(will_refuse, changes)) else "change"
+    text = f"This is what `apply` would {tries} in Polar's {listed(places)} to match {manifest}."
     text += " Nothing has been changed yet."
+    if blocked == count:
+        text = f"`apply` would change nothing in Polar's {listed(places)}: {all_blocked(count)}."
+    if 0 < blocked < count and not any(plan.refusal for plan in plans):
+        text += " Blocked changes are skipped; `apply` makes the others and exits 1."
     if targets := sorted({key for plan in plans for key in plan.targets}):
         only = listed([short_code(key) for key in targets], _TARGETS)
         text += f" **Only {only} (`--target`)**: all other meters are left alone."
@@ -251,7 +258,8 @@ def _incomplete(plans: Sequence[Plan], context: CommentContext) -> Iterator[str]
 def _digests(plans: Sequence[Plan], context: CommentContext) -> str:
     # Not a list: GitHub would merge it with a list at the end of the last change.
     return "\n\n".join(
-        f"{label}: {plan.unchanged:,} unchanged · digest {code(plan.digest[:SHORT_DIGEST])}"
+        f"{label}: {f'{plan.unchanged:,} unchanged · ' if plan.unchanged else ''}"
+        f"digest {code(plan.digest[:SHORT_DIGEST])}"
         for plan, label in zip(plans, context.labels, strict=True)
     )
 
@@ -271,7 +279,12 @@ def _legend(plans: Sequence[Plan]) -> str:
     grades = {grade(change) for change in changes}
     signs = {GRADE_SIGNS[grade_]: text for grade_, text in _GRADES.items() if grade_ in grades}
     meanings = {term: f"{TERMS[term]}." for term in terms(changes)}
-    meanings |= {action: text for action, text in _LEGEND.items() if action in actions}
+    adopts = adopts_only(changes)
+    meanings |= {
+        "adopt" if action == "mark" and adopts else action: text
+        for action, text in _LEGEND.items()
+        if action in actions
+    }
     if "blocked" in actions:
         others = "" if any(plan.refusal for plan in plans) else "; the others are carried out"
         meanings["blocked"] = f"this change is refused for the reason given{others}."

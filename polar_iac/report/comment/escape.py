@@ -108,7 +108,7 @@ def _is_plain(text: str) -> bool:
     return all(_PLAIN_WORD.fullmatch(word) and not _COMMIT.fullmatch(word) for word in words)
 
 
-MARKUP = Markup(code, strong, quoted, minus="−")
+MARKUP = Markup(code, strong, quoted, minus="−", own="**{}**".format)
 """Ways to quote a value in a sentence of the comment."""
 
 

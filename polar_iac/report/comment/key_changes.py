@@ -5,23 +5,18 @@ A change that is the same in all plans appears once; changes that differ appear 
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from polar_iac.meter.canonical import canonical_json
 from polar_iac.meter.fields import FieldPath
-from polar_iac.plan.model import Change
+from polar_iac.plan.model import Change, Note
 from polar_iac.report.comment.budget import NO_LIMIT, Budget, TruncatableBlock, WholeBlock
 from polar_iac.report.comment.context import (
-    BLOCKED_SIGN,
-    BRIEF,
     CommentContext,
-    NumberedNote,
-    first_words,
     note_markdown,
-    note_sign,
     plans_by_text,
     reason_markdown,
 )
@@ -52,18 +47,15 @@ from polar_iac.report.comment.fields import (
 )
 from polar_iac.report.evidence import evidence
 from polar_iac.report.filters import shown_fields
-from polar_iac.report.headlines import Headline, headline, marks_only, says_reason, stake_words
-from polar_iac.report.replacement import ANOTHER_METER, CHECKLIST, WHAT_MOVES
-from polar_iac.report.risks import GRADE_SIGNS, RISKS, Grade, Risk, grade, grade_of, risks, stake
+from polar_iac.report.headlines import BILLS_NOTHING, Headline, headline, marks_only, says_reason, stake_words
+from polar_iac.report.replacement import ANOTHER_METER, CHECKLIST, NEW_RULE, WHAT_MOVES, steps
+from polar_iac.report.risks import GRADE_SIGNS, RISKS, Grade, Risk, grade, grade_of, risk, risks, stake
 from polar_iac.report.usage import bars
-from polar_iac.report.wording import listed, quantity, value
+from polar_iac.report.wording import asked, listed, quantity, value
 
-_MOST_NUMBERED = 9
-_LONGEST_NUMBERED = 1_000
+_PLAIN_KEY = re.compile("[a-z][a-z0-9-]{0,62}")
 _MOST_NOTES = 3
 """Most notes of a key that are not folded."""
-_OF_ONE_METER = frozenset({"attached", "example", "impact", "unseen"})
-"""Kinds of notes that are about the events or the prices of one meter."""
 
 
 @dataclass(frozen=True)
@@ -158,34 +150,52 @@ class KeyChanges:
         ]
 
     def _title(self, context: CommentContext) -> str:
-        """Return what each plan does, the worst first, then what else is known, the name and the place."""
+        """Return what each plan does, then what else is known, the name and the place."""
         key = strong(clipped(self.key))
         headlines = self._headlines(context)
         # What is the same in each environment is said once, below.
         shared = {made.more for _, made in headlines if made.more}
-        once = len(shared) == 1 and len({made.text for _, made in headlines}) > 1
-        graded = sorted(
-            (tuple(GRADE_SIGNS).index(grade(change)), index, made.text if once else made.whole)
+        once = len(shared) == 1 and len({(made.lead, made.text) for _, made in headlines}) > 1
+        texts = plans_by_text(
+            (index, f"{made.lead}\n{GRADE_SIGNS[grade(change)]} {key}{self._unread(change, text)}")
             for index, made in headlines
-            if (change := self.changes[index])
+            if (change := self.changes[index]) and (text := made.text if once else made.whole)
         )
-        signs = tuple(GRADE_SIGNS.values())
-        lines = context.after_signs((index, f"{signs[order]} {key}{text}") for order, index, text in graded)
+        lines = []
+        for text, indices in texts.items():
+            lead, _, line = text.partition("\n")
+            sign, _, words = line.partition(" ")
+            where = context.where(indices)
+            lines += [*([where + lead] if lead else []), f"{sign} {where}{words}"]
         return "<br>\n".join([*lines, *(shared if once else []), *self._details(context)])
+
+    def _unread(self, change: Change, text: str) -> str:
+        """Say in a headline that usage was not read where another plan has it, so that none looks cut."""
+        counts = change.action == "create" or any(field.impact == "billing" for field in change.fields)
+        facts = [evidence(one).impact for one in self.present]
+        if change.action == "blocked" or not counts or evidence(change).impact or not any(facts):
+            return text
+        return f"{text.removesuffix('.')}; its usage here was not read."
 
     def _details(self, context: CommentContext) -> Iterator[str]:
         """Yield usage by day and what hangs on the meter, by plan, and then the name and the place."""
 
-        def known(change: Change) -> str:
+        def usage(change: Change) -> str:
+            if change.action == "create" and risk(change) == "nothing":
+                return BILLS_NOTHING
             impact = evidence(change).impact
-            usage = bars(impact) if impact and change.action != "blocked" else ""
+            by_day = bars(impact) if impact and change.action != "blocked" else ""
+            sides = "per day, before → after" if impact and impact.before is not None else "per day"
+            return f"{sides}: {code(by_day)}" if by_day else ""
+
+        def known(change: Change) -> str:
             stakes = stake_words(change, MARKUP) if grade(change) == "billing" else ""
-            stakes = f"{stake(change)}: {stakes}" if stakes else ""
-            return " · ".join(filter(None, [f"{code(usage)} a day" if usage else "", stakes]))
+            return f"{stake(change)}: {stakes}" if stakes else ""
 
         place = [self.quoted_name]
         if source := next((change.source for change in self.present if change.source), None):
             place.append(context.file(source.file, source.line))
+        yield from context.by_plan(self._each(usage))
         facts = context.by_plan(self._each(known))
         yield from facts[:-1]
         yield " · ".join([*facts[-1:], *place])
@@ -332,9 +342,13 @@ class KeyChanges:
             where = context.where(indices)
             lines_to_paste = fence(["meters:", *text.rstrip("\n").split("\n")], "yaml")
             moves = "\n".join(f"- {line}" for line in CHECKLIST)
-            body = [f"{where}{ANOTHER_METER}:", lines_to_paste, f"{WHAT_MOVES}:", moves]
+            change = next(change for index in indices if (change := self.changes[index]))
+            numbered = "\n".join(f"{n}. {step}" for n, step in enumerate(steps(change, short_code), 1))
+            body = [f"{where}{NEW_RULE}:", numbered, lines_to_paste, f"{WHAT_MOVES}:", moves]
+            # Markdown is not read in a summary, and HTML is: only a plain key is safe there.
+            of = f" for <code>{self.key}</code>" if _PLAIN_KEY.fullmatch(self.key) else ""
             yield WholeBlock(
-                details("Lines to paste, and what moves", "\n\n".join(body)),
+                details(f"Lines to paste{of}, and what moves", "\n\n".join(body)),
                 f"{where}{ANOTHER_METER}; the log has the lines to paste.",
             )
 
@@ -347,7 +361,16 @@ class KeyChanges:
             for note in made.left(change)
         ]
         left.sort(key=lambda one: one[1].severity != "warning")
-        return [f"- {line}" for line in context.cited((index, note_markdown(note)) for index, note in left)]
+        plans = plans_by_text((index, note.text) for index, note in left)
+
+        def markdown(index: int, note: Note) -> str:
+            text = note_markdown(note)
+            if text in context.notes:
+                return text
+            environment = context.environments[index] if len(plans[note.text]) == 1 else None
+            return note_markdown(replace(note, text=asked(note.text, environment, self.key)))
+
+        return [f"- {line}" for line in context.cited((index, markdown(index, note)) for index, note in left)]
 
 
 def _folded(notes: Sequence[str]) -> Iterator[Block]:
@@ -359,29 +382,3 @@ def _folded(notes: Sequence[str]) -> Iterator[Block]:
 def _cut(block: Block, room: int, context: CommentContext) -> str:
     """Return a block in at most `room` bytes, if it can be cut."""
     return block if isinstance(block, str) else block.markdown(room, context.whole)
-
-
-def numbered_notes(entries: Sequence[KeyChanges]) -> dict[str, NumberedNote]:
-    """Number the notes and reasons that more than two entries share, most frequent first."""
-    citations: dict[str, str] = {}
-    counts = Counter[str]()
-    for entry in entries:
-        # Equal ones are by chance, and the first words of an example say nothing.
-        noted = [note for change in entry.present for note in change.notes if note.kind not in _OF_ONE_METER]
-        notes = {note_markdown(note): first_words(note_sign(note), note.text) for note in noted}
-        reasons = {
-            reason_markdown(change): first_words(BLOCKED_SIGN, change.reason or "")
-            for change in entry.present
-            if change.action == "blocked" and not says_reason(change)
-        }
-        citations |= reasons | notes
-        counts.update((reasons | notes).keys())
-    frequent = sorted(
-        (-count, text)
-        for text, count in counts.items()
-        if count > 2 and BRIEF < len(text) < _LONGEST_NUMBERED
-    )
-    return {
-        text: NumberedNote(number, text, citations[text])
-        for number, (_, text) in enumerate(frequent[:_MOST_NUMBERED], 1)
-    }
