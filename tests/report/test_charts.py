@@ -15,8 +15,9 @@ from polar_iac.ci.github import GitHub
 from polar_iac.plan.model import Plan
 from polar_iac.report.comment.charts import MOST_CHARTS, charts_markdown
 from polar_iac.report.comment.document import plan_markdown
-from tests.report.test_headlines import created, impact, narrower
+from tests.report.test_headlines import LLM, created, impact, narrower, one
 from tests.report.test_injection import CORPUS
+from tests.support.build import desired, live, meter, plan, record
 from tests.support.golden import golden
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -59,6 +60,16 @@ def test_no_two_days_have_one_label() -> None:
     assert ', 28, 1, 2, 3, 4, 5, 6, 7, 8, 9, "10\'", "11\'"]' in text
 
 
+def test_the_axis_names_a_quantity_only_if_its_noun_is_plain() -> None:
+    aggregation = {"func": "sum", "property": 'a" 0 --> 9'}
+    planned = plan(
+        desired({"llm-tokens": meter(**LLM | {"aggregation": aggregation})}),
+        {"llm-tokens": record(1, **LLM)},
+        [live(1, "llm-tokens", **LLM)],
+    )
+    assert '    y-axis "matched per day" ' in charts_markdown([one(planned, impact(5, 3, daily=DAILY))])
+
+
 def test_without_usage_by_day_there_is_no_chart() -> None:
     blocked = replace(less(), changes=tuple(replace(c, action="blocked") for c in less().changes))
     idle = narrower(impact(0, 0, daily=[DAILY[0] | {"before": 0, "after": 0}]))
@@ -76,7 +87,8 @@ def test_nothing_that_others_wrote_is_in_a_chart(text: str) -> None:
     assert [token.info for token in fences] == ["mermaid", "mermaid"]
     for token in fences:
         assert re.fullmatch(
-            r'xychart-beta\n    x-axis "days, UTC" \[[0-9, ]+\]\n    y-axis [0-9.-]+ --> [0-9.]+\n'
+            r'%%\{init: [^\n]+\}%%\nxychart-beta\n    x-axis "days, UTC" \[[0-9, ]+\]\n'
+            r'    y-axis "matched (tokens|events) per day" [0-9.-]+ --> [0-9.]+\n'
             r"    bar \[[0-9., -]+\]\n(    line \[[0-9., -]+\]\n)?",
             token.content,
         )

@@ -1,10 +1,11 @@
 """Usage by day as charts in the summary of a run, in Mermaid, which GitHub draws.
 
-A chart holds numbers and days alone: what others wrote stands above it, escaped as everywhere.
+A chart holds numbers, days and a plain noun: what others wrote stands above it, escaped as everywhere.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import date
 
@@ -13,15 +14,17 @@ from polar_iac.report.comment.escape import MARKUP, clipped, strong
 from polar_iac.report.evidence import Impact, evidence
 from polar_iac.report.risks import RISKS, risk
 from polar_iac.report.usage import difference, matched, span
-from polar_iac.report.wording import labels, quantity
+from polar_iac.report.wording import labels, production_first, quantity
 
 MOST_CHARTS = 10
 _MOST_DAYS = 31
+_COLORS = '%%{init: {"themeVariables": {"xyChart": {"plotColorPalette": "#57606a, #cf222e"}}}}%%'
+"""Dark bars, and a line that is seen before them. Mermaid's own bars are paler than the page of some."""
+_PLAIN = re.compile("[a-z]+( [A-Za-z]+)?")
 _TITLE = "#### Matched usage by day"
 _LEGEND = (
-    "Bars: what each meter counts as it is. Line: what it would have counted as planned. Usage is not what "
-    "was billed: an event bills only through a subscription with a price, after trials, credits, caps and "
-    "discounts."
+    "Bars: counted by the meter as it is. Line: counted after this change. Usage is not what was billed: an "
+    "event bills only through a subscription with a price, after trials, credits, caps and discounts."
 )
 
 
@@ -30,6 +33,7 @@ def charts_markdown(plans: Sequence[Plan]) -> str:
 
     Of more than ten changes, the first ones have one.
     """
+    plans = production_first(plans)
     names = labels(plans)
     found = [
         (change, impact, name if len(plans) > 1 else "")
@@ -56,17 +60,19 @@ def _chart(change: Change, impact: Impact, name: str) -> str:
     noun = f": {matched(spec, MARKUP)}{difference(impact, MARKUP)}" if spec else ""
     where = f" · {strong(clipped(name))}" if name else ""
     title = f"{strong(clipped(change.key))}{where}{noun} a day, {span(impact)}"
-    return "\n".join([title, "", "```mermaid", "xychart-beta", *_lines(impact), "```"])
+    unit = matched(spec, MARKUP) if spec else ""
+    unit = unit if _PLAIN.fullmatch(unit) else "matched"
+    return "\n".join([title, "", "```mermaid", _COLORS, "xychart-beta", *_lines(impact, unit), "```"])
 
 
-def _lines(impact: Impact) -> Iterator[str]:
+def _lines(impact: Impact, unit: str) -> Iterator[str]:
     """Yield the axes, and the numbers before and after. A new meter has the latter alone, as bars."""
     daily = impact.daily[-_MOST_DAYS:]
     yield f'    x-axis "days, UTC" [{", ".join(_labels([one.day for one in daily]))}]'
     before, after = [one.before for one in daily], [one.after for one in daily]
     highest = max(*before, *after, 0.0)
     lowest = min(*before, *after, 0.0)
-    yield f"    y-axis {_number(lowest)} --> {_number(highest or 1)}"
+    yield f'    y-axis "{unit} per day" {_number(lowest)} --> {_number(highest or 1)}'
     if impact.before is not None:
         yield f"    bar [{', '.join(map(_number, before))}]"
         yield f"    line [{', '.join(map(_number, after))}]"
