@@ -106,6 +106,7 @@ def make_plan(
         manifest=manifest.file,
         lockfile=lockfile,
         unowned=len(state.unowned) if any(map(_is_create, changes)) else 0,
+        on_production=manifest.server(environment) == "production",
     )
 
 

@@ -203,6 +203,8 @@ class Plan:
     """Number of requests that were sent for facts. What they tell is in the notes, and in no digest."""
     facts_gaps: tuple[Gap, ...] = ()
     """Facts that the plan should have had."""
+    on_production: bool = field(default=False, compare=False)
+    """The environment is on the production server. Reports show it first; a saved plan does not say it."""
 
     @property
     def summary(self) -> Mapping[str, int]:

@@ -87,8 +87,11 @@ def labels(plans: Sequence[Plan]) -> list[str]:
 
 
 def production_first(plans: Sequence[Plan]) -> list[Plan]:
-    """Return plans in the order in which they matter: production before the others, as they were given."""
-    return sorted(plans, key=lambda plan: plan.environment != "production")
+    """Return plans with those of Polar's production server before the others, else as they were given.
+
+    Of a saved plan only the name of its environment is known.
+    """
+    return sorted(plans, key=lambda plan: not plan.on_production and plan.environment != "production")
 
 
 def all_blocked(count: int) -> str:

@@ -428,6 +428,17 @@ def test_without_usage_both_aggregations_are_named() -> None:
     assert line(blocked).startswith("⛔ **llm-tokens** cannot change: Polar refuses an aggregation change")
 
 
+def test_the_counts_tell_a_new_meter_that_counts_nothing_from_a_change_without_effect() -> None:
+    same = narrower(impact(0, 0, events={"both": 0, "only_before": 0, "only_after": 0}))
+    assert "\n#### Look closely: 🟠 1 change would have had no effect\n" in comment(same)
+    assert "\n#### Look closely: 🟠 1 new meter would count nothing\n" in comment(created(NOTHING))
+    both = replace(same, changes=(*created(NOTHING).changes, *same.changes))
+    counts = "1 new meter would count nothing, 1 change would have had no effect"
+    assert f"\n#### Look closely: 🟠 {counts}\n" in comment(both)
+    assert f" {counts}" in said(both)
+    assert "<br>\nBills nothing until a price uses it.<br>\n" in comment(created(NOTHING))
+
+
 def test_a_new_meter_says_what_it_would_have_counted() -> None:
     events = {"both": 0, "only_before": 0, "only_after": 40}
     given = impact(None, 40, events=events, customers=None, customers_total=12)
@@ -606,6 +617,9 @@ def test_of_environments_production_is_the_first() -> None:
         "### Polar meters<br>production, staging and sandbox: 1 to archive<br>eu: 1 to update\n"
     )
     assert "Polar's **production** (organization" in text
+    manifest = desired({"calls": meter()}, environments={"eu": {"server": "production"}})
+    text = comment(plan(manifest), plan(manifest, environment="eu"))
+    assert text.startswith("### Polar meters: 1 to create · eu and sandbox\n")
 
 
 # What is blocked
