@@ -381,11 +381,14 @@ def test_a_change_that_polar_will_refuse_says_so_before_the_diff() -> None:
     assert f"\n**{refused}** If Polar accepts it:<br>\n🔴 **llm-tokens** counts less. No longer" in text
     assert "\n- ⚠️ counted 5\n" in text  # without its source and time
     assert f" {refused} If Polar accepts it: may bill: counts less. No longer" in said(narrower(likely))
-    production = comment(narrower(), replace(narrower(likely), environment="production"))
+    planned, words = GOLDEN["counts-less"]
+    assert line(one(planned, likely)) == words
+    production = comment(narrower(), replace(one(planned, likely), environment="production"))
     assert (
-        f"\nproduction: **{refused}** If Polar accepts it:<br>\n🔴 production: **llm-tokens** " in production
+        f"\nproduction: **{refused}** If Polar accepts it:<br>\n🔴 production: {words[2:]}<br>\n"
+        in production
     )
-    assert "<br>\n🔴 sandbox: **llm-tokens** counts less.<br>\n" in production
+    assert "<br>\n🔴 sandbox: **llm-tokens** counts less; its usage here was not read.<br>\n" in production
     # What is likely of a new meter does not refuse it.
     assert "almost certainly" not in comment(created(likely))
 

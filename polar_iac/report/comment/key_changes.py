@@ -152,22 +152,23 @@ class KeyChanges:
     def _title(self, context: CommentContext) -> str:
         """Return what each plan does, then what else is known, the name and the place."""
         key = strong(clipped(self.key))
-        headlines = self._headlines(context)
-        # What is the same in each environment is said once, below.
-        shared = {made.more for _, made in headlines if made.more}
-        once = len(shared) == 1 and len({(made.lead, made.text) for _, made in headlines}) > 1
         texts = plans_by_text(
-            (index, f"{made.lead}\n{GRADE_SIGNS[grade(change)]} {key}{self._unread(change, text)}")
-            for index, made in headlines
-            if (change := self.changes[index]) and (text := made.text if once else made.whole)
+            (
+                index,
+                f"{made.lead}\n{GRADE_SIGNS[grade(change)]}\n{self._unread(change, made.text)}\n{made.more}",
+            )
+            for index, made in self._headlines(context)
+            if (change := self.changes[index])
         )
-        lines = []
+        lines, said = list[str](), set[str]()
         for text, indices in texts.items():
-            lead, _, line = text.partition("\n")
-            sign, _, words = line.partition(" ")
+            lead, sign, words, more = text.split("\n")
             where = context.where(indices)
-            lines += [*([where + lead] if lead else []), f"{sign} {where}{words}"]
-        return "<br>\n".join([*lines, *(shared if once else []), *self._details(context)])
+            # What is the same in each environment is said once, by the first one.
+            rest = f" {more}" if more and more not in said else ""
+            said.add(more)
+            lines += [*([where + lead] if lead else []), f"{sign} {where}{key}{words}{rest}"]
+        return "<br>\n".join([*lines, *self._details(context)])
 
     def _unread(self, change: Change, text: str) -> str:
         """Say in a headline that usage was not read where another plan has it, so that none looks cut."""
