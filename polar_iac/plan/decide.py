@@ -71,8 +71,7 @@ def make_plan(
     scope = _Scope(environment, organization_id)
     keys = {*state.recorded, *state.bearers, *manifest.meters, *state.removed}
     changes: list[Change] = []
-    bookkeeping: list[Bookkeeping] = []
-    notes: list[Note] = []
+    bookkeeping, notes = list[Bookkeeping](), list[Note]()
     unchanged = 0
     for key in sorted(keys.intersection(targets) if targets else keys):
         declared, left_out = manifest.meters.get(key), manifest.elsewhere.get(key)

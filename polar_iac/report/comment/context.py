@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from polar_iac.plan.model import Change, Note
 from polar_iac.report.comment.escape import Links, clipped, code, linked, prose
 from polar_iac.report.risks import GRADE_SIGNS
 from polar_iac.report.wording import listed
 
+Text = TypeVar("Text", str, tuple[str, ...])
 BLOCKED_SIGN = GRADE_SIGNS["blocked"]
 _SAY_THE_DAY = frozenset({"freeze", "unseen"})
 """Kinds of notes whose source and time are in JSON alone."""
@@ -88,9 +90,9 @@ class CommentContext:
         return linked(f"{clipped(path)}:{line}" if line else clipped(path), url)
 
 
-def plans_by_text(texts: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
-    """Map each text to the indices of the plans that have it."""
-    plans: dict[str, list[int]] = {}
+def plans_by_text(texts: Iterable[tuple[int, Text]]) -> dict[Text, list[int]]:
+    """Map each text, or several together, to the indices of the plans that have it."""
+    plans: dict[Text, list[int]] = {}
     for index, text in texts:
         plans.setdefault(text, []).append(index)
     return plans

@@ -153,16 +153,12 @@ class KeyChanges:
         """Return what each plan does, then what else is known, the name and the place."""
         key = strong(clipped(self.key))
         texts = plans_by_text(
-            (
-                index,
-                f"{made.lead}\n{GRADE_SIGNS[grade(change)]}\n{self._unread(change, made.text)}\n{made.more}",
-            )
+            (index, (made.lead, GRADE_SIGNS[grade(change)], self._unread(change, made.text), made.more))
             for index, made in self._headlines(context)
             if (change := self.changes[index])
         )
         lines, said = list[str](), set[str]()
-        for text, indices in texts.items():
-            lead, sign, words, more = text.split("\n")
+        for (lead, sign, words, more), indices in texts.items():
             where = context.where(indices)
             # What is the same in each environment is said once, by the first one.
             rest = f" {more}" if more and more not in said else ""
