@@ -114,6 +114,7 @@ class TestNothingIsWrittenBeforePermission:
         workspace.write({"calls": meter()})
         assert workspace.reads_only(*APPLY).returncode == 5
 
+    @pytest.mark.unmeasured
     def test_a_no_at_the_prompt_settles_nothing(
         self, workspace: Workspace, client: PolarClient, stopped: Any
     ) -> None:
@@ -336,6 +337,7 @@ class TestEveryWriteIsReviewed:
         assert "none → acme/calls" in workspace.ok("plan", "-e", "sandbox")
 
     @pytest.mark.usefixtures("unmarked")
+    @pytest.mark.unmeasured
     def test_restoring_a_marker_needs_permission(self, workspace: Workspace) -> None:
         assert workspace.reads_only(*APPLY, "--max-changes", "0").returncode == 5
         code, output = on_terminal(workspace, "apply", "-e", "sandbox", answer="n\n")
@@ -375,6 +377,7 @@ class TestEveryWriteIsReviewed:
 
 
 class TestAfterThePromptItLooksAgain:
+    @pytest.mark.unmeasured
     def test_a_change_during_the_prompt_makes_the_plan_stale(
         self, workspace: Workspace, polar: Served, client: PolarClient
     ) -> None:

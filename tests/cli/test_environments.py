@@ -47,6 +47,7 @@ def test_an_apply_writes_a_lockfile_of_its_own(defined: Workspace, polar: Served
         ("sandbox", "y", True),
     ],
 )
+@pytest.mark.unmeasured
 def test_a_production_server_asks_for_the_name_of_the_environment(
     defined: Workspace, polar: Served, server: str, answer: str, created: bool
 ) -> None:

@@ -158,5 +158,5 @@ def test_colors_are_chosen(
 
 
 def test_a_dumb_terminal_has_no_colors(tmp_path: Path) -> None:
-    assert "\x1b[" in on_terminal(Workspace(tmp_path, {"TERM": "xterm"}), "validate")[1]
-    assert "\x1b[" not in on_terminal(Workspace(tmp_path, {"TERM": "dumb"}), "validate")[1]
+    assert "\x1b[" in on_terminal(Workspace(tmp_path, {"TERM": "xterm"}, measures=False), "validate")[1]
+    assert "\x1b[" not in on_terminal(Workspace(tmp_path, {"TERM": "dumb"}, measures=False), "validate")[1]

@@ -141,6 +141,7 @@ def test_nothing_recorded_is_nothing_to_ask(workspace: Workspace) -> None:
     assert not (workspace.path / "meters.sandbox.lock.json").exists()
 
 
+@pytest.mark.unmeasured
 def test_it_asks_before_it_writes(applied: Workspace, polar: Served) -> None:
     without = applied.reads_only("probe", "-e", "sandbox")
     assert (without.returncode, "pass -y" in without.stderr) == (1, True)
@@ -150,6 +151,7 @@ def test_it_asks_before_it_writes(applied: Workspace, polar: Served) -> None:
     assert polar.tape.count("PATCH") == 3
 
 
+@pytest.mark.unmeasured
 def test_on_a_production_server_the_name_is_typed(workspace: Workspace, polar: Served) -> None:
     """A `y` is not enough."""
     workspace.environ |= {

@@ -18,6 +18,8 @@ from tests.support.build import desired, live, meter, plan, record
 from tests.support.command import COMMAND, Workspace, clean_environment, on_terminal
 from tests.support.served_polar import Served
 
+pytestmark = pytest.mark.unmeasured  # real processes, through lines that the prompts of test_commands measure
+
 
 class TestAtAPrompt:
     def test_ctrl_c_at_the_prompt_exits_as_interrupted(self, workspace: Workspace, polar: Served) -> None:

@@ -218,6 +218,12 @@ def thousands() -> Plan:
     return shared("thousands", lambda: many(5_000))
 
 
+@cache
+def fifteen_hundred() -> Plan:
+    """More than a comment, or a summary, takes."""
+    return shared("fifteen-hundred", lambda: many(1_500))
+
+
 def test_a_plan_without_changes_is_one_line() -> None:
     text = comment(nothing())
     golden(GOLDEN / "comment-0.md", text)
@@ -349,13 +355,12 @@ def test_a_budget_is_shared_by_max_min_fairness() -> None:
 @pytest.mark.slow
 @pytest.mark.unmeasured
 def test_a_comment_is_cut_at_whole_changes() -> None:
-    """In one test, since most of the work is to make the plan."""
     for limit in (4_000, 33_333, 300_000):
-        text = comment(thousands(), limit=limit)
+        text = comment(fifteen_hundred(), limit=limit)
         assert limit * 0.7 < len(text) <= limit
         parsed = read_comment(text)
-        cut = len(thousands().changes) - len(keys_shown(text))
-        assert f"Cut: {cut:,} of 5,000 changes" in "".join(parsed.words), limit
+        cut = len(fifteen_hundred().changes) - len(keys_shown(text))
+        assert f"Cut: {cut:,} of 1,500 changes" in "".join(parsed.words), limit
 
 
 @pytest.mark.unmeasured
@@ -713,15 +718,15 @@ def test_the_summary_of_a_step_stays_below_what_github_takes(tmp_path: Path) -> 
     """Bytes, of all that one step appends; GitHub shows none of a file that is too long."""
     summary = tmp_path / "summary.md"
     host = GitHub({"GITHUB_STEP_SUMMARY": str(summary)})
-    summary.write_text("é" * 200_000, encoding="utf-8")
-    host.publish_plans([thousands()], "meters.yaml", several=False)
+    summary.write_text("é" * 350_000, encoding="utf-8")
+    host.publish_plans([fifteen_hundred()], "meters.yaml", several=False)
     first = summary.read_text(encoding="utf-8").lstrip("é")
     read_comment(first.rstrip("\n") + "\n")
     assert "in the log of this step" in first
-    events = [Applied(change.key, "update", identifier(1)) for change in thousands().changes]
+    events = [Applied(change.key, "update", identifier(1)) for change in fifteen_hundred().changes]
     for _ in range(3):
-        host.publish_results(thousands(), events)
-        host.publish_plans([thousands()], "meters.yaml", several=False)
+        host.publish_results(fifteen_hundred(), events)
+        host.publish_plans([fifteen_hundred()], "meters.yaml", several=False)
     assert 900_000 < summary.stat().st_size < 1_048_576
 
 
