@@ -8,26 +8,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import click
-
 from polar_iac.apply.check import REQUESTS, SECONDS, observe
 from polar_iac.ci.host import host_for
 from polar_iac.cli import options
+from polar_iac.cli.each_environment import check_files, look_at_each
 from polar_iac.cli.error_boundary import command
-from polar_iac.cli.error_report import report_error
 from polar_iac.cli.inputs import Selection, manifest_name, read_inputs
 from polar_iac.cli.output import print_error, print_message, print_result
 from polar_iac.cli.plan_output import render_context
 from polar_iac.cli.session import drift_of, open_reader
 from polar_iac.cli.terminal import Progress, columns
 from polar_iac.clock import SystemClock
-from polar_iac.errors import ExitCode, PolarIacError
+from polar_iac.errors import ExitCode
 from polar_iac.files import state_directory
 from polar_iac.plan.check import Check, find_problems, watched_meters
 from polar_iac.plan.facts import with_facts
 from polar_iac.polar.facts_access import Place, open_facts
 from polar_iac.report.check_formats import CHECK_RENDERERS
-from polar_iac.report.formats import check_replaceable, report_file, write_rendered
+from polar_iac.report.formats import write_rendered
 from polar_iac.report.wording import listed
 
 
@@ -53,24 +51,13 @@ def check(
     price, blocked keys, and drift. Exits 3 if there is any. POLAR_FACTS_TOKEN_ENV reads event names and
     prices; what could not be read is said.
     """
-    if lockfile_path and len(environments) > 1:
-        raise click.UsageError("--lockfile names one file: use it with one environment at a time")
-    for report in reports:  # now, so that nobody waits for a report that is not written
-        check_replaceable(report_file(report)[1])
-    checks = []
-    failures = set[str]()
-    unread = []
-    budget = (facts_requests, facts_timeout)
-    for environment in dict.fromkeys(environments) or (None,):
+    check_files(lockfile_path, environments, reports)
+
+    def look(environment: str | None) -> Check:
         selection = Selection(common.file, environment, lockfile_path, (), allow_archive=False)
-        try:
-            checks.append(_look(selection, connection, budget, quiet=common.quiet))
-        except PolarIacError as error:
-            # One environment's token or server must not hide what is wrong in another one.
-            if str(error) not in failures:
-                report_error(error, debug=common.debug)
-            failures.add(str(error))
-            unread.append(str(environment))
+        return _look(selection, connection, (facts_requests, facts_timeout), quiet=common.quiet)
+
+    checks, unread = look_at_each(environments, look, debug=common.debug)
     if checks:
         _output(checks, format_, reports, manifest_name(common.file))
     if unread and checks:

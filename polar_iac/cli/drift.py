@@ -8,22 +8,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import click
-
 from polar_iac.ci.host import host_for
 from polar_iac.cli import options
+from polar_iac.cli.each_environment import check_files, look_at_each
 from polar_iac.cli.error_boundary import command
-from polar_iac.cli.error_report import report_error
 from polar_iac.cli.inputs import Selection, manifest_name, read_inputs
 from polar_iac.cli.output import print_error, print_message, print_result
 from polar_iac.cli.plan_output import render_context
 from polar_iac.cli.session import drift_once
 from polar_iac.cli.terminal import Progress, columns
 from polar_iac.clock import SystemClock
-from polar_iac.errors import ExitCode, PolarIacError
+from polar_iac.errors import ExitCode
 from polar_iac.plan.drift import Drift
 from polar_iac.report.drift_formats import DRIFT_RENDERERS
-from polar_iac.report.formats import check_replaceable, report_file, write_rendered
+from polar_iac.report.formats import write_rendered
 from polar_iac.report.wording import listed
 
 
@@ -44,23 +42,13 @@ def drift(
 
     What merely waits to be applied is not shown: `plan` shows that. Exits 2 if there is drift.
     """
-    if lockfile_path and len(environments) > 1:
-        raise click.UsageError("--lockfile names one file: use it with one environment at a time")
-    for report in reports:  # now, so that nobody waits for a report that is not written
-        check_replaceable(report_file(report)[1])
-    drifts = []
-    failures = set[str]()
-    unread = []
-    for environment in dict.fromkeys(environments) or (None,):
+    check_files(lockfile_path, environments, reports)
+
+    def look(environment: str | None) -> Drift:
         selection = Selection(common.file, environment, lockfile_path, (), allow_archive=False)
-        try:
-            drifts.append(_look(selection, connection, quiet=common.quiet))
-        except PolarIacError as error:
-            # One environment's token or server must not hide the drift of another one.
-            if str(error) not in failures:
-                report_error(error, debug=common.debug)
-            failures.add(str(error))
-            unread.append(str(environment))
+        return _look(selection, connection, quiet=common.quiet)
+
+    drifts, unread = look_at_each(environments, look, debug=common.debug)
     if drifts:
         _output(drifts, format_, reports, manifest_name(common.file))
     if unread and drifts:
