@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 from polar_iac.facts.model import EventName
+from polar_iac.facts.name_classes import Json, NameClasses, all_of, name_is
 from polar_iac.facts.period import Period
 from polar_iac.meter.meaning import bill_alike, implies, never
 from polar_iac.meter.meaning.building import USUAL_NAME, build
 from polar_iac.meter.meaning.events import Event, bare
 from polar_iac.meter.meaning.filters import compile_filter
 from polar_iac.meter.spec import MeterSpec
-
-Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -73,41 +71,10 @@ def reaches(
         (n for n in names if n.source == "user" and _within(n, period)),
         key=lambda n: (-n.occurrences, n.name),
     )
-    alike = _Names(before, after)
-    found = [alike.reach(n.name) for n in users]
+    filters = [spec.canonical["filter"] for spec in (before, after) if spec]
+    classes = NameClasses(filters, lambda name: reach(name, before, after))
+    found = [replace(classes.answer(n.name), name=n.name) for n in users]
     return tuple(sorted((r for r in found if r.matters), key=lambda r: not r.differs))
-
-
-class _Names:
-    """Names under a change. One is decided for all that no clause of either filter tells apart.
-
-    Example: between filters of `a` and of `b` there are three answers, one for each and one for all others.
-    """
-
-    def __init__(self, before: MeterSpec | None, after: MeterSpec) -> None:
-        self._before, self._after = before, after
-        specs = [after] if before is None else [before, after]
-        self._tests = [
-            compile_filter({"conjunction": "and", "clauses": [clause]}).billing
-            for spec in specs
-            for clause in _about_name(spec.canonical["filter"])
-        ]
-        self._answers: dict[tuple[bool, ...], NameReach] = {}
-
-    def reach(self, name: str) -> NameReach:
-        event = Event(name, "user", "2025-01-01T00:00:00Z", {})
-        told = tuple(test(event) for test in self._tests)
-        if told not in self._answers:
-            self._answers[told] = reach(name, self._before, self._after)
-        return replace(self._answers[told], name=name)
-
-
-def _about_name(part: Json) -> Iterator[Json]:
-    for inner in part["clauses"]:
-        if "clauses" in inner:
-            yield from _about_name(inner)
-        elif bare(inner["property"]) == "name":
-            yield inner
 
 
 def counts_system_events(names: Iterable[EventName], spec: MeterSpec) -> bool:
@@ -127,7 +94,7 @@ def _may_match(spec: MeterSpec, name: str, source: str) -> bool:
     if filter_["conjunction"] == "and":
         own = [part for part in filter_["clauses"] if _properties(part) <= {"name", "source"}]
         event = Event.from_json(build({"name": name, "source": source}))
-        if not compile_filter({"conjunction": "and", "clauses": own}).billing(event):
+        if not compile_filter(all_of(*own)).billing(event):
             return False
     return never(_of_name(spec, name, source)) is not True
 
@@ -140,8 +107,5 @@ def _properties(part: Json) -> set[str]:
 
 
 def _of_name(spec: MeterSpec, name: str, source: str) -> Json:
-    fixed = [
-        {"property": "name", "operator": "eq", "value": name},
-        {"property": "source", "operator": "eq", "value": source},
-    ]
-    return {"conjunction": "and", "clauses": [spec.canonical["filter"], *fixed]}
+    of_source = {"property": "source", "operator": "eq", "value": source}
+    return all_of(spec.canonical["filter"], name_is(name), of_source)

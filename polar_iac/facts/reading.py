@@ -103,7 +103,7 @@ class _Reader:
         return page
 
     def read(self, name: str, total: int, portion: Portion | None, as_of: str) -> EventsRead:
-        """Return what was read of a name. An event may have come since the first page told the total."""
+        """Return the events of a name that were read. Some may have come since the total was read."""
         windows = self._windows(name, portion)
         total = max(total, sum(len(window.events) for window in windows))
         return EventsRead(name, self._period.after, self._period.until, total, windows, as_of)

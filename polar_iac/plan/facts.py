@@ -20,7 +20,7 @@ from polar_iac.plan.model import Change, Note, Plan
 from polar_iac.yaml.scalars import nearest
 
 MAX_IMPACTS = 20
-"""Changes of one plan of which the impact is told. More would share too few requests."""
+"""Most changes of a plan that show an impact. More would share too few requests."""
 _ADDITIVE = ("count", "sum")
 """Functions whose quantities of days add up to that of a life."""
 _MOST = 5

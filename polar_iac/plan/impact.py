@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +14,6 @@ from polar_iac.facts.sampling import sampled_impact
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.plan.model import Change, Note
 from polar_iac.plan.properties import unseen_properties
-
-_WORD = re.compile(r"[A-Za-z]{1,30}")
-"""A property that can be a word of a sentence."""
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def impact_notes(change: Change, facts: Facts) -> tuple[Note, ...] | None:
@@ -141,52 +136,34 @@ def _updated(before: MeterSpec | None, after: MeterSpec, impact: Impact) -> str:
 
 
 def _noun(spec: MeterSpec) -> str:
-    """Return the noun of a meter's usage. It is never what was billed."""
-    function, counted = spec.aggregation.func, spec.aggregation.property or ""
-    if function == "count":
-        return "matched events"
-    if function == "sum" and _WORD.fullmatch(counted):
-        return f"matched {counted}"
-    return f"matched `{function}({counted})`"
+    return words.matched(spec, f"`{spec.aggregation.func}({spec.aggregation.property or ''})`")
 
 
 def _span(impact: Impact) -> str:
-    """Return the days of an impact, as in `Oct 26 – Nov 24 UTC`."""
-    first, last = (f"{_MONTHS[day.month - 1]} {day.day}" for day in (impact.period.first, impact.period.last))
-    return f"{first} – {last} UTC"
+    return words.span(impact.period.first, impact.period.last)
 
 
 def _difference(impact: Impact) -> str:
-    """Return how much the quantity changes, in parentheses, and the error if it is estimated."""
-    parts = []
-    if impact.before and impact.after is not None:
-        percent = 100 * ((impact.after - impact.before) / abs(impact.before))
-        number = f"{abs(percent):,.0f}" if abs(percent) >= 1 or not percent else f"{abs(percent):.1g}"
-        parts.append(f"{'−' if percent < 0 else '+' if percent else ''}{number} %")
-    if impact.error is not None:
-        parts.append(f"estimated, ± {words.number(impact.error)}")
-    return f" ({', '.join(parts)})" if parts else ""
+    return words.difference(impact.before, impact.after, impact.error)
 
 
 def _affected(impact: Impact) -> str:
     """Return how many customers are affected, or how many events an estimate comes from."""
     if impact.customers is None or not impact.customers_total:
         return _of_read(impact)
-    customers = "customer" if impact.customers_total == 1 else "customers"
-    return f"; {impact.customers:,} of {impact.customers_total:,} {customers} with usage"
+    return f"; {impact.customers:,} of {words.customers(impact.customers_total)}"
 
 
 def _with_usage(impact: Impact) -> str:
     """Return how many customers a new meter would have counted."""
     if impact.customers_total is None:
         return _of_read(impact)
-    customers = "customer" if impact.customers_total == 1 else "customers"
-    return f"; {impact.customers_total:,} {customers} with usage"
+    return f"; {words.customers(impact.customers_total)}"
 
 
 def _of_read(impact: Impact) -> str:
-    return f"; {impact.read:,} of {impact.of:,} events read" if impact.estimated else ""
+    return f"; {words.read_of(impact.read, impact.of)}" if impact.estimated else ""
 
 
 def _not_estimated(impact: Impact) -> str:
-    return f"not estimated: {impact.read:,} of {impact.of:,} events read"
+    return f"not estimated: {words.read_of(impact.read, impact.of)}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from polar_iac.errors import SourceSpan
+from polar_iac.facts import words
 from polar_iac.facts.model import Gap, Price, Source
 from polar_iac.plan.check import (
     Archived,
@@ -25,7 +27,6 @@ from polar_iac.report.wording import Quote, agree, listed, quantity
 from polar_iac.sanitize import printable
 
 FORMAT_VERSION = 1
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _NAMES = 3
 """Most products, fields or keys that a line lists."""
 _LINES = 20
@@ -69,9 +70,9 @@ class Line:
 
 def day(moment: str, today: str) -> str:
     """Return the date of an RFC 3339 time as `Nov 24`, with the year if it is another than today's."""
-    year, month, number = moment[:10].split("-")
-    text = f"{_MONTHS[int(month) - 1]} {int(number)}"
-    return text if year == today[:4] else f"{text}, {year}"
+    date_ = date.fromisoformat(moment[:10])
+    text = words.short_day(date_)
+    return text if moment[:4] == today[:4] else f"{text}, {date_.year}"
 
 
 def line(finding: Finding, today: str, environment: str, quote: Quote) -> Line:

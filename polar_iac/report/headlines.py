@@ -23,7 +23,6 @@ from polar_iac.report.usage import (
     Markup,
     clipped,
     customers,
-    day,
     difference,
     doubt,
     matched,
@@ -185,7 +184,7 @@ class _Sentences:
         what = frozen_words(self.change)
         on = self.facts.freeze and self.facts.freeze.on
         change = f"{'an' if what.startswith('a') else 'a'} {what} change"
-        refused = f"refused {change} on {day(on)}" if on else f"refuses {change}"
+        refused = f"refused {change} on {words.short_day(on)}" if on else f"refuses {change}"
         before, after = self.change.before, self.change.after
         archived = " It stays archived." if before and after and before.archived > after.archived else ""
         lines = " (lines below)" if has_lines else ""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
 
 from polar_iac.facts import words
 from polar_iac.facts.model import Gap
 from polar_iac.meter.spec import MeterSpec
 from polar_iac.report.evidence import Impact, Product
 from polar_iac.report.filters import aggregation
-from polar_iac.report.wording import Quote, agree, listed, quantity
+from polar_iac.report.wording import Quote, agree, listed
 
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _BARS = "▁▂▃▄▅▆▇█"
 _MOST_BARS = 31
 """Most days of one side of a line of bars."""
@@ -23,8 +20,6 @@ _REASON = 200
 """Longest reason for missing facts, in characters."""
 _CLIP = 60
 """Longest name of a product, a benefit or an event that is shown, in characters."""
-_PLAIN = re.compile(r"(?![0-9a-fA-F]{7,30}$)[A-Za-z]{1,30}")
-"""A property that can be a word of a sentence. Hexadecimal letters may look like a commit to GitHub."""
 
 
 @dataclass(frozen=True)
@@ -40,41 +35,25 @@ class Markup:
     """Emphasizes a sentence of our own, which quotes nothing."""
 
 
-def day(date_: date) -> str:
-    """Return a day as in `Nov 24`."""
-    return f"{_MONTHS[date_.month - 1]} {date_.day}"
-
-
 def span(impact: Impact) -> str:
     """Return the days of an impact, as in `Oct 26 – Nov 24 UTC`."""
-    return f"{day(impact.start)} – {day(impact.end)} UTC"
+    return words.span(impact.start, impact.end)
 
 
 def matched(spec: MeterSpec, markup: Markup) -> str:
-    """Return the noun of a meter's usage, as in `matched tokens`. It is not what was billed."""
-    function, counted = spec.aggregation.func, spec.aggregation.property
-    if function == "count":
-        return "matched events"
-    if function == "sum" and counted and _PLAIN.fullmatch(counted):
-        return f"matched {counted}"
-    return f"matched {markup.code(clipped(aggregation(spec.canonical['aggregation'])))}"
+    """Return the noun of a meter's usage, as in `matched tokens`."""
+    return words.matched(spec, markup.code(clipped(aggregation(spec.canonical["aggregation"]))))
 
 
 def difference(impact: Impact, markup: Markup) -> str:
     """Return how much the quantity changes, in parentheses, with its error if it is estimated."""
-    parts = []
-    if impact.before and impact.after is not None:
-        percent = 100 * ((impact.after - impact.before) / abs(impact.before))
-        number = f"{abs(percent):,.0f}" if abs(percent) >= 1 or not percent else f"{abs(percent):.1g}"
-        parts.append(f"{markup.minus if percent < 0 else '+' if percent else ''}{number} %")
-    if not impact.is_exact and impact.error is not None:
-        parts.append(f"estimated, ± {words.number(float(f'{impact.error:.2g}'))}")
-    return f" ({', '.join(parts)})" if parts else ""
+    error = None if impact.is_exact else impact.error
+    return words.difference(impact.before, impact.after, error, markup.minus)
 
 
 def not_estimated(impact: Impact) -> str:
     """Say that a quantity is not known, and how many events were read."""
-    return f"not estimated: {impact.read:,} of {quantity(impact.of, 'event')} read"
+    return f"not estimated: {words.read_of(impact.read, impact.of)}"
 
 
 def customers(impact: Impact, *, created: bool = False) -> str:
@@ -84,8 +63,8 @@ def customers(impact: Impact, *, created: bool = False) -> str:
     """
     total = impact.customers_total
     if not total or (impact.customers is None and not created):
-        return "" if impact.is_exact else f"; {impact.read:,} of {quantity(impact.of, 'event')} read"
-    return f"; {'' if created else f'{impact.customers:,} of '}{quantity(total, 'customer')} with usage"
+        return "" if impact.is_exact else f"; {words.read_of(impact.read, impact.of)}"
+    return f"; {'' if created else f'{impact.customers:,} of '}{words.customers(total)}"
 
 
 def doubt(impact: Impact) -> str:

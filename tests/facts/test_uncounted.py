@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from polar_iac.facts.model import EventName
-from polar_iac.facts.uncounted import NamesOfFilter, asked_names, nearest_asked, uncounted, unseen_name
+from polar_iac.facts.uncounted import asked_names, matchable, nearest_asked, uncounted, unseen_name
 from polar_iac.meter.filter import Filter
 from polar_iac.meter.live import LiveMeter
 from polar_iac.meter.meaning import compile_meter, ingestible_witness
@@ -104,10 +104,10 @@ def test_a_meter_may_ask_for_a_name_that_no_event_has() -> None:
 @given(filters(), events(accepted=True))
 def test_a_name_that_is_not_counted_has_no_event_that_matches(filter_: Json, event: Json) -> None:
     """One answer for all names that no clause tells apart is the answer for each of them."""
-    names_of = NamesOfFilter(Filter.from_json(filter_))
+    names_of = matchable(Filter.from_json(filter_))
     counted = compile_meter(filter_, {"func": "count"})
     for text in ("a", "zebra", event["name"]):
         named = {"conjunction": "and", "clauses": [clause("name", text), filter_]}
-        may = names_of.may_match(text)
+        may = names_of.answer(text)
         assert may == (ingestible_witness(named).status != "none")
         assert may or not counted.counts(Event.from_json({**event, "name": text}))
