@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from polar_iac.apply.matched import read_matched
-from polar_iac.facts.model import EventsRead, Facts, Gap, Lack, Source, Usage
+from polar_iac.facts.gaps import Gaps
+from polar_iac.facts.model import EventsRead, Facts, Usage
 from polar_iac.plan.facts import changes_counting, impact_changes, is_read_by_customers
 from polar_iac.plan.model import Change, Plan
 from polar_iac.polar.facts_budget import MAX_DAYS
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 Level = Literal["none", "usage", "all"]
 """Facts that are wanted: none, those of the plan's own token, or all that the tokens allow."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,43 +65,28 @@ def gather(needs: Needs, reader: FactsReader) -> Facts:
 
     Events get the requests that are left.
     """
-    gaps: list[Gap] = []
-
-    def kept(read: T | Gap, *keys: str) -> T | None:
-        if isinstance(read, Gap):
-            gaps.append(Gap(read.source, read.lack, read.text, keys))
-            return None
-        return read
-
-    prices = kept(reader.prices()) if needs.attached else None
-    credits_ = kept(reader.credits()) if needs.attached else None
-    names = kept(reader.names()) if needs.names else None
+    gaps = Gaps()
+    prices = gaps.fact_or_none(reader.prices()) if needs.attached else None
+    credits_ = gaps.fact_or_none(reader.credits()) if needs.attached else None
+    names = gaps.fact_or_none(reader.names()) if needs.names else None
     usage: dict[str, Usage] = {}
     for meter_id, key in needs.usage.items():
-        if (counted := kept(reader.usage(meter_id, MAX_DAYS), key)) is not None:
+        if (counted := gaps.fact_or_none(reader.usage(meter_id, MAX_DAYS), key)) is not None:
             usage[meter_id] = counted
     for meter_id, key in needs.recent_usage.items():
-        if (counted := kept(reader.recent_usage(meter_id), key)) is not None:
+        if (counted := gaps.fact_or_none(reader.recent_usage(meter_id), key)) is not None:
             usage[meter_id] = counted
     events: Mapping[str, EventsRead] = {}
     if needs.impact and names is not None:
         events, lacking = read_matched(needs.impact, names, reader)
-        gaps += lacking
+        gaps.add(*lacking)
     return Facts(
         usage=usage,
         names=names,
         events=events,
         prices=prices,
         credits=credits_,
-        gaps=_joined(gaps),
+        gaps=gaps.joined(),
         requests=reader.requests,
         as_of=reader.as_of(),
     )
-
-
-def _joined(gaps: Iterable[Gap]) -> Sequence[Gap]:
-    """Return the gaps, those of one kind as one, with all of their keys."""
-    keys: dict[tuple[Source, Lack, str], list[str]] = {}
-    for gap in gaps:
-        keys.setdefault((gap.source, gap.lack, gap.text), []).extend(gap.keys)
-    return tuple(Gap(source, lack, text, tuple(found)) for (source, lack, text), found in keys.items())
