@@ -39,6 +39,11 @@ class SourceSpan:
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}"
 
+    @property
+    def json(self) -> dict[str, str | int]:
+        """The position as the JSON documents hold it."""
+        return {"file": self.file, "line": self.line, "column": self.column}
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Diagnostic:

@@ -60,13 +60,12 @@ def findings_json(checked: Sequence[Checked]) -> dict[str, Any]:
 
 def _finding(diagnostic: Diagnostic) -> dict[str, Any]:
     code, _, name = diagnostic.rule.partition(" ")
-    span = diagnostic.span
     return {
         "severity": diagnostic.severity,
         "code": code or None,
         "name": name or None,
         "message": diagnostic.message,
-        "source": {"file": span.file, "line": span.line, "column": span.column},
+        "source": diagnostic.span.json,
     }
 
 

@@ -198,9 +198,8 @@ def _lint_notes(found: Sequence[PlacedFinding]) -> list[Note]:
 
 
 def _lint_note(placed: PlacedFinding) -> Note:
-    rule, span = placed.rule, placed.span
-    source = {"file": span.file, "line": span.line, "column": span.column}
-    data = {"code": rule.code, "name": rule.name, "source": source}
+    rule = placed.rule
+    data = {"code": rule.code, "name": rule.name, "source": placed.span.json}
     return Note("meaning", "warning", f"[{rule.title}] {placed.finding.message}", "manifest", data=data)
 
 

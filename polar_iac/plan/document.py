@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from polar_iac.errors import SourceSpan
 from polar_iac.plan.model import Bookkeeping, Change, FieldChange, Note, Plan
 
 FORMAT_VERSION = 2
@@ -93,7 +92,7 @@ def _change(change: Change) -> dict[str, Any]:
         "meters": [dataclasses.asdict(meter) for meter in change.meters],
         "duplicate_of": change.duplicate_of,
         "digest": change.digest,
-        "source": _source(change.source),
+        "source": change.source and change.source.json,
     }
 
 
@@ -115,13 +114,9 @@ def _field(field: FieldChange) -> dict[str, Any]:
         "after": field.after,
         "impact": field.impact,
         "origin": field.origin,
-        "source": _source(field.source),
+        "source": field.source and field.source.json,
     }
 
 
 def _bookkeeping(entry: Bookkeeping) -> dict[str, Any]:
     return {"key": entry.key, "action": entry.action, "id": entry.id, "was": entry.was}
-
-
-def _source(span: SourceSpan | None) -> dict[str, Any] | None:
-    return None if span is None else {"file": span.file, "line": span.line, "column": span.column}

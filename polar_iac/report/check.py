@@ -303,8 +303,7 @@ def _of_meter(watched: Watched) -> dict[str, Any]:
 
 
 def _about(key: str, meter_id: str | None, name: str, span: SourceSpan | None) -> dict[str, Any]:
-    place = span and {"file": span.file, "line": span.line, "column": span.column}
-    return {"key": key, "id": meter_id, "name": name, "source": place}
+    return {"key": key, "id": meter_id, "name": name, "source": span and span.json}
 
 
 def _product_documents(prices: Sequence[Price] | None) -> list[dict[str, Any]] | None:

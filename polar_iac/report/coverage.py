@@ -9,7 +9,6 @@ from typing import Any
 from polar_iac.meter.meaning.events import bare
 from polar_iac.report.filters import aggregation, clause
 from polar_iac.report.layout import warning
-from polar_iac.report.testing import source_json
 from polar_iac.report.wording import listed
 from polar_iac.sanitize import printable
 from polar_iac.testing.coverage import Coverage, PartCoverage, Unnoticed
@@ -91,7 +90,7 @@ def coverage_json(coverage: Coverage) -> Mapping[str, Any]:
                 "held": part.held,
                 "unnoticed": [unnoticed.mutant.instead for unnoticed in part.unnoticed],
                 "undecided": [mutant.instead for mutant in part.undecided],
-                "source": source_json(part.span),
+                "source": part.span.json,
             }
             for part in coverage.parts
         ],

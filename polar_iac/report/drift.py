@@ -137,5 +137,5 @@ def _meter_document(meter: MeterDrift) -> dict[str, Any]:
         "cause": meter.cause,
         "reason": meter.reason,
         "meters": [dataclasses.asdict(reference) for reference in meter.meters],
-        "source": source and {"file": source.file, "line": source.line, "column": source.column},
+        "source": source and source.json,
     }

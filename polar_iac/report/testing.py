@@ -188,7 +188,7 @@ def _result(result: Result) -> Mapping[str, Any]:
         "meter": result.test.meter,
         "name": result.test.name,
         "passed": result.passed,
-        "source": source_json(result.test.span),
+        "source": result.test.span.json,
         "total": _json_number(result.total),
         "units": {customer: _json_number(units) for customer, units in result.units.items()},
         "events": [{"counted": counted, "counted_in_quantities": sql} for counted, sql in pairs],
@@ -197,7 +197,7 @@ def _result(result: Result) -> Mapping[str, Any]:
                 "expectation": failure.expectation,
                 "expected": _json_number(failure.expected),
                 "actual": _json_number(failure.actual),
-                "source": source_json(failure.span),
+                "source": failure.span.json,
             }
             for failure in result.failures
         ],
@@ -206,8 +206,3 @@ def _result(result: Result) -> Mapping[str, Any]:
 
 def _json_number(value: float | bool | None) -> float | bool | None:
     return value if value is None or isinstance(value, bool) else _number(value)
-
-
-def source_json(span: SourceSpan) -> Mapping[str, Any]:
-    """Return a position as the JSON documents write it."""
-    return {"file": span.file, "line": span.line, "column": span.column}
