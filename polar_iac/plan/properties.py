@@ -116,7 +116,8 @@ def _property_note(asked: _Asked, events: Sequence[Event], which: str, as_of: st
         text += f"; seen: `{like['name']}` ({like['occurrences']:,})" if like else ""
     elif others:
         (kind, number), *_ = others.most_common(1)
-        text = f"`{asked.name}` is {kind} in {number:,} of {count}"
+        wanted = " or ".join(sorted(asked.types))
+        text = f"`{asked.name}` is {kind} in {number:,} of {count}, where the meter needs {wanted}"
     else:
         return None
     data = {

@@ -290,7 +290,7 @@ def test_properties_that_events_lack_or_have_as_text_are_said(polar: Served) -> 
         "of 100 events read, none has a property `cached`"
     ]
     (note,) = notes(second, "unseen")
-    assert note.text == "`tokens` is text in 34 of 100 events read"
+    assert note.text == "`tokens` is text in 34 of 100 events read, where the meter needs a number"
     assert (note.severity, note.source) == ("warning", "events")
     assert note.data == {
         "property": "tokens",
