@@ -1,4 +1,4 @@
-"""Facts for a check: which ones it needs, and how they are gathered."""
+"""Facts for a check: the ones it needs, and how they are read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from polar_iac.polar.facts import FactsReader
 
 REQUESTS = 300
-"""Requests that the facts of one check may send: one for most meters, two for one that may have stopped."""
+"""Most requests for the facts of one check: one for most meters, two for a meter that may have stopped."""
 SECONDS = 120
 """Seconds that the facts of one check may take."""
 
@@ -44,7 +44,7 @@ def observe(watched: Sequence[Watched], live: Sequence[LiveMeter], reader: Facts
 def _usage(
     meters: Sequence[Watched], may_stop: Collection[str], reader: FactsReader, gaps: Gaps
 ) -> tuple[dict[str, Usage], frozenset[str]]:
-    """Return the usage of meters, and the ids of those that are quiet since yesterday.
+    """Return the usage of meters, and the ids of those without usage since yesterday.
 
     `may_stop` holds the ids of those whose silence matters.
     """
@@ -63,9 +63,9 @@ def _usage(
 
 
 def _of_this_organization(facts: Facts, gaps: Gaps) -> Facts:
-    """Drop facts of another organization: no event name is there, although meters counted.
+    """Drop the facts if they are another organization's: it has no event names, although our meters counted.
 
-    Else a meter would seem to have no price, and its silence would be none.
+    Otherwise a meter would seem to have no price, and its silence would not be reported.
     """
     has_counted = any(not counts_nothing(usage.days) for usage in facts.usage.values())
     if facts.names is None or facts.names or not has_counted:

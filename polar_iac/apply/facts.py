@@ -1,4 +1,4 @@
-"""Facts for a plan: which ones it needs, and how they are gathered."""
+"""Facts for a plan: the ones it needs, and how they are read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Needs:
     attached: bool = False
     """Prices and credits are needed."""
     impact: tuple[Change, ...] = ()
-    """Changes of which the impact is wanted, from events."""
+    """Changes whose impact is computed, from events."""
 
     @property
     def any(self) -> bool:
@@ -55,7 +55,7 @@ def needs_of(plan: Plan, level: Level) -> Needs:
 
 
 def needs_to_archive(plan: Plan, level: Level) -> Needs:
-    """Return the facts that an apply needs, whose plan was reviewed: those by which an archive is blocked."""
+    """Return the facts that an apply of a reviewed plan needs: those that block an archive."""
     archives = any(change.action == "archive" for change in plan.changes)
     return Needs(attached=level == "all" and archives)
 

@@ -1,4 +1,4 @@
-"""Reading of the events that the impact of changes needs, with the requests that a budget leaves."""
+"""Reading of the events that the impact of changes needs, with the requests left in a budget."""
 
 from __future__ import annotations
 

@@ -26,15 +26,15 @@ _DRIFTED = (
 _OTHERWISE = "Something is wrong with meters at Polar that no pull request shows."
 
 _INCOMPLETE = ("limited", "timeout", "failed")
-"""Reasons for which a fact is missing that may be there tomorrow: until then nobody knows."""
+"""Reasons for a gap that may be gone tomorrow. Until then, the result is not known."""
 
 
 def found_outputs(entries: Sequence[Mapping[str, Any]], code: int, report: str) -> dict[str, str]:
     """Return the outputs of the step that looks: `drift`, `findings`, and the `report` for the issue.
 
     `entries` are those of the JSON of a check, whose exit code is `code`. Without `report` the issue is left
-    as it is. Of an environment that could not be read nobody knows, nor of facts that Polar did not tell this
-    time: so no issue is closed.
+    as it is. If an environment or some facts could not be read this time, the result is not known, and no
+    issue is closed.
     """
     count = sum(len(entry["findings"]) for entry in entries)
     drift = "true" if any(entry["drifted"] for entry in entries) else "false"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FactsSource:
-    """The way to the facts of one environment: what a session was opened with, and the options."""
+    """Access to the facts of one environment: the session's connection, and the options."""
 
     inputs: Inputs
     connection: options.Connection
@@ -60,7 +60,7 @@ class KnownFacts:
 
     @classmethod
     def of(cls, plan: Plan, source: FactsSource, reviewed: Plan | None, *, is_asked: bool) -> KnownFacts:
-        """Read all facts for whoever is asked, and else only those by which an archive is blocked."""
+        """Read all facts if somebody is asked for approval, otherwise only those that block an archive."""
         needs = (needs_of if is_asked else needs_to_archive)(plan, source.facts.level)
         return cls(source.read(plan, needs), reviewed)
 

@@ -62,7 +62,7 @@ def serve(
 ) -> ExitCode:
     """Serve the embedded Polar on loopback, until interrupted.
 
-    It is the Polar of the environment `local`. A seed is sown once: afterwards its file is left alone.
+    It serves the environment `local`. A seed file is sown only once.
     """
     polar = LocalPolar(
         state_directory(common.file) / LOCAL_DATABASE, bills_at_once=billing_interval is None and not admin
@@ -86,7 +86,7 @@ def serve(
 
 
 def _sow(polar: LocalPolar, path: Path) -> str:
-    """Seed the embedded Polar, once, and return what is to be said of it."""
+    """Seed the embedded Polar, once, and return the message about it."""
     sown = sow_once(polar, read_seed(path), datetime.now(UTC))
     if sown is None:
         return f"{path} is in the embedded Polar already."
@@ -102,7 +102,7 @@ def _sow(polar: LocalPolar, path: Path) -> str:
 
 @contextmanager
 def _billing(server: AdministeredPolar | LocalPolar, seconds: float | None) -> Iterator[None]:
-    """Run billing every so many seconds, in the background; not at all for None."""
+    """Run billing at an interval in seconds, in the background, or not at all for None."""
     stopped = threading.Event()
 
     def run() -> None:

@@ -23,7 +23,7 @@ ADDITIVE = ("count", "sum")
 """Functions whose quantity is the same however events are grouped. The others are taken per customer and
 calendar month, as an invoice takes them per customer and period, and then added up."""
 TOLERANCE = 1e-9
-"""Relative difference of two sums that is one of rounding: Polar adds in another order (observed)."""
+"""Relative difference of two sums that rounding explains: Polar adds in another order (observed)."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Impact:
     """Matched usage of a period, before and after a change.
 
     `both`, `only_before` and `only_after` count the events that were read and that each of the two matches.
-    `before` is None for a create. Where not all events were read, `estimated` says that `after` is an
-    estimate, `error` is its half-width: the whole `after` is within it in 95 of 100 samples. What is not
-    estimated is None, as are customers and days then; of a sum `at_least` may say what it comes to in 95 of
-    100 samples, or more. `customers` have another quantity in some month, out of
-    `customers_total` of whom an event is matched before or after. `unlike` holds the days on which Polar's
-    own quantity is another one than the events make.
+    `before` is None for a create. If not all events were read, `estimated` says that `after` is an
+    estimate. The true quantity is within `error` of it in 95 of 100 samples. A quantity that is not
+    estimated is None; so are the customers, and there are no days. A sum may then have `at_least`, a lower
+    bound that holds in 95 of 100 samples. `customers` is the number of customers whose quantity differs in
+    some month, out of the `customers_total` with an event that is matched before or after. `unlike` holds
+    the days on which Polar's own quantity differs from that of the events.
     """
 
     period: Period
@@ -71,7 +71,7 @@ class Impact:
 
     @property
     def is_refuted(self) -> bool:
-        """Tell whether Polar counted usage of the meter as it is, and no event that it lists is matched."""
+        """Tell whether Polar counted usage of the current meter but lists no event that the meter matches."""
         return bool(self.unlike) and not (self.both or self.only_before)
 
 
@@ -140,8 +140,8 @@ def exact_impact(
 ) -> Impact | None:
     """Compute the impact from all events of the names that either side can match.
 
-    `usage` is what Polar counts by day for the meter as it is, to compare with. None when a number is
-    beyond what Polar adds up.
+    `usage` is what Polar counts by day for the current meter, to compare with. Return None if a number is
+    too large for Polar to add up.
     """
     sides = Sides.of(before, after)
     seen = sides.see(ordered(reads))
@@ -235,7 +235,7 @@ def _customers(seen: Sequence[Seen], old: _Quantities | None, new: _Quantities) 
 
 
 def _unlike(meter: Meter, seen: Sequence[Seen], period: Period, usage: Usage) -> tuple[str, ...]:
-    """Return the days on which Polar counts another quantity than the events make in SQL."""
+    """Return the days on which Polar's quantity differs from that of the events, evaluated as in SQL."""
     counted = {day.date: day.quantity for day in usage.days}
     events = _grouped(seen, lambda s: s.day)
     return tuple(

@@ -1,6 +1,6 @@
 """Facts as values: what an organization counted, which events exist, and what bills by a meter.
 
-Nothing here names a customer: events hold only an anonymous number for theirs.
+Nothing here names a customer: an event holds only an anonymous number for its customer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Day:
 
 @dataclass(frozen=True)
 class Usage:
-    """Quantities of a meter, by SQL: over its life since 2023, and by day, oldest first.
+    """Quantities of a meter, by SQL: since 2023, and by day, oldest first.
 
     `life` is None where only the days were read. `as_of` is RFC 3339.
     """
@@ -37,7 +37,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class EventName:
-    """A name that events of the organization have. Times are RFC 3339."""
+    """A name of events in the organization. Times are RFC 3339."""
 
     name: str
     source: Literal["user", "system"]
@@ -48,7 +48,7 @@ class EventName:
 
 @dataclass(frozen=True)
 class Price:
-    """A live metered price of a product, of one unit. `unit_amount` is in cents, as decimal text."""
+    """A live metered price of a product. `unit_amount` is the price of one unit in cents, as decimal text."""
 
     id: str
     meter_id: str
@@ -70,7 +70,7 @@ class Credit:
 
 @dataclass(frozen=True)
 class Window:
-    """Events that one request read, oldest first: a stretch of the list of a name's events.
+    """Consecutive events of one name that one request read, oldest first.
 
     `start` and `end` are the times of the first and the last, as RFC 3339.
     """

@@ -31,21 +31,21 @@ class Period:
 
     @classmethod
     def of(cls, after: str, until: str) -> Period:
-        """Return the period whose times `after` and `until` are."""
+        """Return the period with these `after` and `until` times."""
         day = timedelta(days=1)
         return cls(date.fromisoformat(after[:10]) + day, date.fromisoformat(until[:10]) - day)
 
     @property
     def after(self) -> str:
-        """The time after which events are, as RFC 3339: the list of events takes it as exclusive (observed).
+        """The time after which the events happened, as RFC 3339. The list of events excludes it (observed).
 
-        The list knows milliseconds, so one before midnight leaves out the day before and nothing else.
+        The list compares milliseconds. One millisecond before midnight excludes exactly the day before.
         """
         return f"{self.first - timedelta(days=1)}T23:59:59.999Z"
 
     @property
     def until(self) -> str:
-        """The time before which events are, as RFC 3339."""
+        """The time before which the events happened, as RFC 3339."""
         return f"{self.last + timedelta(days=1)}T00:00:00Z"
 
     @property
@@ -62,7 +62,7 @@ def _moment(text: str) -> datetime:
 
 
 def moment_of(event: Mapping[str, Any]) -> datetime:
-    """Return the time of an event in UTC. Raises ValueError when its timestamp is no time."""
+    """Return the time of an event in UTC. Raises ValueError if its timestamp is not a time."""
     return _moment(event["timestamp"])
 
 

@@ -1,10 +1,10 @@
-"""Choice of the events to read for several meters, within a number of requests, and their reading.
+"""Choice and reading of the events that several meters need, within a number of requests.
 
-A name whose events fit is read whole, by pages of 100. Of others a sample is read: windows of few events
-each, at random places of the whole list. Requests are what is scarce, and many small windows tell more than
-few large ones. The places are drawn by a generator that the name, the period and the count seed, so the same
-plan reads the same events. All windows have the same chance, and they are read in random order: if the
-requests end early, what was read is a random sample, too.
+A name whose events fit is read whole, in pages of 100. For other names a sample is read: small windows of
+events, at random places in the whole list. Requests are scarce, and many small windows say more than a few
+large ones. The name, the period and the number of events seed the random generator, so the same plan reads
+the same events. All windows have the same chance, and they are read in random order: if the requests run out
+early, the windows that were read are still a random sample.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from polar_iac.facts.period import Period
 SAMPLE = 1_000
 """Events that are read for a meter, if it has no fewer."""
 MOST_WINDOWS = 50
-"""Most windows of a meter's sample. More would cost requests and say little more."""
+"""Most windows of a meter's sample. More would cost requests and add little."""
 FEWEST_WINDOWS = 5
-"""Windows of a sample below which it says nothing."""
+"""Fewest windows of a useful sample."""
 PAGE = 100
-"""Most events of a request (observed)."""
+"""Most events that one request returns (observed)."""
 
 
 class EventPage(Protocol):
     """A page of the events of a name, oldest first. `total` is 0 past the last page (observed).
 
-    `ids` tell the events apart: one that moved to the next page is read twice.
+    `ids` identify events that moved to the next page and were read twice.
     """
 
     @property
@@ -48,7 +48,7 @@ ReadPage = Callable[[str, str, str, int, int], EventPage | None]
 
 @dataclass(frozen=True)
 class Want:
-    """Names of which a meter needs events, the most important first."""
+    """Names whose events a meter needs, the most important first."""
 
     key: str
     names: tuple[str, ...]
@@ -56,7 +56,7 @@ class Want:
 
 @dataclass(frozen=True)
 class Portion:
-    """Pages to read of a name, in this order, each of at most `size` events."""
+    """Pages of a name to read, in this order, each of at most `size` events."""
 
     size: int
     pages: tuple[int, ...]
@@ -109,9 +109,9 @@ class _Reader:
         return EventsRead(name, self._period.after, self._period.until, total, windows, as_of)
 
     def _windows(self, name: str, portion: Portion | None) -> tuple[Window, ...]:
-        """Return the pages of a portion that were read before the first that was not, oldest first.
+        """Return the pages of a portion up to the first one that was not read, oldest first.
 
-        All of them are in random order, so these are a random sample.
+        The pages were requested in random order, so these are a random sample.
         """
         read: dict[int, EventPage] = {}
         for number in portion.pages if portion else ():
@@ -124,7 +124,7 @@ class _Reader:
 
 
 def _window(page: EventPage, seen: set[str]) -> Window:
-    """Return a page as a window, without events that an earlier page held."""
+    """Return a page as a window, without the events of an earlier page."""
     events = [event for event, id_ in zip(page.events, page.ids, strict=True) if id_ not in seen]
     seen.update(page.ids)
     times = [str(event["timestamp"]) for event in page.events]
@@ -136,8 +136,8 @@ def deal(
 ) -> dict[str, Portion]:
     """Return which pages to read of each name, beyond its first, with at most this number of requests.
 
-    Each meter has the same share. What one does not need is for the others, and a name that two meters need
-    is dealt once. A name is read whole where that costs no more requests than its sample would.
+    Each meter has the same share. Requests that a meter does not need go to the others, and a name that two
+    meters need is dealt once. A name is read whole if that costs no more requests than a sample.
     """
     portions = {
         name: _portion(name, total, period, PAGE, 1) for name, total in totals.items() if total <= PAGE
@@ -163,7 +163,7 @@ def _cost(portion: Portion) -> int:
 def _portions_of(
     want: Want, totals: Mapping[str, int], dealt: Mapping[str, Portion], period: Period, share: int
 ) -> Iterator[tuple[str, Portion]]:
-    """Yield the portions of a meter's names that none has yet, each by its part of the events."""
+    """Yield the portions of a meter's names that are not dealt yet, in proportion to their events."""
     events = sum(totals[name] for name in want.names)
     windows = min(share, max(MOST_WINDOWS, -(-events // PAGE) if events <= SAMPLE else 0))
     for name in want.names:
@@ -179,10 +179,10 @@ def _portions_of(
 
 
 def _portion(name: str, total: int, period: Period, size: int, windows: int) -> Portion:
-    """Draw as many pages of the list as there are windows, in random order.
+    """Draw a page of the list for each window, in random order.
 
-    Not one of each of as many stretches: these would differ in length, and pages of the shorter ones would
-    have a larger chance, on which no error can be stated.
+    The list is not divided into sections with one page drawn from each. Their lengths would differ, pages of
+    shorter sections would have a larger chance, and no error could be stated.
     """
     pages = -(-total // size)
     # The same plan must read the same events again. Nothing here is a secret.
@@ -191,7 +191,7 @@ def _portion(name: str, total: int, period: Period, size: int, windows: int) -> 
 
 
 def _by_turns(lists: Sequence[Sequence[Any]]) -> Iterator[Any]:
-    """Yield the first of each list, then the second of each, and so on. What was yielded is left out."""
+    """Yield the first item of each list, then the second of each, and so on, without repetitions."""
     yielded = set()
     for row in zip_longest(*lists):
         for item in row:

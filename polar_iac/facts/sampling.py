@@ -1,9 +1,10 @@
-"""Estimate of matched usage from a sample of events, with an error that holds for heavy tails.
+"""Estimate of matched usage from a sample of events, with an error that also holds for heavy tails.
 
-What makes it hold is a total that is known: what Polar itself counted for the meter as it is, or how many
-events there are. Of a total that is known, a sample bounds from below both what a change takes away and what
-it keeps (`bounds`), and the one is the total less the other. Without a known total a few events that were not
-read could hold any quantity, and nothing is estimated.
+The error holds because a total is known: the quantity that Polar itself counted for the current meter, or
+the number of events. A sample gives a lower bound for the part of the total that a change takes away, and
+another one for the part that it keeps (`bounds`). The two parts add up to the total, so each lower bound also
+gives an upper bound for the other part. Without a known total, a few unread events could hold any quantity,
+and nothing is estimated.
 """
 
 from __future__ import annotations
@@ -21,25 +22,25 @@ from polar_iac.facts.reading import FEWEST_WINDOWS
 from polar_iac.meter.spec import MeterSpec
 
 RISK = 0.05
-"""Chance that the whole is outside of the stated error, at most."""
+"""Highest chance that the true total is outside the stated error."""
 WIDEST = 0.5
-"""Largest error that is stated, as a part of the usage. A larger one says nothing."""
+"""Largest error that is stated, as a fraction of the usage. A larger one would be useless."""
 
 _TINY = 1e-300
-"""Quantity that is as good as none. A digit of a smaller one may be below the smallest double."""
+"""Quantity that is treated as zero. A digit of a smaller one may be below the smallest double."""
 
 Worth = Callable[[Seen], float]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimated total. The whole is within `error` of `value`, at a risk of `RISK`."""
+    """An estimated total. The true total is within `error` of `value`, except with a chance of `RISK`."""
 
     value: float
     error: float
 
     def rounded(self) -> Estimate:
-        """Return the estimate to two digits of its error, which grows by what rounding may move.
+        """Return the estimate, rounded to two digits of its error. The error grows by the rounding.
 
         Example: 1,375,993.85 ± 266,012 is 1,380,000 ± 280,000.
         """
@@ -66,14 +67,14 @@ class Sample:
 
     @property
     def windows(self) -> int:
-        """Number of windows in which all events of the name would be read."""
+        """Number of windows that would cover all events of the name."""
         return -(-self.total // self.size)
 
 
 def estimate_taken(samples: Sequence[Sample], total: float) -> Estimate | None:
     """Estimate the part of a known total that is taken away. None if the numbers contradict the total.
 
-    Each name that was not read as a whole has its share of the risk, on both sides.
+    The risk is divided among the names that were not read whole, and between both sides.
     """
     sampled = [sample for sample in samples if not sample.is_whole]
     risk = RISK / 2 / max(len(sampled), 1)
@@ -98,7 +99,7 @@ def _at_least(samples: Sequence[Sample], side: Callable[[Sample], Sequence[float
 
 
 def _likely(samples: Sequence[Sample], total: float) -> float:
-    """Return what is taken of whole names, and of the rest of the total the ratio in the samples."""
+    """Return what whole names lose, plus the sampled ratio of the rest of the total."""
     whole = [sample for sample in samples if sample.is_whole]
     exact = sum(sum(sample.taken) for sample in whole)
     rest = total - exact - sum(sum(sample.kept) for sample in whole)
@@ -120,10 +121,10 @@ def sampled_impact(
     usage: Usage | None,
     reaches: Sequence[NameReach],
 ) -> Impact:
-    """Return the impact as far as events show it that are not all.
+    """Return the impact as far as a part of the events shows it.
 
-    `reads` has every name that makes a difference. `usage` is what Polar counts by day for the meter as it
-    is; None where that may include system events. `reaches` says what the change can mean for each name.
+    `reads` has every name that makes a difference. `usage` is what Polar counts by day for the current
+    meter, or None where that may include system events. `reaches` holds the possible effects on each name.
     """
     sides = Sides.of(before, after)
     seen = {read.name: [sides.see(window.events) for window in read.windows] for read in reads}
@@ -156,7 +157,7 @@ def sampled_impact(
 
 @dataclass(frozen=True)
 class _Read:
-    """Events of a name that were read, and what was seen in each of their windows."""
+    """Events of a name that were read, and their evaluation by window."""
 
     events: EventsRead
     reach: NameReach
@@ -167,7 +168,7 @@ class _Read:
         return self.events.read == self.events.total
 
     def sample(self, taken: Worth, kept: Worth) -> Sample:
-        """Return what events are worth, by window."""
+        """Return the quantities of events, by window."""
         return Sample(
             [sum(map(taken, window)) for window in self.windows],
             [sum(map(kept, window)) for window in self.windows],
@@ -178,7 +179,7 @@ class _Read:
 
 
 def _known_before(events: Sequence[Seen], sides: Sides, period: Period, usage: Usage | None) -> float | None:
-    """Return what Polar counted, where that is the matched usage: both engines take the same events."""
+    """Return Polar's own total, if it is the matched usage: both engines must take the same events."""
     if sides.before is None or not sides.before.is_additive or usage is None:
         return None
     in_sql = sides.before.meter.counts_in_quantities([s.event for s in events])
@@ -197,7 +198,7 @@ def _after(
     *,
     has_all_names: bool,
 ) -> Estimate | None:
-    """Estimate what is matched after: of what was matched before, else of all events that there are.
+    """Estimate the usage after a change, as a part of the usage before it or else of all events.
 
     The latter needs every name that matters, the former only those that make a difference.
     """
@@ -215,9 +216,9 @@ def _same_aggregation(before: MeterSpec, after: MeterSpec) -> bool:
 
 
 def _less(side: Side, reads: Sequence[_Read], known: float) -> Estimate | None:
-    """Estimate what is left of a known quantity, where names that are sampled can only lose.
+    """Estimate what is left of a known quantity, if sampled names can only lose usage.
 
-    None where a number below 0 was read, since less than nothing can be kept then.
+    Return None if a number below 0 was read: the part that is kept may then be negative.
     """
     worth = _worth(side)
     seen = [s for read in reads for window in read.windows for s in window if s.before or s.after]
@@ -241,14 +242,14 @@ def _less(side: Side, reads: Sequence[_Read], known: float) -> Estimate | None:
 
 
 def _worth(side: Side) -> Worth:
-    """Return what tells how much an event that is matched adds to an additive quantity."""
+    """Return a function that gives the amount that a matched event adds to an additive quantity."""
     return lambda s: side.meter.quantity([s.event]) or 0.0
 
 
 def _at_least_after(side: Side, reads: Sequence[_Read]) -> float | None:
-    """Return what a sum comes to at least. None where a number below 0 was read, or nothing is certain.
+    """Return a lower bound of a sum, or None if a number below 0 was read or nothing is certain.
 
-    It holds as an error does, and needs no total: only what may be above it is unknown.
+    It is as certain as a stated error, and needs no known total. It says nothing about an upper bound.
     """
     worth = _worth(side)
     if any(worth(s) < 0 for read in reads for window in read.windows for s in window if s.after):

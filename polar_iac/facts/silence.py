@@ -1,4 +1,4 @@
-"""Silence: a meter that counted, and counts no longer. Days are UTC."""
+"""Silence: a meter that used to count and no longer does. Days are UTC."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from itertools import pairwise
 from polar_iac.facts.model import Day, Usage
 
 DAYS = 183
-"""Days of usage that are looked at: enough to see several times that a meter counts once a month."""
+"""Days of usage that are examined: enough to recognize a meter that counts once a month."""
 RECENT = 30
 """Days for which a meter that has stopped is reported."""
 _WEEK = 7
 """Days over which the average before the silence is taken."""
 _USUAL = 3
-"""Number of pauses as long as this one that make it usual. Example: an office's meter, on a Sunday."""
+"""Number of equally long pauses that make a pause usual. Example: an office's meter, on a Sunday."""
 
 
 @dataclass(frozen=True)
 class Silence:
-    """The last day that counted, and the average a day of the week before it."""
+    """The last day with usage, and the daily average of the week before it."""
 
     last: str
     daily: float
 
 
 def silence(usage: Usage, today: str, *, quiet_since_yesterday: bool = False) -> Silence | None:
-    """Return the silence of a meter that counted lately and nothing for 24 hours, if that is not usual.
+    """Return the silence of a meter that counted recently but not in the last 24 hours, if that is unusual.
 
-    Whole days show 24 hours only when yesterday counted nothing. `quiet_since_yesterday` says that the hours
-    do: the meter counted yesterday, and nothing in the last 24 hours.
+    Whole days prove 24 hours of silence only if yesterday has no usage. `quiet_since_yesterday` means that
+    the hours prove it: the meter counted yesterday, and nothing in the last 24 hours.
     """
     counted = [(date.fromisoformat(day.date), day.quantity) for day in usage.days if day.quantity]
     if not counted:
@@ -47,9 +47,9 @@ def silence(usage: Usage, today: str, *, quiet_since_yesterday: bool = False) ->
 
 
 def _daily(counted: Sequence[tuple[date, float]]) -> float:
-    """Return the average a day of the week before the last day, or that day's quantity if there is no other.
+    """Return the daily average of the week before the last day, or that day's quantity if it is the only one.
 
-    The last day is left out where it can be: it ended where the silence began.
+    The last day is left out if possible, since the silence began during it.
     """
     last, quantity = counted[-1]
     week = [(day, q) for day, q in counted[:-1] if day >= last - timedelta(days=_WEEK)]
@@ -59,14 +59,14 @@ def _daily(counted: Sequence[tuple[date, float]]) -> float:
 
 
 def needs_hours(days: Sequence[Day], today: str) -> bool:
-    """Tell whether only hours can show 24 hours of silence: yesterday counted, and today not yet."""
+    """Tell whether only hours can prove 24 hours of silence: yesterday has usage, and today has none yet."""
     counted = [day.date for day in days if day.quantity]
     yesterday = date.fromisoformat(today) - timedelta(days=1)
     return bool(counted) and counted[-1] == yesterday.isoformat()
 
 
 def counts_nothing(days: Sequence[Day]) -> bool:
-    """Tell whether no day counted anything."""
+    """Tell whether no day has usage."""
     return not any(day.quantity for day in days)
 
 

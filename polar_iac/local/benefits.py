@@ -48,7 +48,7 @@ _SORT_KEYS: SortKeys = {
     "created_at": lambda benefit: benefit["created_at"],
     "description": lambda benefit: benefit["description"].casefold(),
     "type": lambda benefit: benefit["type"],
-    "user_order": lambda benefit: benefit["created_at"],  # nobody orders benefits here
+    "user_order": lambda benefit: benefit["created_at"],  # benefits have no user order here
 }
 
 
@@ -141,7 +141,7 @@ class Benefits:
         return document
 
     def delete(self, id_text: str) -> None:
-        """Delete a benefit: it is listed no longer, and keeps no meter from being archived (observed)."""
+        """Delete a benefit: it is no longer listed, and its meter can be archived (observed)."""
         benefit_id = read_id(id_text)
         with self._store.write() as db:
             deleted = db.execute(

@@ -1,8 +1,8 @@
 """Models of requests about products and benefits that mirror Polar's own.
 
 Names of classes, tags and the order of fields appear in the `loc` of an error (read). They are built when the
-first such request comes, since most runs send none. Of prices and benefits there are the kinds that matter
-to a meter, and the simplest others.
+first such request comes, since most runs send none. Prices and benefits have the types that matter to a
+meter, and the simplest other types.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class CustomerMeters:
 def _by_customer(
     events: Sequence[StoredEvent], customers: Sequence[JsonObject]
 ) -> Mapping[str, list[StoredEvent]]:
-    """Return the events of each customer, whichever of the two ids an event has."""
+    """Return the events of each customer. An event may have either of the two ids."""
     by_external_id = {c["external_id"]: c["id"] for c in customers if c["external_id"] is not None}
     found: dict[str, list[StoredEvent]] = defaultdict(list)
     for event in events:
@@ -138,8 +138,8 @@ def _by_customer(
 def _row(meter: JsonObject, customer: JsonObject, events: Sequence[StoredEvent]) -> JsonObject:
     """Return what a customer used of a meter, counted as `/quantities` counts it (observed).
 
-    The time of the last change is that of the newest event that counts, since the time at which an event came
-    is not kept; Polar says when its worker came by.
+    The time of the last change is that of the newest event that counts, since no arrival times of events are
+    kept. Polar gives the time at which its worker ran.
     """
     credits = [e for e in events if e.source == "system" and e.metadata.get("meter_id") == meter["id"]]
     consumed, counted = _consumed(meter, [event for event in events if event.source == "user"])
@@ -161,7 +161,7 @@ def _row(meter: JsonObject, customer: JsonObject, events: Sequence[StoredEvent])
 
 
 def _consumed(meter: JsonObject, events: Sequence[StoredEvent]) -> tuple[float, list[StoredEvent]]:
-    """Return the units, and the events that they are of. A filter that fails in SQL counts none (assumed)."""
+    """Return the units, and the events behind them. A filter that fails in SQL counts none (assumed)."""
     compiled = engines(meter)
     if compiled.matcher.sql_fails:
         return 0.0, []
@@ -174,6 +174,6 @@ def _consumed(meter: JsonObject, events: Sequence[StoredEvent]) -> tuple[float, 
 
 
 def _row_id(customer_id: str, meter_id: str) -> str:
-    """Return an id that stays the same, in the form of a random one."""
+    """Return a stable id, in the form of a random one."""
     digest = hashlib.sha256(f"{customer_id} {meter_id}".encode()).digest()
     return str(uuid.UUID(bytes=digest[:16], version=4))

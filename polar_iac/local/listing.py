@@ -54,7 +54,7 @@ def read_list(parameters: Iterable[Parameter], pairs: Pairs) -> dict[str, Any]:
 
 
 def is_one_of(value: object, wanted: Iterable[object] | None) -> bool:
-    """Tell whether a repeatable parameter, compared as text, selects the value. Not sent, it selects all."""
+    """Tell whether a repeatable parameter, compared as text, selects the value. If not sent, it does."""
     return wanted is None or str(value) in set(map(str, wanted))
 
 
@@ -65,12 +65,12 @@ def has_metadata(document: JsonObject, wanted: Mapping[str, Sequence[str]]) -> b
 
 
 def has_text(text: str, query: str | None) -> bool:
-    """Tell whether the parameter `query` finds the text. Not sent, it finds all."""
+    """Tell whether the parameter `query` finds the text. If not sent, it does."""
     return query is None or ilike(query, text)
 
 
 def page_of(documents: Iterable[JsonObject], wanted: Mapping[str, Any], keys: SortKeys) -> JsonObject:
-    """Return the page of the documents that is wanted. Past the last page it keeps its count (observed)."""
+    """Return the requested page of the documents. Past the last page the count stays (observed)."""
     found = list(documents)
     for criterion in reversed(wanted["sorting"]):
         key = keys[criterion.lstrip("-")]

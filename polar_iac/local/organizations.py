@@ -61,7 +61,7 @@ def _parameters() -> tuple[Parameter, ...]:
 
 
 def organization_document(organization_id: str) -> JsonObject:
-    """Return the organization as a new one was recorded, but for its name."""
+    """Return the organization as recorded for a new one, except its name."""
     settings: dict[str, Any] = {
         "proration_behavior": "prorate",
         "allow_customer_updates": True,

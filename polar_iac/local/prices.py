@@ -18,7 +18,7 @@ from polar_iac.local.request_errors import ErrorEntry, polar_error
 from polar_iac.local.store import JsonObject, Store, new_id
 
 _SINGLE = ("fixed", "custom")
-"""Types of which a product has one price per currency at most (read)."""
+"""Types with at most one price per currency in a product (read)."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def add_prices(store: Store, owner: PriceOwner, prices: Sequence[PriceCreate]) -
 
 
 def keep_prices(store: Store, owner: PriceOwner, ids: Collection[str]) -> None:
-    """Archive the live prices of a product but these. Call inside `Store.write`."""
+    """Archive the live prices of a product, except these. Call inside `Store.write`."""
     store.connection.execute(
         "UPDATE price SET is_archived = 1 WHERE product_number = ?"
         " AND json_extract(document, '$.id') NOT IN (SELECT value FROM json_each(?))",
@@ -145,7 +145,7 @@ def keep_prices(store: Store, owner: PriceOwner, ids: Collection[str]) -> None:
 def shown_prices(db: sqlite3.Connection, product_number: int, sent: Mapping[str, str]) -> list[JsonObject]:
     """Return the live prices of a product as Polar shows them, each metered one with its meter's name.
 
-    An amount per unit has twelve decimals, but for a price that this request made: as it was sent (observed).
+    An amount per unit has twelve decimals. For a price that this request made it is as sent (observed).
     """
     rows = db.execute(
         "SELECT price.document, meter.document FROM price LEFT JOIN meter ON meter.id = meter_id"

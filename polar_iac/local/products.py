@@ -158,9 +158,9 @@ class Products:
             return self._shown(row, add_prices(self._store, row.owner, create.prices))
 
     def update(self, id_text: str, body: object) -> JsonObject:
-        """Change a product and return it. Prices that are not sent again are archived, and listed no longer.
+        """Change a product and return it. Prices that are not sent again are archived, and no longer listed.
 
-        Only a field of its own that changes moves `modified_at` (observed). Raises RequestError and
+        `modified_at` moves only if a field of the product itself changes (observed). Raises RequestError and
         NotFoundError, and ServerError for null where Polar's columns do not allow it (assumed).
         """
         product_id, update = read_path_and_body(id_text, schemas.product_update(), body)

@@ -44,7 +44,7 @@ _HAS_BENEFIT = "EXISTS (SELECT 1 FROM benefit WHERE meter_id = meter.id AND NOT 
 
 @dataclass(frozen=True)
 class StoredMeter:
-    """A meter's document, and what is not in it."""
+    """A meter's document, and facts that are not in it."""
 
     document: JsonObject
     frozen: bool

@@ -23,12 +23,12 @@ from polar_iac.plan.model import Change, Plan
 _NEW = 24
 """Hours for which a meter that never counted is new."""
 _COUNTING = ("count", "sum", "unique")
-"""Functions whose quantity of a day is what a meter counted that day. The others are a size, such as max."""
+"""Functions whose daily quantity is an amount counted that day. The others are a level, such as `max`."""
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A meter of ours, known beyond doubt. `source` is its place in the manifest, unless it is gone there."""
+    """A meter of ours, known beyond doubt. `source` is its place in the manifest, if it is still there."""
 
     key: str
     meter: LiveMeter
@@ -39,8 +39,8 @@ class Watched:
 class Stopped:
     """A meter that counted, and counted nothing in the last 24 hours.
 
-    `last` is the last day that counted, in UTC. `daily` is what it counted a day before; None for a function
-    that neither counts nor adds up. `prices` are the live ones, None where they could not be read.
+    `last` is the last day that counted, in UTC. `daily` is its daily average before that, or None for a
+    function whose quantity is a level. `prices` are the live ones, None where they could not be read.
     """
 
     watched: Watched
@@ -51,10 +51,10 @@ class Stopped:
 
 @dataclass(frozen=True)
 class NeverCounted:
-    """A meter that has counted nothing, ever, and is older than a day.
+    """A meter that is older than a day and has never counted anything.
 
-    `unseen` is an event name that it asks for, where no event has any such name, and `nearest` one that some
-    have.
+    `unseen` is an event name that it asks for, if no event has any of the names that it asks for. `nearest`
+    is the nearest name that events have.
     """
 
     watched: Watched
@@ -99,14 +99,14 @@ class Drifted:
 
 
 Finding = Stopped | Uncounted | Archived | NeverCounted | BlockedKey | Drifted
-"""One thing that is wrong. In this order they are shown."""
+"""One thing that is wrong. The kinds are shown in this order."""
 
 
 @dataclass(frozen=True)
 class Check:
     """Findings in one environment. `gaps` are facts that could not be read: more may be wrong.
 
-    `as_of` is RFC 3339. `requests` is how many facts took, and `watched` how many meters were looked at.
+    `as_of` is RFC 3339. `requests` is the number of requests for facts, `watched` that of meters checked.
     """
 
     drift: Drift
@@ -137,7 +137,7 @@ def watched_meters(
     environment: str,
     made: Made = NOTHING_MADE,
 ) -> tuple[Watched, ...]:
-    """Return our meters, by key, but for those that are not known beyond doubt: these are blocked.
+    """Return our meters by key, except those that are not known beyond doubt, which are blocked.
 
     The arguments are those of `make_plan`.
     """
@@ -177,7 +177,7 @@ def find_problems(
     blocked = [change for change in plan.changes if change.action == "blocked"]
     found += map(BlockedKey, blocked)
     keys = {change.key for change in blocked}
-    # A meter that cannot be compared is blocked for the same reason, which is said once.
+    # A meter that cannot be compared is also blocked, for the same reason. Report it once.
     found += [Drifted(meter) for meter in drift.meters if not (meter.reason and meter.key in keys)]
     return tuple(found)
 
@@ -195,7 +195,7 @@ def _by_meter(prices: Sequence[Price]) -> _Prices:
 
 
 def _stopped(watched: Sequence[Watched], observed: Observed, prices: _Prices | None) -> Iterator[Stopped]:
-    """Yield the meters that have stopped, but for those that are known to have no live price."""
+    """Yield the meters that have stopped, except those that are known to have no live price."""
     for one in watched:
         usage, spec = observed.facts.usage.get(one.meter.id), one.meter.spec
         if usage is None or (prices is not None and one.meter.id not in prices):

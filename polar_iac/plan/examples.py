@@ -1,4 +1,4 @@
-"""Examples for reviewers: an event that a new filter counts, and what a changed one counts differently."""
+"""Examples for reviewers: events that a new filter counts, or that a changed one counts differently."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _with_a_quantity(filter_: Json, aggregation: Json) -> Json | None:
 
 
 def _difference(before: Json, after: Json, aggregation: Json) -> Note:
-    """Return what a changed filter counts no longer, and what it counts now."""
+    """Return an event that a changed filter no longer counts, and one that it counts now."""
     lost, gained = find(before, after), find(after, before)
     no_longer = lost.event and (_typical(before, after, aggregation) or lost.event)
     now = gained.event and (_typical(after, before, aggregation) or gained.event)
@@ -93,7 +93,7 @@ def _difference(before: Json, after: Json, aggregation: Json) -> Note:
 
 
 _MOST_ASKED = 3
-"""Most properties of changed clauses that a typical event must have. Of more, nothing is typical."""
+"""Most properties of changed clauses that a typical event must have. With more, no event is typical."""
 
 
 def _typical(matched: Json, missed: Json, aggregation: Json) -> Json | None:
@@ -143,7 +143,7 @@ def _relation(lost: Finding, gained: Finding) -> str:
 
 
 def _balances(before: Json, after: Json) -> Note:
-    """Return what is known of a change for which billing shows no event that is counted differently."""
+    """Return what is known of a change if no event was found that billing counts differently."""
     if not bill_alike(before, after):
         return _note("no example was found of an event that is counted differently", relation="unknown")
     sides = ((before, after), (after, before))

@@ -22,7 +22,7 @@ from polar_iac.yaml.scalars import nearest
 MAX_IMPACTS = 20
 """Most changes of a plan that show an impact. More would share too few requests."""
 _ADDITIVE = ("count", "sum")
-"""Functions whose quantities of days add up to that of a life."""
+"""Functions whose daily quantities add up to the total quantity."""
 _MOST = 5
 """Most products, and most benefits, that a text names."""
 _SHOWN = ("unit", "custom_label", "custom_multiplier")
@@ -32,9 +32,9 @@ REPLACED = "Replaced prices, by which subscriptions may still pay, cannot be see
 
 
 def with_facts(plan: Plan, facts: Facts) -> Plan:
-    """Return the plan with notes of the facts, in which an archive that Polar will refuse is blocked.
+    """Return the plan with notes of the facts. Archives that Polar will refuse are blocked.
 
-    The digest of a blocked archive stays what it was.
+    The digest of a blocked archive does not change.
     """
     counted = {change.place for change in impact_changes(plan.changes)}
     changes, refuted = [], list[str]()
@@ -48,7 +48,7 @@ def with_facts(plan: Plan, facts: Facts) -> Plan:
 
 
 def with_shown_blocks(plan: Plan, shown: Plan) -> Plan:
-    """Return the plan, with the archives blocked that another plan of the same digest showed as blocked."""
+    """Return the plan, and block the archives that another plan showed as blocked under the same digest."""
     blocked = {change.digest: change for change in shown.changes if change.cause == "attached"}
     return replace(
         plan,
@@ -67,14 +67,14 @@ def changes_counting(change: Change) -> bool:
 
 
 def impact_changes(changes: Sequence[Change]) -> tuple[Change, ...]:
-    """Return the changes of which the impact is wanted: changed filters and aggregations, then new meters."""
+    """Return the changes that get an impact: changed filters and aggregations, then new meters."""
     changed = [change for change in changes if changes_counting(change)]
     created = [change for change in changes if change.action == "create"]
     return tuple([*changed, *created][:MAX_IMPACTS])
 
 
 def is_read_by_customers(change: Change) -> bool:
-    """Tell whether a change of a meter that exists is one of what is billed, or shown on invoices."""
+    """Tell whether a change of an existing meter affects the bill, or what invoices show."""
     impacts = {field.impact for field in change.fields}
     return change.action in ("update", "unarchive") and bool(impacts & {"billing", "invoice"})
 
@@ -117,7 +117,7 @@ def _added(change: Change, *notes: Note | None) -> Change:
 
 
 def _replaced(change: Change, note: Note) -> Change:
-    """Return the change with a note instead of the one of the same kind."""
+    """Return the change with this note in place of the one of the same kind."""
     notes = tuple(note if old.kind == note.kind else old for old in change.notes)
     return replace(change, notes=notes)
 
@@ -126,7 +126,7 @@ def _replaced(change: Change, note: Note) -> Change:
 
 
 def _forecast(usage: Usage, spec: MeterSpec, credits_: Sequence[Credit], probe: str) -> Note:
-    """Return what usage says of a change of filter or aggregation. Only Polar's own answer is certain."""
+    """Return the forecast for a change of filter or aggregation. Only Polar's own answer is certain."""
     counted = [day.date for day in usage.days if day.quantity]
     if not (usage.life or counted):
         events = 0 if spec.aggregation.func == "count" else None
@@ -150,9 +150,9 @@ def _forecast(usage: Usage, spec: MeterSpec, credits_: Sequence[Credit], probe: 
 
 
 def _matched(change: Change, notes: Sequence[Note]) -> Change:
-    """Return the change with another forecast where events are matched that add nothing.
+    """Return the change with another forecast if the meter matches events that add nothing.
 
-    Example: a sum of zeros. Billing has seen them, and that freezes.
+    Example: a sum of zeros. Billing has seen these events, and that freezes the meter.
     """
     impact = next((note for note in notes if note.kind == "impact"), None)
     old = next((note for note in change.notes if note.kind == "freeze"), None)
@@ -181,7 +181,7 @@ def _counted(usage: Usage, spec: MeterSpec) -> str:
 
 
 def _still_used(usage: Usage, spec: MeterSpec) -> Note:
-    """Return what a meter counted of late that is archived. Nothing of it is counted from then on."""
+    """Return the recent usage of a meter that the plan archives. Once archived, it counts nothing."""
     counted = [day for day in usage.days if day.quantity]
     last, total = None, None
     text = f"counted 0 in the last {len(usage.days)} days"
@@ -203,7 +203,7 @@ def _first_day(usage: Usage) -> str:
 
 
 def _frozen_at_once(change: Change, names: Sequence[EventName], as_of: str) -> Note | None:
-    """Return that events exist already which a new meter asks for: one that matches freezes it."""
+    """Return a note if events that a new meter asks for already exist: one that matches freezes it."""
     asked = named_events(change)
     found = [name for name in names if name.name in asked]
     if not found:
@@ -247,7 +247,7 @@ def _unseen(change: Change, names: Sequence[EventName], as_of: str) -> Iterator[
 
 
 def _with_attached(change: Change, facts: Facts) -> Change:
-    """Return a change with what hangs on its meter. An archive that Polar will refuse is blocked."""
+    """Return a change with a note of the meter's dependents. An archive that Polar will refuse is blocked."""
     if facts.prices is None and facts.credits is None:
         return change
     spec = change.after if change.fields else change.before
@@ -278,7 +278,7 @@ def _with_attached(change: Change, facts: Facts) -> Change:
 
 
 def _blocked(change: Change, reason: str | None) -> Change:
-    """Return an archive as blocked. What an archive does is said by the plan that does it."""
+    """Return an archive as blocked, without the note about the effect of an archive."""
     notes = tuple(note for note in change.notes if note.kind != "archive")
     return replace(change, action="blocked", cause="attached", reason=reason, notes=notes)
 
@@ -297,7 +297,7 @@ def _product(price: Price) -> dict[str, str | bool]:
 def _hangs(
     prices: Sequence[Price] | None, credits_: Sequence[Credit] | None, spec: MeterSpec | None, change: Change
 ) -> str:
-    """Say what uses a meter, what could not be read, and how a price is shown from now on."""
+    """Say what uses a meter, what could not be read, and how a price will be shown."""
     if prices or credits_:
         users, one = _users(prices or (), credits_ or (), spec)
         parts = [f"{users} {'uses' if one else 'use'} this meter"]
@@ -319,7 +319,7 @@ def _hangs(
 
 
 def _users(prices: Sequence[Price], credits_: Sequence[Credit], spec: MeterSpec | None) -> tuple[str, bool]:
-    """Name products and benefits, and tell whether it is one. A price is said where it is another one."""
+    """Name products and benefits, and tell whether there is only one. A repeated price is left out."""
     products, said = [], ""
     for price in prices:
         amount = words.money(price.unit_amount, price.currency)
@@ -340,7 +340,7 @@ def _users(prices: Sequence[Price], credits_: Sequence[Credit], spec: MeterSpec 
 def _shown(price: Price, spec: MeterSpec) -> str | None:
     """Say how a price is shown after a change of the unit, and that the charge is the same.
 
-    None of an amount that is no number.
+    Return None for an amount that is not a number.
     """
     count = spec.custom_multiplier or 1
     shown = words.money(price.unit_amount, price.currency, count)

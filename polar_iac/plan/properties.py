@@ -1,4 +1,4 @@
-"""Properties that the events of a month lack, or have in another type than a meter is made for."""
+"""Properties that the events of a month lack, or have in a type that a meter does not expect."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from polar_iac.plan.model import Change, Note
 from polar_iac.yaml.scalars import nearest
 
 _NEARLY_ALL = 0.95
-"""Part of the events that lack a property, from which on it is said."""
+"""Fraction of events without a property from which a warning is given."""
 _MOST_KEYS = 200
-"""Most keys of metadata among which a property's nearest is looked for, the frequent ones first."""
+"""Most keys of metadata that are searched for a property's nearest, the frequent ones first."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class _Asked:
     name: str
     types: frozenset[str]
     matched: bool
-    """Only events that the filter matches are looked at: the property is what is aggregated."""
+    """True for the aggregated property: only events that the filter matches are examined."""
 
 
 def unseen_properties(
@@ -81,9 +81,9 @@ _EVERY = frozenset({"text", "a number", "true or false", "a list", "an object", 
 
 
 def _types(clause: Mapping[str, Any]) -> frozenset[str]:
-    """Return the types that a clause is made for.
+    """Return the types that a clause expects.
 
-    `ne` takes values of all others, and billing a bool for 1 and 0, but nobody means that.
+    `ne` also matches values of other types, and billing takes a bool for 1 or 0, but nobody intends that.
     """
     if clause["operator"] in ("like", "not_like"):  # the text of any value is looked at
         return _EVERY
@@ -132,7 +132,7 @@ def _property_note(asked: _Asked, events: Sequence[Event], which: str, as_of: st
 
 
 def _nearest(name: str, events: Sequence[Event]) -> dict[str, Any] | None:
-    """Return the key of the metadata that was probably meant, as a name of events is given."""
+    """Return the key of the metadata that was probably meant, in the form used for event names."""
     keys = Counter(key for event in events for key in event.metadata if key != name)
     like = nearest(name, tuple(sorted(key for key, _ in keys.most_common(_MOST_KEYS))))
     return None if like is None else {"name": like, "occurrences": keys[like], "last": None}

@@ -50,7 +50,7 @@ _SCOPES: Mapping[Source, str] = {
 
 @dataclass(frozen=True)
 class Access:
-    """A way to Polar: a connection with a token, or why there is none. `name` is where the token is."""
+    """A way to Polar: a connection with a token, or why there is none. `name` is the token's variable."""
 
     connection: Connection | None
     name: str
@@ -58,12 +58,12 @@ class Access:
 
 
 class FactsReader:
-    """Reader of facts. Nothing that it does raises: what cannot be read is a `Gap`, which says why.
+    """Reader of facts. No method raises: what cannot be read is a `Gap`, which says why.
 
     `own` has the plan's token and reads usage; `facts` reads everything else, by a token with more scopes.
-    After the first 429, and when requests or time are used up, nothing more is sent. One request in all is
-    sent again after an error that may pass. `now` is the time by Polar's clock. `organization_id` keeps out
-    what another organization's token would show. For one thread.
+    After the first 429, and when requests or time are used up, nothing more is sent. At most one request is
+    retried, after a transient error. `now` is the time by Polar's clock. `organization_id` keeps out what
+    another organization's token would show. For one thread.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class FactsReader:
     def is_quiet(self, meter_id: str) -> bool | Gap:
         """Tell whether a meter counted nothing in the last 24 hours: one request.
 
-        Buckets are whole hours (observed), so that up to one hour more is looked at.
+        Buckets are whole hours (observed), so the range may be up to one hour longer.
         """
         query = _range(_moment(self.now() - timedelta(hours=24)), _moment(self.now()), "hour")
         hours = self._usage_or(meter_id, query, days_from)
@@ -140,7 +140,7 @@ class FactsReader:
 
     def names(self) -> tuple[EventName, ...] | Gap:
         """Return every event name of the organization, most recent first. Sends one request per 100."""
-        # A name does not say whose it is.
+        # An event name does not say which organization it belongs to.
         query = {"sorting": "-last_seen", **self._organization}
 
         def read() -> tuple[EventName, ...]:
@@ -170,8 +170,8 @@ class FactsReader:
     ) -> EventsPage | Gap:
         """Return one page of the events of a name between two RFC 3339 times, both exclusive.
 
-        By name, since the filter `meter_id` counts otherwise than billing does (observed). Events of one time
-        have no order among them.
+        It asks by name, since the filter `meter_id` does not match as billing does (observed). Events with
+        the same time have no fixed order.
         """
         query = {
             "name": name,
@@ -188,7 +188,7 @@ class FactsReader:
         )
 
     def _usage_or(self, meter_id: str, query: Mapping[str, str], read: Callable[[Any], T]) -> T | Gap:
-        """Read quantities. One reason has one text, whichever meter it is about."""
+        """Read quantities. A reason has the same text for every meter."""
         found = self._gap_or("usage", lambda: read(self._get("usage", _quantities(meter_id), query)))
         return replace(found, text=found.text.replace(meter_id, "ID")) if isinstance(found, Gap) else found
 
@@ -203,9 +203,10 @@ class FactsReader:
     def _own_items(
         self, source: Source, path: str, query: Mapping[str, Any], read: Callable[[Page], Sequence[T]]
     ) -> tuple[T, ...]:
-        """Read the organization's items. Raises LackError when all are another one's: so is the token then.
+        """Read the organization's items. Raises LackError if they, and so the token, are another one's.
 
-        They are not asked for by organization: of another one there would be none, as if nothing was sold.
+        The request does not name the organization: the wrong token would then get an empty list, as if
+        nothing was sold.
         """
         pages = list(self._pages(source, path, query))
         own = [
@@ -216,9 +217,9 @@ class FactsReader:
         return tuple(item for page in own for item in read(page))
 
     def _pages(self, source: Source, path: str, query: Mapping[str, Any]) -> Iterator[Page]:
-        """Yield all pages. One with nothing new ends the list; an item that moved is not on two pages.
+        """Yield all pages. A page with nothing new ends the list, and an item that moved is not repeated.
 
-        Raises LackError after the first page of a list that would take too many requests from all others.
+        Raises LackError after the first page of a list that would use up too many requests.
         """
         seen: set[str] = set()
         number, last = 1, 1

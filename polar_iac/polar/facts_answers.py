@@ -18,7 +18,7 @@ from polar_iac.polar.errors import TransientError
 T = TypeVar("T")
 
 _MOST_ITEMS = 10**12
-"""Items that no list has. Nothing can be drawn at random from some numbers above it."""
+"""More items than any list has. Random draws fail for some numbers above it."""
 
 
 def _in_utc(time: datetime) -> datetime:
@@ -30,7 +30,7 @@ def _in_utc(time: datetime) -> datetime:
 
 
 _Quantity = Annotated[float, Field(gt=-1e300, lt=1e300)]
-"""A quantity of which some hundreds can be added up."""
+"""A quantity small enough that hundreds of them can be added up."""
 _Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
@@ -92,7 +92,7 @@ class _Benefit(BaseModel):
 
 
 def _parsed(parse: Callable[[], T], thing: str) -> T:
-    """Return what `parse` does. Raises TransientError when the answer is not what was asked for."""
+    """Return what `parse` does. Raises TransientError if the answer does not have the expected form."""
     try:
         return parse()
     except ValidationError as error:
@@ -189,7 +189,7 @@ class Customers:
 
 
 def events_from(page: Page, customers: Customers) -> EventsPage:
-    """Return a page of events. Nothing else of their customers than the number is kept."""
+    """Return a page of events. Only a number is kept of each customer."""
     read = _parsed(lambda: [_Event.model_validate(item) for item in page.items], "a list of events")
     return EventsPage(
         max(page.pagination.total_count, len(read)),
@@ -208,7 +208,7 @@ def events_from(page: Page, customers: Customers) -> EventsPage:
 
 
 def _as_stored(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return metadata as it is stored: `_cost.amount` is a number there, and a text here (observed)."""
+    """Return metadata as Polar stores it: `_cost.amount` is a number, but sent as text (observed)."""
     cost = metadata.get("_cost")
     if not isinstance(cost, dict) or not isinstance(cost.get("amount"), str):
         return metadata
@@ -222,12 +222,14 @@ def _as_stored(metadata: dict[str, Any]) -> dict[str, Any]:
 def sound(answer: Any) -> Any:
     """Return an answer of finite numbers and Unicode text. Raises TransientError for any other.
 
-    Polar stores no other (observed). Python reads `NaN`, `1e400` and half of a surrogate pair all the same.
+    Polar stores no others (observed), but Python also reads `NaN`, `1e400` and half of a surrogate pair.
     """
     try:
         json.dumps(answer, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
-        raise TransientError("the response holds what is no number, or no text (not from Polar)") from error
+        raise TransientError(
+            "the response holds an invalid number or invalid text (not from Polar)"
+        ) from error
     return answer
 
 
@@ -240,7 +242,7 @@ def list_page_from(answer: Any) -> Page:
 
 
 def ids_of(items: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what tells the items of a list apart: their ids, or the name and source of an event name."""
+    """Return what identifies the items of a list: their ids, or the name and source of an event name."""
     return [str(item.get("id") or (item.get("name"), item.get("source"))) for item in items]
 
 

@@ -12,18 +12,18 @@ REQUESTS = 60
 SECONDS = 20.0
 """Seconds that the facts of one plan may take."""
 DAYS = 30
-"""Days of usage, today included, that are read where nobody asks for more."""
+"""Default number of days of usage that are read, today included."""
 MAX_DAYS = 365
 """Most days that one request reads. Polar takes 366 between start and end (observed)."""
 LIMITS = {"production": 500, "sandbox": 100}
-"""Requests a minute that Polar takes of an organization, over everything that asks it (observed)."""
+"""Requests per minute that Polar accepts for an organization, all clients together (observed)."""
 _SHARE = 5
-"""Part of that limit for facts: one of five. The rest is for the customer's own app, and for the plan."""
+"""Divisor of that limit for facts: a fifth. The rest is for the customer's own app, and for the plan."""
 _MINUTE = 60.0
 
 
 class LackError(Exception):
-    """A fact cannot be had. `lack` and the text say why, as a `Gap` does."""
+    """A fact cannot be read. `lack` and the text say why, as in a `Gap`."""
 
     def __init__(self, lack: Lack, text: str) -> None:
         super().__init__(text)
@@ -46,7 +46,7 @@ class Budget:
 
     @property
     def is_late(self) -> bool:
-        """Tell whether the time is over."""
+        """Tell whether the time is up."""
         return self._end is not None and self._clock.now() >= self._end
 
     @property
@@ -74,11 +74,11 @@ class Budget:
         return left
 
     def late(self) -> LackError:
-        """Return the error of a request for which no time is left."""
+        """Return the error for a request that has no time left."""
         return LackError("timeout", f"the {self._seconds:g} s of --facts-timeout are over")
 
     def _wait_for_share(self, now: float, end: float) -> None:
-        """Wait until one more request is within the share of a minute, if that is before the end."""
+        """Wait until one more request fits the share per minute, if that is before the time is up."""
         while self._sent and self._sent[0] <= now - _MINUTE:
             self._sent.popleft()
         pause = 0.0

@@ -1,4 +1,4 @@
-"""Check as text and as JSON, and its sentences, which the issue of the action has as well."""
+"""Check as text and as JSON, and its sentences, which the action's issue also uses."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _NAMES = 3
 _LINES = 20
 """Most event names that the text lists."""
 _LARGE = 1e18
-"""Quantity of which nobody reads the digits any more."""
+"""Quantity whose digits nobody reads any more."""
 _REMARK_COLUMN = 60
-"""Most columns of a text that moves the remarks of all others."""
+"""Widest text that shifts the column of remarks, in columns."""
 _BLOCKED: Mapping[str, str] = {
     "mismatch": "its record and its marker disagree",
     "duplicates": "several meters bear its marker, and more than one may bill",
@@ -49,7 +49,7 @@ _BLOCKED: Mapping[str, str] = {
     "metadata-limit": "it would have too many metadata keys",
     "attached": "products or benefits use it, and it cannot be archived",
 }
-"""Short reasons, by the cause of a blocked change. `plan` has the whole."""
+"""Short reasons, by the cause of a blocked change. `plan` shows the full reason."""
 _LACKING: Mapping[Source, str] = {
     "usage": "what meters count",
     "names": "event names",
@@ -61,7 +61,7 @@ _LACKING: Mapping[Source, str] = {
 
 @dataclass(frozen=True)
 class Line:
-    """A finding in words: what it is about, what is wrong, and what is to be known besides."""
+    """A finding in words: its subject, the problem, and a remark."""
 
     subject: str
     text: str
@@ -69,7 +69,7 @@ class Line:
 
 
 def day(moment: str, today: str) -> str:
-    """Return the date of an RFC 3339 time as `Nov 24`, with the year if it is another than today's."""
+    """Return the date of an RFC 3339 time as `Nov 24`, with the year if it is not the current one."""
     date_ = date.fromisoformat(moment[:10])
     text = words.short_day(date_)
     return text if moment[:4] == today[:4] else f"{text}, {date_.year}"
@@ -125,7 +125,7 @@ def source(finding: Finding) -> SourceSpan | None:
 
 
 def _amount(daily: float) -> str:
-    """Return a quantity a day: whole, but with a digit more where it is small. What counted is never 0."""
+    """Return a daily quantity as a whole number, or with a decimal if it is small. Usage is never 0."""
     rounded = round(daily, 1)
     if not rounded or abs(rounded) >= _LARGE:
         return f"{daily:.1g}"
@@ -155,7 +155,7 @@ def _nearest(finding: Uncounted, quote: Quote) -> str:
 
 
 def check_text(check: Check, manifest_file: str) -> str:
-    """Return what is wrong in one environment, a line each, and what could not be looked at."""
+    """Return what is wrong in one environment, one line each, and what could not be checked."""
     return "".join(f"{one}\n" for one in _lines(check, manifest_file))
 
 
@@ -173,7 +173,7 @@ def _lines(check: Check, manifest_file: str) -> Iterator[str]:
 
 
 def _table(check: Check) -> Iterator[str]:
-    """Yield a line for each finding, in columns. Of many event names the rest is counted."""
+    """Yield a line for each finding, in columns. Event names beyond the first ones are only counted."""
     shown, rest = first_names(check.findings, _LINES)
     lines = [line(one, check.as_of[:10], check.drift.environment, printable) for one in shown]
     subject = max(display_width(one.subject) for one in lines)
@@ -188,7 +188,7 @@ def _table(check: Check) -> Iterator[str]:
 
 
 def first_names(findings: Sequence[Finding], most: int) -> tuple[list[Finding], int]:
-    """Return the findings with the first event names alone, and how many names are left out."""
+    """Return the findings with only the first event names, and the number of names left out."""
     names = [one for one in findings if isinstance(one, Uncounted)]
     left_out = set(map(id, names[most:]))
     return [one for one in findings if id(one) not in left_out], len(left_out)
@@ -205,7 +205,7 @@ def summary(check: Check) -> str:
 
 
 def not_checked(gaps: Sequence[Gap], quote: Quote) -> str:
-    """Say in one line what could not be looked at, and why: each reason once."""
+    """Say in one line what could not be checked, and why. Each reason appears once."""
     by_reason: dict[str, list[str]] = {}
     for gap in gaps:
         what = _LACKING[gap.source]

@@ -27,4 +27,4 @@ CHECK_RENDERERS: Mapping[str, Callable[[Sequence[Check], RenderContext], str]] =
     "json": _json,
     "markdown": _markdown,
 }
-"""The formats of a check, by the names that those of a plan have."""
+"""The formats of a check, under the same names as those of a plan."""

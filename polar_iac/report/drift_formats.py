@@ -27,4 +27,4 @@ DRIFT_RENDERERS: Mapping[str, Callable[[Sequence[Drift], RenderContext], str]] =
     "json": _json,
     "markdown": _markdown,
 }
-"""The formats of drift, by the names that those of a plan have."""
+"""The formats of drift, under the same names as those of a plan."""

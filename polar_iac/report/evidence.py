@@ -30,7 +30,7 @@ class Freeze:
 
 @dataclass(frozen=True)
 class Counted:
-    """Quantities of one UTC day: as a meter counted, and as it would have."""
+    """Quantities of one UTC day, before and after a change."""
 
     day: date
     before: float
@@ -39,7 +39,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Late:
-    """Quantity of the last days of a meter that is archived. The quantity is None where it is not known."""
+    """Recent usage of a meter that the plan archives. The quantity is None if it is not known."""
 
     days: int
     quantity: float | None
@@ -51,8 +51,9 @@ class Late:
 class Impact:
     """Matched usage before and after a change, between two UTC days, both included.
 
-    `changed` is how many events are counted by one side only, `counted` how many the new side counts. A
-    quantity is None where it was not estimated; `before` also for a create. `read` of `of` events were read.
+    `changed` is the number of events that only one side counts, `counted` the number that the new side
+    counts. A quantity is None if it was not estimated; `before` is also None for a create. `read` of `of`
+    events were read.
     """
 
     start: date
@@ -69,7 +70,7 @@ class Impact:
     at_least: float | None
     """Lower bound of a quantity that is not estimated."""
     unlike: int
-    """Number of days on which Polar's own quantities differ from what its events come to."""
+    """Number of days on which Polar's own quantity differs from that of its events."""
     daily: tuple[Counted, ...]
 
     @property
@@ -81,9 +82,9 @@ class Impact:
         return self.read == self.of
 
     def is_nothing(self, *, created: bool) -> bool:
-        """Tell whether no event is counted by a new meter, or none differently by a changed one.
+        """Tell whether a new meter counts no event, or a changed one counts no event differently.
 
-        Not where Polar counted otherwise: the events are not all then.
+        Return False if Polar's own quantities differ: its list of events is then incomplete.
         """
         if not self.is_exact or self.unlike:
             return False
@@ -92,7 +93,7 @@ class Impact:
 
 @dataclass(frozen=True)
 class Unseen:
-    """An event name that no event has, and the nearest one that some have, last on a day, as of another."""
+    """An event name that no event has, and the nearest that events have, with the day it was last seen."""
 
     event_name: str
     nearest: str | None
@@ -123,13 +124,13 @@ class Attached:
 
     @property
     def blocking(self) -> tuple[Product, ...]:
-        """The products because of which Polar refuses to archive the meter."""
+        """The products that make Polar refuse to archive the meter."""
         return tuple(product for product in self.products or () if not product.is_archived)
 
 
 @dataclass(frozen=True)
 class Example:
-    """Events that tell a meter before and after apart, or that a new meter counts. Each may be missing."""
+    """Example events that the change counts differently, or that a new meter counts. Each may be missing."""
 
     relation: str
     no_longer: Mapping[str, Any] | None
@@ -141,7 +142,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All facts of a change that could be read, and by kind the notes that they are from."""
+    """All facts of a change that could be read, and the notes that they come from, by kind."""
 
     freeze: Freeze | None
     usage: Late | None
@@ -227,7 +228,7 @@ def _attached(note: Note) -> Attached:
 
 
 def _products(value: Any) -> tuple[Product, ...]:
-    # A product with two prices by one meter is one product to remove them from.
+    # A product with two prices by one meter is named once: both are to be removed there.
     products = {
         _text(data["id"]): Product(
             _text(data["name"]),

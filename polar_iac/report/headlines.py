@@ -1,6 +1,6 @@
 """Headlines: what a change does, how bad it is and what to do, in one sentence or two after its key.
 
-Text and comment show the same words. They quote what others wrote each in its own way.
+Text and comment show the same words. Each quotes names and other foreign text in its own way.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BILLS_NOTHING = "Bills nothing until a price uses it."
 _REFUSED = "Polar will almost certainly refuse this change; the meter then stays as it is."
 _IF_TAKEN = "If Polar accepts it"
 MOST_KEPT = 2
-"""Most keys of a report of which each says `KEPT`. Of more, a shared note says it once."""
+"""Most keys of a report that each say `KEPT`. With more keys, a shared note says it once."""
 _EVENT = 200
 """Longest event that is shown, in characters."""
 _BLOCKED: Mapping[str, str] = {
@@ -54,7 +54,7 @@ _BLOCKED: Mapping[str, str] = {
     "metadata-limit": "cannot change: it would have too many metadata keys",
     "attached": "cannot be archived: it is in use",
 }
-"""Predicates of blocked changes by their cause, whose reason follows. The others have their own words."""
+"""Predicates of blocked changes, by cause. The reason follows. Other causes have their own sentences."""
 _WITHOUT_EXAMPLE = {
     "invoices": "Invoices unchanged; balances may differ.",
     "unknown": "No example was found of an event that is counted differently.",
@@ -69,19 +69,19 @@ _MARKS = {
     "moved": "Renames {}: writes only the ownership marker of each",
     "restored": "Restores {}: writes only the ownership marker to each",
 }
-"""Words for several meters of which only the marker is written, by the reason."""
+"""Sentences about several meters that only get a marker, by reason."""
 
 
 @dataclass(frozen=True)
 class Headline:
-    """Words that follow the key of a change, with the space or colon between, and the notes they say."""
+    """Words that follow the key of a change, with the space or colon between, and the notes they cover."""
 
     text: str
     said: tuple[Note, ...] = ()
     more: str = ""
-    """Sentences that follow, such as examples. They are the same in each environment, or almost."""
+    """Sentences that follow, such as examples. They rarely differ between environments."""
     lead: str = ""
-    """Sentences on a line before the key, under which the others are to be read."""
+    """Sentences on a line before the key. They qualify all that follow."""
 
     @property
     def whole(self) -> str:
@@ -96,8 +96,8 @@ class Headline:
 def headline(change: Change, markup: Markup, *, has_lines: bool, says_kept: bool) -> Headline:
     """Return the headline of a change.
 
-    `has_lines` means that the block of another meter in its place is shown. `says_kept` means that it says
-    what becomes of earlier usage.
+    `has_lines` means that the block of a replacement meter is shown. `says_kept` means that the headline says
+    what happens to earlier usage.
     """
     sentences = _Sentences(change, evidence(change), markup)
     match change.action:
@@ -133,13 +133,13 @@ def _in_use(change: Change) -> Attached | None:
 
 
 def says_kept(changes: Iterable[Change]) -> bool:
-    """Tell whether so few keys keep earlier usage on invoices that the headline of each says so."""
+    """Tell whether each headline says that invoices keep earlier usage: only if few keys do."""
     keys = {change.key for change in changes if any(note.kind == "rematch" for note in change.notes)}
     return len(keys) <= MOST_KEPT
 
 
 def marks(reason: str, count: int, *, only: bool) -> str:
-    """Return one sentence about several meters of which only the marker is written.
+    """Return one sentence about several meters that only get a marker.
 
     `only` means that the plan does nothing else.
     """
@@ -148,7 +148,7 @@ def marks(reason: str, count: int, *, only: bool) -> str:
 
 
 def marks_only(change: Change) -> bool:
-    """Tell whether a change can be said together with others: it writes a marker, and nothing is odd."""
+    """Tell whether a change can be grouped with others: it only writes a marker, and has no warning."""
     warned = any(note.severity == "warning" for note in change.notes)
     return change.action == "mark" and change.reason in _MARKS and not warned
 
@@ -176,7 +176,7 @@ class _Sentences:
     markup: Markup
 
     def headline(self, text: str, *kinds: str, more: str = "", lead: str = "") -> Headline:
-        """Return a headline that says the facts of some kinds."""
+        """Return a headline that covers the notes of some kinds."""
         notes = self.facts.notes
         return Headline(text, tuple(notes[kind] for kind in kinds if kind in notes), more, lead)
 
@@ -268,7 +268,7 @@ class _Sentences:
         return Headline(f" changes metadata {keys}: neither billed nor on invoices.")
 
     def _counts(self) -> str:
-        """Return the sentence that says how much more or less is counted."""
+        """Return the words for how much more or less is counted."""
         impact, before, after = self.facts.impact, self.change.before, self.change.after
         if impact is None or before is None or after is None:
             return f"counts {self._relation()}."
@@ -299,7 +299,7 @@ class _Sentences:
         )
 
     def _relation(self) -> str:
-        """Return how a changed meter counts where usage is not known."""
+        """Return how a changed meter counts, if its usage is not known."""
         paths = {field.path: field for field in self.change.fields}
         example = self.facts.example
         if function := paths.get("aggregation"):

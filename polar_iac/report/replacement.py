@@ -13,7 +13,7 @@ from polar_iac.report.wording import Quote
 
 _LONGEST_KEY = 63
 _MOST = 3
-"""Most blocks that a report has: whoever replaces more has seen how it is done."""
+"""Most blocks that a report shows. By then it is clear how a meter is replaced."""
 NEW_RULE = "To bill by the new rule"
 ANOTHER_METER = f"{NEW_RULE}, undo this change, and add another meter"
 """The way out in one line, where the lines to paste are elsewhere."""
@@ -26,22 +26,22 @@ CHECKLIST = (
     "A balance on the new meter may include earlier usage.",
     "Keep the old meter in the manifest, unchanged, until no price or subscription uses it. Then archive it.",
 )
-"""Points to look after when a meter is replaced (read in Polar's source)."""
+"""Points to consider when a meter is replaced (read in Polar's source)."""
 
 
 def frozen_words(change: Change) -> str:
-    """Name what Polar refuses to change of a frozen meter, as in `filter and aggregation`."""
+    """Name the fields of a frozen meter that Polar refuses to change, as in `filter and aggregation`."""
     changed = {field.path for field in change.fields}
     return " and ".join(path for path in FROZEN_FIELDS if path in changed) or "filter"
 
 
 def steps(change: Change, quote: Quote) -> tuple[str, str]:
-    """Return the two steps to another meter, of which the block to paste is the second one's end."""
+    """Return the two steps to a replacement meter. The second one ends with the block to paste."""
     return f"Under {quote(change.key)}, undo this change of the {frozen_words(change)}.", "Add this meter:"
 
 
 def _has_way_out(change: Change) -> bool:
-    """Tell whether a change is blocked since its meter is frozen, and what was wanted is known."""
+    """Tell whether a change is blocked because its meter is frozen, and the desired meter is known."""
     return change.cause == "frozen" and bool(change.fields) and change.after is not None
 
 

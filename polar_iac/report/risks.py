@@ -1,4 +1,4 @@
-"""Risks: reasons for which a reviewer must look at a change, and the grades that they come to."""
+"""Risks: reasons why a reviewer must look at a change, and the grades that follow from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Risk = Literal["billing", "archive", "blocked", "nothing", "invoice", "outside",
 RISKS: tuple[Risk, ...] = ("billing", "archive", "blocked", "nothing", "invoice", "outside", "warning")
 Grade = Literal["billing", "blocked", "invoice", "internal"]
 Stake = Literal["bills", "balances", "may bill"]
-"""Dependents of a meter, as far as they are known: a live price, credits only, or unknown."""
+"""Known dependents of a meter: a live price, credits only, or unknown."""
 Prospect = Literal["bills", "balances", "may bill", "refused"]
 """Outcome for a bill: what is at stake, or nothing where Polar will almost certainly refuse."""
 
@@ -26,7 +26,7 @@ GRADES: Mapping[Risk, Grade] = {
     "nothing": "invoice",
     "invoice": "invoice",
 }
-"""Grade of each risk. Another one, and a change without any, is internal."""
+"""Grade of each risk. All other changes are internal."""
 GRADE_SIGNS: Mapping[Grade, str] = {"billing": "🔴", "blocked": "⛔", "invoice": "🟠", "internal": "⚪"}
 BILLING_PHRASES: Mapping[Prospect, tuple[str, str]] = {
     "bills": ("changes what is billed", "change what is billed"),
@@ -89,7 +89,7 @@ def risks(change: Change) -> list[Risk]:
 
 
 def _is_nothing(change: Change) -> bool:
-    """Tell whether all events of some time were read, and none is counted differently."""
+    """Tell whether all events of a period were read, and none is counted differently."""
     if not any(note.kind == "impact" for note in change.notes):  # most changes: nothing to read
         return False
     impact = evidence(change).impact
@@ -112,7 +112,7 @@ def grade(change: Change) -> Grade:
 
 
 def stake(change: Change) -> Stake:
-    """Return what is known to hang on the meter of a change."""
+    """Return what is known to depend on the meter of a change."""
     attached = evidence(change).attached
     if attached and attached.products:
         return "bills"
@@ -132,7 +132,7 @@ def will_refuse(change: Change) -> bool:
 
 
 def prospect(change: Change) -> Prospect:
-    """Return what becomes of a bill by a change of what is counted."""
+    """Return what a change of what is counted means for the bill."""
     return "refused" if will_refuse(change) else stake(change)
 
 

@@ -78,7 +78,7 @@ MAX_INLINE_FILTER = 74
 _Said = tuple[str, str]
 """A severity, or `blocked`, and the text of a note or reason."""
 _MARKUP = Markup(lambda text: f"`{printable(text)}`", printable, value, minus="-")
-"""Ways to quote a value in a sentence. A terminal may lack the longer minus."""
+"""Ways to quote a value in a sentence. A terminal may not have the typographic minus."""
 _SEVERITIES = {"warning": "warning", "info": "note"}
 """Words for the severity of a note. What is blocked says so itself."""
 
@@ -167,7 +167,7 @@ def _changes(plan: Plan, width: int) -> Iterator[str]:
 
 
 def _same_marks(changes: Iterable[Change]) -> dict[str, list[Change]]:
-    """Map each key of which only the marker is written to all that are for the same reason."""
+    """Map each key that only gets a marker to all keys that get one for the same reason."""
     by_reason: dict[str | None, list[Change]] = {}
     for change in changes:
         if marks_only(change):
@@ -238,7 +238,7 @@ def _refusal_part(part: RefusalPart) -> str:
 
 
 def _shared_notes(changes: Sequence[Change], context: _Context) -> dict[_Said, int]:
-    """Number the notes and reasons that several changes have. They are said once, under the plan."""
+    """Number the notes and reasons that several changes share. They are shown once, under the plan."""
     counts = Counter(said for change in changes for said in dict.fromkeys(_said(change, context)))
     return {said: number for number, said in enumerate((s for s in counts if counts[s] > 1), 1)}
 
@@ -253,7 +253,7 @@ def _said(change: Change, context: _Context) -> list[_Said]:
 
 
 def _headline_of(change: Change, context: _Context) -> Headline | None:
-    """Return the headline of a change. None where its title, fields and notes say the same."""
+    """Return the headline of a change, or None if its title, fields and notes already say it."""
     if change.action == "blocked":
         has_one = says_reason(change)
     elif change.action == "create":

@@ -15,15 +15,15 @@ MAX_EVENTS = 200_000
 
 
 def fault_of(series: EventSeries, now: datetime) -> tuple[str, str] | None:
-    """Return the key that is wrong about the time of a series, and what to do; None if nothing is."""
+    """Return the key at fault in the time of a series, and what to do; None if nothing is wrong."""
     start, end = _range(series, now)
     if end < start:
-        return "from", "`from` is later than `to`: exchange them"
+        return "from", "`from` is later than `to`: swap them"
     # An older event breaks the real server's filters, for other organizations too (observed).
     if start.year < 1970:
         return ("at" if series.end is None else "from"), "the time is before 1970: write a later one"
     if end > now:
-        message = "the time is in the future, and Polar takes no such event: write one such as `-1h`"
+        message = "the time is in the future, and Polar refuses such an event: write a time such as `-1h`"
         return ("at" if series.end is None else "to"), message
     return None
 
@@ -34,7 +34,7 @@ def count_of(series: EventSeries, now: datetime) -> int:
 
 
 def events_of(series: EventSeries, now: datetime) -> Iterator[dict[str, Any]]:
-    """Yield the events of a series as an ingest names them. Times are the same for each customer."""
+    """Yield the events of a series, in the form of an ingest. All customers have the same times."""
     start, end = _range(series, now)
     turn = 0
     for number in range(_moments(series, now) if series.every else series.times):
@@ -59,7 +59,7 @@ def _range(series: EventSeries, now: datetime) -> tuple[datetime, datetime]:
 
 
 def _moments(series: EventSeries, now: datetime) -> int:
-    """Return at how many moments `times` events happen: from the start to before the end."""
+    """Return the number of moments, from the start until before the end, at which `times` events happen."""
     start, end = _range(series, now)
     if series.every is None:
         return 1

@@ -19,7 +19,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Entry:
-    """A customer, a benefit, a product or a credit: what it says, and where."""
+    """A customer, a benefit, a product or a credit: its content, and its position."""
 
     node: tree.Node
     said: Json
@@ -38,7 +38,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class SeedMeter:
-    """A meter under the name that the other entries of the file call it by."""
+    """A meter, under the name that other entries of the file use."""
 
     key: str
     node: tree.Node
@@ -53,7 +53,7 @@ class EventSeries:
     name: str
     customers: tuple[str, ...]
     metadata: Mapping[str, tuple[Any, ...]]
-    """The values of each property, which take turns from one event to the next."""
+    """The values of each property. Consecutive events cycle through them."""
     start: Moment
     end: Moment | None
     """None if everything happens at the start."""

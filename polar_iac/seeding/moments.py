@@ -14,7 +14,7 @@ _TIME = re.compile(
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 Moment = datetime | timedelta
-"""A moment, or how long before the seeding it is."""
+"""A moment, or its distance before the time of seeding."""
 
 
 def read_duration(text: str) -> timedelta | None:
@@ -44,7 +44,7 @@ def read_moment(text: str) -> Moment | None:
 
 
 def resolve(moment: Moment, now: datetime) -> datetime:
-    """Return the moment in time: the first of the calendar for one before it."""
+    """Return the moment in time, or the start of the calendar if it is earlier."""
     if not isinstance(moment, timedelta):
         return moment
     try:

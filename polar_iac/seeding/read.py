@@ -42,7 +42,7 @@ _ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("count", "repeat"), "write it as `times`"),
     **dict.fromkeys(("meter_id",), "write it as `meter`: a name of this file, or a key, name or id"),
     **dict.fromkeys(("is_archived",), "write it as `archived`"),
-    **dict.fromkeys(("lifecycle", "environments"), "belongs into the manifest"),
+    **dict.fromkeys(("lifecycle", "environments"), "belongs in the manifest"),
 }
 _RANGE = re.compile(r"(.*)\{(\d{1,6})\.\.(\d{1,6})\}(.*)", re.DOTALL)
 _AN_EVENT = "{name: api.request, at: -3d}"
@@ -195,7 +195,7 @@ class _SeedReader:
         for key, value in fields.entries.items() if fields else ():
             said = self.reader.json(value)
             if said == []:
-                self.reader.fault(value, f"`{key}` takes turns with no value at all: write one")
+                self.reader.fault(value, f"`{key}` is an empty list: write at least one value")
             metadata[key] = tuple(said) if isinstance(said, list) else (said,)
         return metadata
 
@@ -218,7 +218,7 @@ class _SeedReader:
         before, first, last, after = match.groups()
         numbers = range(int(first), int(last) + 1)
         if not 1 <= len(numbers) <= MAX_EVENTS:
-            limits = f"from a number up to another, at most {MAX_EVENTS:,} of them"
+            limits = f"from one number up to another, with at most {MAX_EVENTS:,} numbers"
             self.reader.fault(node, f"a range goes {limits}, got `{{{first}..{last}}}`")
             return
         for number in numbers:

@@ -1,4 +1,4 @@
-"""Seeds into the embedded Polar, through the rules that its requests go through."""
+"""Sowing of seeds into the embedded Polar, under the same rules as its requests."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from polar_iac.yaml.scalars import clip, nearest
 _BATCH = 1_000
 """Events per ingest."""
 _WRITTEN_AS = {"meter_id": "meter", "is_archived": "archived"}
-"""Members of a request that a seed names otherwise."""
+"""Members of a request that have other names in a seed."""
 
 
 @dataclass
 class Sown:
-    """Results of a seed: ids by the names that the file gives, and how many events are new."""
+    """Result of sowing: ids by the names in the file, and the number of new events."""
 
     meters: dict[str, str] = field(default_factory=dict)
     customers: dict[str, str] = field(default_factory=dict)
@@ -39,9 +39,9 @@ class Sown:
 
 
 def sow_once(polar: LocalPolar, seed: Seed, now: datetime) -> Sown | None:
-    """Sow a seed into a database without usage. Return None if this very file is in it already.
+    """Sow a seed into a database without usage. Return None if this file has been sown already.
 
-    Raises what `sow` raises, and PolarIacError when the database holds anything else but meters.
+    Raises what `sow` raises, and PolarIacError if the database holds anything but meters.
     """
     with polar.transaction() as db:
         if db.execute("SELECT 1 FROM seed WHERE digest = ?", (seed.digest,)).fetchone():
@@ -61,7 +61,7 @@ def sow_once(polar: LocalPolar, seed: Seed, now: datetime) -> Sown | None:
 
 
 def sow(polar: LocalPolar, seed: Seed, now: datetime) -> Sown:
-    """Put a seed into the embedded Polar, whole or not at all, and run billing. `now` is what times go by.
+    """Put a seed into the embedded Polar, whole or not at all, and run billing. Times are relative to `now`.
 
     Raises DiagnosticError with everything that Polar would refuse, or that names something unknown.
     """
@@ -123,7 +123,7 @@ class _Sower:
 
     @cached_property
     def _known(self) -> Mapping[str, str]:
-        """Ids of meters by all that an entry may call them by; a name of the file goes before all others."""
+        """Ids of meters by every name that an entry may use. A name in the file comes first."""
         known: dict[str, str] = {}
         for meter in reversed(self.polar.meters.all()):
             marker = OwnershipMarker.parse(str(meter["metadata"].get(MARKER, "")))
@@ -210,7 +210,9 @@ class _Sower:
         counts = [(count_of(series, self.now), series.node) for series, fault in found if not fault]
         if (count := sum(count for count, _ in counts)) > MAX_EVENTS:
             _, largest = max(counts, key=lambda counted: counted[0])
-            message = f"a seed has at most {MAX_EVENTS:,} events, these make it {count:,}: write fewer here"
+            message = (
+                f"a seed has at most {MAX_EVENTS:,} events, and with these it has {count:,}: write fewer here"
+            )
             self._fault(largest, message)
         if self.faults:
             return
@@ -234,9 +236,9 @@ class _Sower:
 
 
 def _place(node: tree.Node, loc: list[str | int]) -> tuple[tree.Node, list[str]]:
-    """Return where the value is written that an error is about, as deep as the file goes, and its path.
+    """Return the most precise position in the file for an error, and its path.
 
-    An error also names what the file does not: `body`, and the alternatives of a union.
+    The path of an error also has parts that the file lacks: `body`, and the alternatives of a union.
     """
     place, names = node, list[str]()
     for part in loc:

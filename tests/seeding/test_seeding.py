@@ -224,18 +224,18 @@ meters:
             '5:50 every is a duration such as 1h or 1d12h, got "hourly"',
             "5:65 times must be a whole number from 1 to 200,000, got the number 0",
             "6:5 an event happens `at` a moment (`at: -3d`) or `from` one `to` another",
-            "7:46 `tokens` takes turns with no value at all: write one",
+            "7:46 `tokens` is an empty list: write at least one value",
             "7:50 Polar refuses an event with this `tags`: the metadata of a user's event is flat,"
             " but for `_cost` and `_llm`. Write each value under a key of its own",
             "7:75 customer is empty: write an external id",
-            "8:37 a range goes from a number up to another, at most 200,000 of them, got `{3..1}`",
+            "8:37 a range goes from one number up to another, with at most 200,000 numbers, got `{3..1}`",
             "10:26 a price has `meter` and `unit_amount`, or `price_amount`: cents, all of them",
             "10:45 benefits is a list of their descriptions: `[Free calls]`",
             "10:61 archived must be true or false",
             "11:17 prices is a list such as `[{meter: calls, unit_amount: 0.5}]`",
             "12:12 `meter` is missing",
             "12:12 `units` is missing",
-            "15:88 `environments` belongs into the manifest: remove it",
+            "15:88 `environments` belongs in the manifest: remove it",
         ]
 
     def test_what_polar_refuses_is_told_where_it_is_written(self, app: LocalPolar) -> None:
@@ -271,11 +271,11 @@ credits:
             " local` makes those of the manifest",
             "13:59 this file has no benefit `Free seats`: add it under `benefits`",
             "15:45 Polar refuses this benefit (`units`): Input should be greater than 0",
-            "17:18 the time is in the future, and Polar takes no such event: write one such as `-1h`",
-            "18:18 `from` is later than `to`: exchange them",
+            "17:18 the time is in the future, and Polar refuses such an event: write a time such as `-1h`",
+            "18:18 `from` is later than `to`: swap them",
             "19:18 the time is before 1970: write a later one",
             "20:18 the time is before 1970: write a later one",
-            "21:5 a seed has at most 200,000 events, these make it 2,592,000: write fewer here",
+            "21:5 a seed has at most 200,000 events, and with these it has 2,592,000: write fewer here",
             "23:6 this file has no customer `carol`: add it under `customers`",
             "23:37 units must be a whole number",
         ]

@@ -92,7 +92,7 @@ def _rest_blocks(
 ) -> tuple[list[str], set[Place]]:
     """Return blocks for as many changes without a risk as fit, and the places of those that are shown.
 
-    Meters of which only the marker is written are one line together.
+    Meters that only get a marker share one line.
     """
     marked = _marked(entries)
     blocks = []
@@ -115,7 +115,7 @@ def _rest_blocks(
 
 
 def _marked(entries: Sequence[KeyChanges]) -> list[list[KeyChanges]]:
-    """Group the changes that only write a marker, by the reason and by the plans that make them."""
+    """Group the changes that only write a marker, by reason and by plan."""
     groups: dict[tuple[str | None, tuple[bool, ...]], list[KeyChanges]] = {}
     for entry in entries:
         if entry.is_mark:
@@ -125,7 +125,7 @@ def _marked(entries: Sequence[KeyChanges]) -> list[list[KeyChanges]]:
 
 
 def _marks_block(entries: Sequence[KeyChanges], context: CommentContext, room: int) -> str:
-    """Return one line about meters of which only the marker is written, and their keys, folded."""
+    """Return one line about meters that only get a marker, and their folded keys."""
     first = entries[0]
     where = context.where([index for index, change in enumerate(first.changes) if change])
     words = marks(first.present[0].reason or "", len(entries), only=context.only_marks)
@@ -171,7 +171,7 @@ def _first_texts(
 
 
 def _uncut(entries: Sequence[KeyChanges], context: CommentContext, budget: Budget) -> list[str]:
-    """List the texts of the entries, up to the first that does not fit even if long ones are cut."""
+    """List the texts of the entries, up to the first that does not fit even when shortened."""
     texts, room = [], budget.available
     for entry in entries:
         texts.append(entry.markdown(context))
@@ -194,7 +194,7 @@ def _by_key(groups: Sequence[Sequence[str]], budget: Budget) -> str:
 
 
 def _look_closely(entries: Sequence[KeyChanges], context: CommentContext) -> str:
-    """Return a title that counts the changes by risk, for each plan where their risks are not the same."""
+    """Return a title that counts the changes by risk, separately for each plan if the plans differ."""
     by_plan = [[entry.changes[index] for entry in entries] for index in range(len(context.labels))]
     kinds = {
         tuple((*risks(change), prospect(change)) if change else None for change in changes)

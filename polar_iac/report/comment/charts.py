@@ -1,6 +1,6 @@
 """Usage by day as charts in the summary of a run, in Mermaid, which GitHub draws.
 
-A chart holds numbers, days and a plain noun: what others wrote stands above it, escaped as everywhere.
+A chart holds only numbers, days and a plain noun. Names stand above it, escaped as everywhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from polar_iac.report.wording import labels, production_first, quantity
 MOST_CHARTS = 10
 _MOST_DAYS = 31
 _COLORS = '%%{init: {"themeVariables": {"xyChart": {"plotColorPalette": "#57606a, #cf222e"}}}}%%'
-"""Dark bars, and a line that is seen before them. Mermaid's own bars are paler than the page of some."""
+"""Dark bars, and a line that stands out from them. Mermaid's own bars are too pale on some pages."""
 _PLAIN = re.compile("[a-z]+( [A-Za-z]+)?")
 _TITLE = "#### Matched usage by day"
 _LEGEND = (
@@ -31,7 +31,7 @@ _LEGEND = (
 def charts_markdown(plans: Sequence[Plan]) -> str:
     """Return a chart for each change whose usage by day is known, the worst first, or an empty string.
 
-    Of more than ten changes, the first ones have one.
+    Only the first ten changes get one.
     """
     plans = production_first(plans)
     names = labels(plans)
@@ -66,7 +66,7 @@ def _chart(change: Change, impact: Impact, name: str) -> str:
 
 
 def _lines(impact: Impact, unit: str) -> Iterator[str]:
-    """Yield the axes, and the numbers before and after. A new meter has the latter alone, as bars."""
+    """Yield the axes, and the numbers before and after. A new meter has only the numbers after, as bars."""
     daily = impact.daily[-_MOST_DAYS:]
     yield f'    x-axis "days, UTC" [{", ".join(_labels([one.day for one in daily]))}]'
     before, after = [one.before for one in daily], [one.after for one in daily]
@@ -81,9 +81,9 @@ def _lines(impact: Impact, unit: str) -> Iterator[str]:
 
 
 def _labels(days: Sequence[date]) -> Iterator[str]:
-    """Yield a label for each day, no two alike, since equal ones would be one place of the axis.
+    """Yield a different label for each day: days with equal labels would share one place on the axis.
 
-    With the month at every label, thirty would not fit. Example: from Feb 10 the last ones of thirty days are
+    Thirty labels would not fit with the month in each. Example: from Feb 10 the last ones of thirty days are
     `8`, `9`, `10'` and `11'`.
     """
     seen = set[int]()

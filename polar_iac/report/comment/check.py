@@ -13,7 +13,7 @@ from polar_iac.report.comment.escape import Links, clipped, code, linked, prose,
 from polar_iac.report.wording import listed, quantity
 
 _LIMIT = 12_000
-"""Most bytes of the findings. The drift below them has its own, and an issue takes both."""
+"""Most bytes of the findings. The drift below them has its own limit, and an issue holds both."""
 _NAMES = 20
 """Most event names that are listed."""
 
@@ -48,7 +48,7 @@ def check_markdown(checks: Sequence[Check], *, manifest_file: str, links: Links 
 
 
 def _findings(check: Check, manifest_file: str, links: Links | None, budget: Budget) -> tuple[list[str], int]:
-    """Return the blocks of one environment, and how many findings have no room. Drift comes apart."""
+    """Return the blocks of one environment, and the number of findings left out. Drift is not in them."""
     shown, left_out = first_names(check.findings, _NAMES)
     items = []
     for one in shown:

@@ -15,7 +15,7 @@ from polar_iac.report.wording import listed
 Text = TypeVar("Text", str, tuple[str, ...])
 BLOCKED_SIGN = GRADE_SIGNS["blocked"]
 _SAY_THE_DAY = frozenset({"freeze", "unseen"})
-"""Kinds of notes whose source and time are in JSON alone."""
+"""Kinds of notes whose source and time are only in the JSON."""
 BRIEF = 60
 """Longest note that is repeated instead of numbered, in characters."""
 
@@ -45,7 +45,7 @@ class CommentContext:
     replacements: Sequence[Mapping[str, str]] = ()
     """For each plan, by the key of a frozen meter, the block of another meter in its place."""
     says_kept: bool = True
-    """The headline of a change says what becomes of earlier usage: few changes have it."""
+    """The headline of a change says what happens to earlier usage, since few changes concern it."""
     environments: Sequence[str] = ()
     """The plans' environments."""
     only_marks: bool = False
@@ -73,7 +73,7 @@ class CommentContext:
         return self.after_signs((index, self._cut(note)) for index, note in notes)
 
     def after_signs(self, lines: Iterable[tuple[int, str]]) -> list[str]:
-        """Return each line of the plans once, with the plans that it is about after its sign."""
+        """Return each line of the plans once. The plans that it concerns follow its sign."""
         found = []
         for line, indices in plans_by_text(lines).items():
             sign, _, words = line.partition(" ")
@@ -107,7 +107,7 @@ def note_markdown(note: Note) -> str:
     """Return a note: its sign, its text, and the source and time of a fact that may have changed since."""
     # The seconds of a time say nothing: `2026-11-24T12:00:00Z` is shown as `2026-11-24T12:00Z`.
     time = re.sub(r"(?<=T\d\d:\d\d):\d\d(\.\d+)?(?=Z)", "", note.as_of or "")
-    # The text of some says a day itself, and what to do.
+    # Some texts already give a day, and what to do.
     as_of = f" ({code(note.source)}, {code(time)})" if time and note.kind not in _SAY_THE_DAY else ""
     return f"{note_sign(note)} {prose(note.text)}{as_of}"
 

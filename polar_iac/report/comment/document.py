@@ -41,7 +41,7 @@ _LISTED = 20
 """Most notes, and most changes of the lockfile, that are listed."""
 _TARGETS = 10
 _STANDING = frozenset({"unknown-here", "unmarked"})
-"""Kinds of notes about what is as it was before the pull request. The text of a plan has them."""
+"""Kinds of notes about things that the pull request does not change. The text of a plan has them."""
 _LEGEND: Mapping[Action, str] = {
     "create": "a new meter. It bills nothing until a price uses it.",
     "archive": "the meter stops counting. Polar deletes nothing.",

@@ -28,7 +28,7 @@ def drift_markdown(
 ) -> str:
     """Return the drift of all environments in at most 50,000 bytes. The last line is hidden.
 
-    Meters that do not fit are counted, and `whole` says where all of them are.
+    Meters that do not fit are counted, and `whole` says where to find them.
     """
     drifted = [drift for drift in drifts if drift.meters]
     count = sum(len(drift.meters) for drift in drifted)

@@ -99,7 +99,7 @@ class KeyChanges:
 
     @cached_property
     def is_mark(self) -> bool:
-        """Tell whether every plan that has the key writes its marker for one reason, and nothing else."""
+        """Tell whether every plan with the key only writes its marker, all for the same reason."""
         return all(map(marks_only, self.present)) and len({change.reason for change in self.present}) == 1
 
     def markdown(self, context: CommentContext, room: int = NO_LIMIT) -> str:
@@ -160,14 +160,14 @@ class KeyChanges:
         lines, said = list[str](), set[str]()
         for (lead, sign, words, more), indices in texts.items():
             where = context.where(indices)
-            # What is the same in each environment is said once, by the first one.
+            # Sentences that all environments share appear once, with the first one.
             rest = f" {more}" if more and more not in said else ""
             said.add(more)
             lines += [*([where + lead] if lead else []), f"{sign} {where}{key}{words}{rest}"]
         return "<br>\n".join([*lines, *self._details(context)])
 
     def _unread(self, change: Change, text: str) -> str:
-        """Say in a headline that usage was not read where another plan has it, so that none looks cut."""
+        """Add to a headline that usage was not read, if another plan has it: no line must look cut."""
         counts = change.action == "create" or any(field.impact == "billing" for field in change.fields)
         facts = [evidence(one).impact for one in self.present]
         if change.action == "blocked" or not counts or evidence(change).impact or not any(facts):
@@ -175,7 +175,7 @@ class KeyChanges:
         return f"{text.removesuffix('.')}; its usage here was not read."
 
     def _details(self, context: CommentContext) -> Iterator[str]:
-        """Yield usage by day and what hangs on the meter, by plan, and then the name and the place."""
+        """Yield usage by day and what depends on the meter, by plan, then the name and the place."""
 
         def usage(change: Change) -> str:
             if change.action == "create" and risk(change) == "nothing":
@@ -342,7 +342,7 @@ class KeyChanges:
             change = next(change for index in indices if (change := self.changes[index]))
             numbered = "\n".join(f"{n}. {step}" for n, step in enumerate(steps(change, short_code), 1))
             body = [f"{where}{NEW_RULE}:", numbered, lines_to_paste, f"{WHAT_MOVES}:", moves]
-            # Markdown is not read in a summary, and HTML is: only a plain key is safe there.
+            # GitHub renders HTML in a summary, but no Markdown: only a plain key is safe there.
             of = f" for <code>{self.key}</code>" if _PLAIN_KEY.fullmatch(self.key) else ""
             yield WholeBlock(
                 details(f"Lines to paste{of}, and what moves", "\n\n".join(body)),
@@ -350,7 +350,7 @@ class KeyChanges:
             )
 
     def _notes(self, context: CommentContext) -> list[str]:
-        """List the notes of all plans that no headline says, warnings first."""
+        """List the notes of all plans that no headline covers, warnings first."""
         left = [
             (index, note)
             for index, made in self._headlines(context)

@@ -28,7 +28,7 @@ def numbered_notes(entries: Sequence[KeyChanges]) -> dict[str, NumberedNote]:
     citations: dict[str, str] = {}
     counts = Counter[str]()
     for entry in entries:
-        # Equal ones are by chance, and the first words of an example say nothing.
+        # Equal ones are a coincidence, and the first words of an example say nothing.
         noted = [note for change in entry.present for note in change.notes if note.kind not in _OF_ONE_METER]
         notes = {note_markdown(note): first_words(note_sign(note), note.text) for note in noted}
         reasons = {
