@@ -48,8 +48,8 @@ def check(
     """Show what goes wrong while no manifest changes.
 
     Meters that stopped or never counted, event names that no meter counts, archived meters under a live
-    price, blocked keys, and drift. Exits 3 if there is any. POLAR_FACTS_TOKEN_ENV reads event names and
-    prices; what could not be read is said.
+    price, blocked keys, and drift. Exits 3 if anything is wrong. POLAR_FACTS_TOKEN_ENV reads event names and
+    prices; the output says what could not be read.
     """
     check_files(lockfile_path, environments, reports)
 
@@ -103,7 +103,7 @@ def _look(
 
 
 def _output(checks: Sequence[Check], format_: str, reports: Sequence[str], manifest_file: str) -> None:
-    """Print what is wrong in a format, write the report files, and publish it where the run is in CI."""
+    """Print the findings in a format, write the report files, and publish the findings in CI."""
     host = host_for(os.environ)
     context = render_context(host, manifest_file, several=len(checks) > 1)
     write_rendered(reports, lambda name: CHECK_RENDERERS[name](checks, context))

@@ -40,7 +40,7 @@ def drift(
 ) -> ExitCode:
     """Show what someone changed at Polar since the last apply.
 
-    What merely waits to be applied is not shown: `plan` shows that. Exits 2 if there is drift.
+    Changes that are not applied yet are not shown: `plan` shows them. Exits 2 if there is drift.
     """
     check_files(lockfile_path, environments, reports)
 
@@ -65,7 +65,7 @@ def _look(selection: Selection, connection: options.Connection, *, quiet: bool) 
 
 
 def _output(drifts: Sequence[Drift], format_: str, reports: Sequence[str], manifest_file: str) -> None:
-    """Print drift in a format, write the report files, and publish it where the run is in CI."""
+    """Print drift in a format, write the report files, and publish it in CI."""
     host = host_for(os.environ)
     context = render_context(host, manifest_file, several=len(drifts) > 1)
     write_rendered(reports, lambda name: DRIFT_RENDERERS[name](drifts, context))

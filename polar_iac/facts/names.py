@@ -1,4 +1,4 @@
-"""Event names that matter for a change: decided of the filters, without any event."""
+"""Event names that matter for a change: decided from the filters alone."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from polar_iac.meter.spec import MeterSpec
 
 @dataclass(frozen=True)
 class NameReach:
-    """Effects that a change can have on the users' events of a name. Undecided ones count as possible.
+    """Effects that a change can have on the users' events of a name. Undecided effects count as possible.
 
-    `differs`: some event may be matched on one side only, or make another quantity. Events of a name that
-    does not differ are part of the total, not of the difference. `narrows`: whatever is matched after is
-    matched before.
+    `differs`: some event may be matched on one side only, or add a different quantity. Events of a name that
+    does not differ are part of the total, not of the difference. `narrows`: every event
+    matched after the change is also matched before it.
     """
 
     name: str
@@ -38,11 +38,11 @@ class NameReach:
 
 
 def reach(name: str, before: MeterSpec | None, after: MeterSpec) -> NameReach:
-    """Return what a change can mean for a name. `before` is None for a create."""
+    """Return the effects that a change can have on a name. `before` is None for a create."""
     specs = [after] if before is None else [before, after]
     if any("name" in _properties(spec.canonical["filter"]) for spec in specs):
         return _reach(name, before, after)
-    # Of filters that do not look at names, what is decided of one name holds for all.
+    # If no filter looks at names, the answer for one name holds for all.
     return replace(_reach(USUAL_NAME, before, after), name=name)
 
 
@@ -65,7 +65,7 @@ def reaches(
 ) -> tuple[NameReach, ...]:
     """Return the names that matter for a change: those that make a difference first, then the most frequent.
 
-    Names that no event of the period has are left out, as are those of system events, which no invoice takes.
+    Names without events in the period are left out, as are names of system events, which no invoice takes.
     """
     users = sorted(
         (n for n in names if n.source == "user" and _within(n, period)),
@@ -78,18 +78,18 @@ def reaches(
 
 
 def counts_system_events(names: Iterable[EventName], spec: MeterSpec) -> bool:
-    """Tell whether `/quantities` may count system events that exist: it does, and invoices do not."""
+    """Tell whether `/quantities` may include system events, which invoices leave out."""
     return any(n.source == "system" and _may_match(spec, n.name, "system") for n in names)
 
 
 def _within(name: EventName, period: Period) -> bool:
-    """Tell whether a name may have events in the period. First and last seen are as Polar writes times."""
+    """Tell whether a name may have events in the period. Its first and last times are in Polar's format."""
     return name.last_seen[:10] >= str(period.first) and name.first_seen[:10] <= str(period.last)
 
 
 @lru_cache(maxsize=10_000)
 def _may_match(spec: MeterSpec, name: str, source: str) -> bool:
-    """Tell whether a filter may match an event of a name. Most filters say so in a clause that must hold."""
+    """Tell whether a filter may match an event of a name. For most filters, a required clause decides it."""
     filter_ = spec.canonical["filter"]
     if filter_["conjunction"] == "and":
         own = [part for part in filter_["clauses"] if _properties(part) <= {"name", "source"}]

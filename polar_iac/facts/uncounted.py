@@ -29,7 +29,7 @@ def matchable(filter_: Filter) -> NameClasses[bool]:
 def uncounted(
     names: Sequence[EventName], meters: Sequence[LiveMeter], now: str, ignored: Collection[str] = ()
 ) -> list[EventName]:
-    """Return the names of recent events that no active meter can count, those with most events first.
+    """Return the names of recent events that no active meter can count, the most frequent first.
 
     Names of Polar's own events are left out. A meter with parts that this version does not know may count
     anything. `now` is RFC 3339.
@@ -61,7 +61,7 @@ def asked_names(meters: Sequence[LiveMeter]) -> dict[str, LiveMeter]:
 
 
 def unseen_name(meter: LiveMeter, names: Sequence[EventName]) -> tuple[str, str | None] | None:
-    """Return a name that a meter asks for, if no event has any that it asks for, and the nearest there is."""
+    """Return a name that a meter asks for, and the nearest one seen. None if a name it asks for was seen."""
     asked, seen = tuple(asked_names([meter])), tuple(name.name for name in names)
     if not asked or set(asked) & set(seen):
         return None
@@ -69,6 +69,6 @@ def unseen_name(meter: LiveMeter, names: Sequence[EventName]) -> tuple[str, str 
 
 
 def nearest_asked(name: str, asked: Mapping[str, LiveMeter]) -> tuple[str, LiveMeter] | None:
-    """Return the name that a meter asks for and that is probably meant, with the meter."""
+    """Return the nearest name that a meter asks for, with the meter."""
     word = nearest(name, tuple(asked))
     return (word, asked[word]) if word is not None else None

@@ -12,7 +12,7 @@ _DIGITS = 30
 """Most digits of an amount of money, before the point or after it."""
 
 _MOST = 1e18
-"""Quantity of which nobody reads the digits any more."""
+"""Quantity whose digits nobody reads any more."""
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _PLAIN = re.compile(r"(?![0-9a-fA-F]{7,30}$)[A-Za-z]{1,30}")
 """A property that can be a word of a sentence. Hexadecimal letters may look like a commit to GitHub."""
@@ -28,7 +28,7 @@ def number(quantity: float) -> str:
 
 
 def day(text: str, today: str) -> str:
-    """Return a UTC day, as in 2026-11-24 or an RFC 3339 time, as it is said on another one.
+    """Return a UTC day, given as a date or an RFC 3339 time, in words relative to another day.
 
     Examples: `today`, `yesterday`, `March 3`, `March 3, 2025`.
     """
@@ -88,7 +88,7 @@ def customers(total: int) -> str:
 
 
 def money(cents: str, currency: str, units: int = 1) -> str | None:
-    """Return a price of so many units, from cents for one as decimal text. None when that is no number.
+    """Return the price of some units, from the cents per unit as decimal text. None if that is no number.
 
     Examples: `$0.50`, `$0.005`, `0.50 EUR`.
     """
@@ -104,9 +104,9 @@ def money(cents: str, currency: str, units: int = 1) -> str | None:
 
 
 def units(spec: MeterSpec, count: int = 1) -> str:
-    """Return so many of what a meter counts. Examples: `export`, `1,000 tokens`, `1,000,000 GB`.
+    """Return a number of a meter's units in words. Examples: `export`, `1,000 tokens`, `1,000,000 GB`.
 
-    One has no number.
+    For one, the number is left out.
     """
     custom = spec.custom_label if spec.unit == "custom" else None
     word = custom or ("token" if spec.unit == "token" else "unit")

@@ -137,7 +137,7 @@ def _forecast(usage: Usage, spec: MeterSpec, credits_: Sequence[Credit], probe: 
                 f"counted 0 since 2023, but {users} {'credits' if one else 'credit'} this meter, and a credit"
             )
             return Note("freeze", "warning", f"{text} freezes it, too; {probe}", "usage", usage.as_of, data)
-        text = "counted 0 since 2023: Polar will probably take this, unless a credit has frozen the meter"
+        text = "counted 0 since 2023: Polar will probably accept this, unless a credit has frozen the meter"
         return Note("freeze", "info", f"{text}; {probe}", "usage", usage.as_of, data)
     last = counted[-1] if counted else None
     data = {

@@ -17,9 +17,9 @@ from polar_iac.plan.properties import unseen_properties
 
 
 def impact_notes(change: Change, facts: Facts) -> tuple[Note, ...] | None:
-    """Return what is known of an impact: nothing where a name that makes a difference was not read.
+    """Return the impact as far as it is known: no note if a name that makes a difference was not read.
 
-    None where the events that Polar lists cannot be all, since it counted usage that none of them makes.
+    None if Polar's list of events is incomplete: Polar counted usage that no listed event explains.
     """
     if facts.names is None or change.after is None:
         return ()
@@ -33,7 +33,7 @@ def impact_notes(change: Change, facts: Facts) -> tuple[Note, ...] | None:
         impact = _impact(change, change.after, facts, reads, named, is_whole=not missing)
     if impact is not None and impact.is_refuted:
         return None
-    # Where events of a name are missing, nobody knows of how many the others were read.
+    # If a name was not read, the total number of events is not known.
     says = impact is not None and (impact.after is not None or not impact.is_exact)
     notes = [_note(change, change.after, impact, as_of)] if impact is not None and says else []
     return (*notes, *unseen_properties(change, change.after, reads, named, as_of))
@@ -110,7 +110,7 @@ def _created(change: Change, after: MeterSpec, impact: Impact) -> str:
 
 
 def _why(change: Change) -> str:
-    """Return why nothing is counted, where an event name is asked for that no event has."""
+    """Return the reason that nothing is counted, if no event has a name that the change asks for."""
     for note in change.notes:
         if note.kind == "unseen" and "event_name" in note.data:
             like = note.data["nearest"]
@@ -126,8 +126,8 @@ def _updated(before: MeterSpec | None, after: MeterSpec, impact: Impact) -> str:
     where = f"over {_span(impact)}"
     nouns = _noun(before), _noun(after)
     was, now = words.number(impact.before), words.number(impact.after)
-    if nouns[0] != nouns[1]:  # two quantities that no percentage compares
-        return f"counts otherwise: {was} {nouns[0]} → {now} {nouns[1]} {where}{_affected(impact)}"
+    if nouns[0] != nouns[1]:  # two quantities that a percentage cannot compare
+        return f"counts differently: {was} {nouns[0]} → {now} {nouns[1]} {where}{_affected(impact)}"
     if impact.is_exact and not (impact.only_before or impact.only_after) and impact.before == impact.after:
         return f"would have counted the same: {now} {nouns[1]} {where}"
     way = (impact.after > impact.before) - (impact.after < impact.before)

@@ -280,7 +280,7 @@ class _Sentences:
         where = f"over {span(impact)}{customers(impact)}"
         if nouns[0] != nouns[1]:  # two quantities that no percentage compares
             was, now = f"{words.number(impact.before)} {nouns[0]}", f"{words.number(impact.after)} {nouns[1]}"
-            return f"counts otherwise: {was} → {now} {where}.{doubt(impact)}"
+            return f"counts differently: {was} → {now} {where}.{doubt(impact)}"
         way = (impact.after > impact.before) - (impact.after < impact.before)
         return (
             f"counts {('other events', 'more', 'less')[way]}: {words.number(impact.before)} → "

@@ -14,7 +14,7 @@ from polar_iac.report.wording import Quote, agree, listed
 
 _BARS = "▁▂▃▄▅▆▇█"
 _MOST_BARS = 31
-"""Most days of one side of a line of bars."""
+"""Most days on one side of the bars."""
 _MOST_NAMES = 5
 _REASON = 200
 """Longest reason for missing facts, in characters."""
@@ -24,7 +24,7 @@ _CLIP = 60
 
 @dataclass(frozen=True)
 class Markup:
-    """Ways to quote a text of others in a sentence, so that it is safe where the sentence is shown."""
+    """Ways to quote foreign text in a sentence, safely for the output."""
 
     code: Quote
     strong: Quote
@@ -59,7 +59,7 @@ def not_estimated(impact: Impact) -> str:
 def customers(impact: Impact, *, created: bool = False) -> str:
     """Return how many customers are affected, as in `; 211 of 230 customers with usage`.
 
-    Of an estimate return how many events it comes from.
+    For an estimate, return the number of events read.
     """
     total = impact.customers_total
     if not total or (impact.customers is None and not created):
@@ -68,7 +68,7 @@ def customers(impact: Impact, *, created: bool = False) -> str:
 
 
 def doubt(impact: Impact) -> str:
-    """Say that Polar counted otherwise than this tool, if it did."""
+    """Say that Polar's quantities differ from ours, if they do."""
     if not impact.unlike:
         return ""
     return f" Polar's own quantities differ on {impact.unlike:,} of these days."
@@ -77,7 +77,7 @@ def doubt(impact: Impact) -> str:
 def bars(impact: Impact) -> str:
     """Return usage by day as `▆█▆ → ▃▄▃`, or of a new meter as `▆█▆`. Empty without daily numbers.
 
-    The height of a bar is in proportion to its number, so that a third less looks like it.
+    The height of a bar is in proportion to its number, so that a third less looks like a third less.
     """
     daily = impact.daily[-_MOST_BARS:]
     top = max((max(one.before, one.after) for one in daily), default=0)
@@ -109,7 +109,7 @@ def users(
 
 
 def _products(products: Sequence[Product], spec: MeterSpec | None, markup: Markup) -> list[str]:
-    """Name products. A price is said where it is another one than that of the product before."""
+    """Name products. A price equal to that of the product before is left out."""
     names, said = [], ""
     for product in products:
         amount = words.money(product.unit_amount or "", product.currency)
@@ -131,9 +131,9 @@ _SOURCES = {
 
 
 def incomplete(gaps: Iterable[Gap], quote: Quote, reason: Quote) -> str:
-    """Say in one line which facts are missing, and why. Empty if none is.
+    """Say in one line which facts are missing, and why. Empty if none is missing.
 
-    A missing scope is left out: facts follow the tokens that are there.
+    A missing scope is not reported: facts depend on the tokens provided.
     """
     parts = []
     for gap in gaps:

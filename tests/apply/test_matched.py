@@ -148,7 +148,7 @@ def test_another_aggregation_counts_otherwise(polar: Served) -> None:
     after = {**before, "aggregation": {"func": "max", "property": "tokens"}}
     (note,) = notes(noted(polar, changed(polar, before, after)), "impact")
     assert note.text == (
-        "counts otherwise: 150 matched tokens → 100 matched `max(tokens)` over Oct 26 – Nov 24 UTC; "
+        "counts differently: 150 matched tokens → 100 matched `max(tokens)` over Oct 26 – Nov 24 UTC; "
         "1 of 1 customer with usage"
     )
 

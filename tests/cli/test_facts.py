@@ -102,7 +102,7 @@ class TestNotes:
     def test_what_counted_nothing_is_probably_open(self, facts: Workspace) -> None:
         write(facts, calls={"filter": OTHER})
         assert note(planned(facts), "calls", "freeze")["text"] == (
-            "counted 0 since 2023: Polar will probably take this, unless a credit has frozen the meter; "
+            "counted 0 since 2023: Polar will probably accept this, unless a credit has frozen the meter; "
             "`polar-iac probe -e sandbox calls` tells"
         )
 

@@ -117,7 +117,7 @@ class TestForecast:
     def test_what_counted_nothing_is_probably_open(self) -> None:
         note = self.forecast(usage(0))
         text = (
-            "counted 0 since 2023: Polar will probably take this, unless a credit has frozen the meter; "
+            "counted 0 since 2023: Polar will probably accept this, unless a credit has frozen the meter; "
             "`polar-iac probe -e sandbox calls` tells"
         )
         data = {"state": "open", "events": 0, "last": None}

@@ -413,7 +413,7 @@ def test_quantities_of_two_aggregations_are_not_compared() -> None:
         [live(1, "llm-tokens", **LLM)],
     )
     assert line(one(planned, impact(1_200, 80))).startswith(
-        "🔴 **llm-tokens** counts otherwise: 1,200 matched tokens → 80 matched `max(defaced)` over Oct 26"
+        "🔴 **llm-tokens** counts differently: 1,200 matched tokens → 80 matched `max(defaced)` over Oct 26"
     )
 
 
